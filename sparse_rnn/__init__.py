@@ -1,0 +1,1 @@
+"""Prune recurrent networks in PyTorch and PyTorch Lightning."""

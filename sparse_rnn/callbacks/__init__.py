@@ -1,0 +1,1 @@
+"""Lightning callbacks: hook wiring, state and agreement of ranks; no mathematics."""

@@ -1,0 +1,1 @@
+"""LightningModules, and the layers that only they need."""
