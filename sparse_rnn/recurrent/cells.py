@@ -1,0 +1,99 @@
+"""One step of every recurrent cell, written as its equations.
+
+A step is a pure function ``step(project, x, state) -> state``. It reaches its kernels only through ``project``:
+``project(ih=x, hh=h)`` is the sum of ``weight_ih @ x + bias_ih`` and ``weight_hh @ h + bias_hh``, one pre-activation
+for each gate and unit. All else in a step is elementwise over samples and units. That is what makes the temporal
+Jacobian a sum of diagonal matrices times kernels (see :mod:`sparse_rnn.recurrent.unroll`), so a new cell gets its
+Jacobian for free.
+
+Shape suffixes: B samples, I inputs, H units, G gates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Project = Callable[..., Tensor]
+State = tuple[Tensor, ...]
+Step = Callable[[Project, Tensor, State], State]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the pruning needs to know of a recurrent cell.
+
+    Attributes:
+        name: The cell's name in messages, for instance ``"gru"``.
+        gates: The row blocks of every kernel, in PyTorch's order.
+        states: The names of the state tensors; the first is the output ``h``.
+        reads: What each kernel multiplies: ``"x"`` or the name of a state.
+        step: One time step, ``step(project, x_BI, state) -> state``, every state tensor of shape [B, H].
+    """
+
+    name: str
+    gates: tuple[str, ...]
+    states: tuple[str, ...]
+    reads: dict[str, str]
+    step: Step
+
+
+def rnn_tanh_step(project: Project, x_BI: Tensor, state: State) -> State:
+    """H' = tanh(W_ih x + W_hh h + b), as in :class:`torch.nn.RNN`."""
+    (h,) = state
+    return (torch.tanh(project(ih=x_BI, hh=h)),)
+
+
+def rnn_relu_step(project: Project, x_BI: Tensor, state: State) -> State:
+    """H' = relu(W_ih x + W_hh h + b), as in :class:`torch.nn.RNN`."""
+    (h,) = state
+    return (torch.relu(project(ih=x_BI, hh=h)),)
+
+
+def gru_step(project: Project, x_BI: Tensor, state: State) -> State:
+    """H' = (1 - z) n + z h, the reset gate after the matrix product, as in :class:`torch.nn.GRU`."""
+    (h,) = state
+    x_r, x_z, x_n = project(ih=x_BI).chunk(3, -1)
+    h_r, h_z, h_n = project(hh=h).chunk(3, -1)
+    r = torch.sigmoid(x_r + h_r)
+    z = torch.sigmoid(x_z + h_z)
+    n = torch.tanh(x_n + r * h_n)
+    return ((1 - z) * n + z * h,)
+
+
+def _lstm_update(gates: Tensor, c: Tensor) -> State:
+    i, f, g, o = gates.chunk(4, -1)
+    c_next = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c_next), c_next
+
+
+def lstm_step(project: Project, x_BI: Tensor, state: State) -> State:
+    """C' = f c + i g, h' = o tanh(c'), as in :class:`torch.nn.LSTM`."""
+    h, c = state
+    return _lstm_update(project(ih=x_BI, hh=h), c)
+
+
+def peephole_lstm_step(project: Project, x_BI: Tensor, state: State) -> State:
+    """The LSTM whose four gates also see W_ch c (Zhang and Stadie 2020, Table 1)."""
+    h, c = state
+    return _lstm_update(project(ih=x_BI, hh=h, ch=c), c)
+
+
+def diagonal_peephole_lstm_step(project: Project, x_BI: Tensor, state: State, *, peephole: Tensor) -> State:
+    """The LSTM of Gers and Schmidhuber (2000): i and f see p * c, o sees p * c'; ``peephole`` is [3, H] (i, f, o)."""
+    h, c = state
+    i, f, g, o = project(ih=x_BI, hh=h).chunk(4, -1)
+    c_next = torch.sigmoid(f + peephole[1] * c) * c + torch.sigmoid(i + peephole[0] * c) * torch.tanh(g)
+    return torch.sigmoid(o + peephole[2] * c_next) * torch.tanh(c_next), c_next
+
+
+RNN_TANH = Cell("rnn_tanh", ("h",), ("h",), {"ih": "x", "hh": "h"}, rnn_tanh_step)
+RNN_RELU = Cell("rnn_relu", ("h",), ("h",), {"ih": "x", "hh": "h"}, rnn_relu_step)
+GRU = Cell("gru", ("r", "z", "n"), ("h",), {"ih": "x", "hh": "h"}, gru_step)
+LSTM = Cell("lstm", ("i", "f", "g", "o"), ("h", "c"), {"ih": "x", "hh": "h"}, lstm_step)
+PEEPHOLE_LSTM = Cell(
+    "peephole_lstm", ("i", "f", "g", "o"), ("h", "c"), {"ih": "x", "hh": "h", "ch": "c"}, peephole_lstm_step
+)

@@ -1,0 +1,35 @@
+"""The contract of every pruning criterion."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from sparse_rnn.recurrent.capture import LossFn
+
+Scores = dict[str, Tensor]
+
+
+class Criterion(ABC):
+    """Gives every recurrent weight of a model a score; the weights with the largest scores are kept.
+
+    A criterion that needs random numbers draws them from PyTorch's global CPU generator, so that whoever calls it
+    decides on the seed, and the device does not matter.
+    """
+
+    @abstractmethod
+    def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None) -> Scores:
+        """Scores the kernels of all recurrent layers of a model.
+
+        Args:
+            module: The model. It is left as it was but for what its own ``forward`` changes.
+            batch: What ``module.forward`` takes: one tensor, a tuple of positional or a dictionary of keyword
+                arguments.
+            loss_fn: ``loss_fn(module, batch)`` runs the model and returns its loss. Where it is given, a criterion runs
+                the model through it, and ``batch`` may be anything that it understands.
+
+        Returns:
+            Parameter name to scores, shaped as the parameter.
+        """

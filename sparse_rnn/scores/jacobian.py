@@ -1,0 +1,189 @@
+"""Jacobian-spectrum scores: which weights hold up the singular values of the recurrent Jacobian."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from sparse_rnn.recurrent.capture import Call, LossFn, capture_inputs
+from sparse_rnn.recurrent.cells import State
+from sparse_rnn.recurrent.jacobian import StepJacobian, step_gradient
+from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, find_recurrent
+from sparse_rnn.recurrent.unroll import Unrolled, Weights, add, unroll
+from sparse_rnn.scores.criterion import Criterion, Scores
+
+Projection = Literal["jvp", "vjp", "exact"]
+Probe = Literal["ones", "rademacher"]
+Gamma = Literal["sequence", "author", "none"]
+States = Literal["output", "all"]
+
+NOISE_SD = 0.1  # appendix 6.1: gamma is computed on inputs from N(0, 0.1)
+AUTHOR_STEPS, AUTHOR_BATCH = 5, 100
+
+
+class JacobianSpectrum(Criterion):
+    """One-shot pruning by the spectrum of the recurrent Jacobian (Zhang and Stadie, ICLR 2020, arXiv 1912.00120).
+
+    For the last steps u = 0 … horizon-1 of a sequence of S steps, χ_u is the mean over samples and units of v², where
+    v is a projection of the temporal Jacobian J_{S-u} = ∂h_{S-u}/∂h_{S-u-1} (eq. 3). A weight's score is
+
+        d = Σ_u discount^u |∂χ_u/∂θ| / |γ|,      γ = E Σ_t Σ_i ∂h̃_i^{(t)}/∂θ       (Algorithm 1, eqs. 4, 6 and 7).
+
+    The derivative of χ_u is total: J depends on θ, and so does the state at which it is taken. Every layer and
+    direction is scored by its own Jacobian, on the inputs it really receives; these count as constants. Dropout
+    between layers of one module is left out.
+
+    Where γ is exactly 0, no reference input moves the hidden state through that weight, and its score is 0. A sequence
+    shorter than the horizon is scored on all its steps. The Jacobian of a ReLU network does not depend on its input
+    kernel (but through which units fire): all scores there are 0, and a global ranking removes it whole, so prune such
+    a network with ``allocation="per_kernel"`` or ``kernels=["*weight_hh*"]``.
+
+    Args:
+        horizon: Number of last steps that count, U in Algorithm 1.
+        discount: Weight of step S-u is discount^u: 1 in the paper, 0.9 in its author's code.
+        projection: What v is: ``jvp`` J·1 as in the paper (eq. 3), ``vjp`` Jᵀ·1 as in the author's code, or ``exact``:
+            Σ_ij J_ij² / N, the mean squared singular value that both estimate.
+        probe: The vector that J is multiplied with: ``ones``, or ``rademacher``, random signs, with which jvp and vjp
+            are unbiased estimates of ``exact``.
+        gamma: Normalisation. ``sequence``: eq. 7 over as many N(0, 0.1) sequences, of the same length, as there are
+            samples, from the zero state. ``author``: the author's code, |∂ Σ h_last/∂θ| after 5 steps of 100 such
+            sequences from a state 1 + N(0, 0.1). ``none``: 1.
+        through_time: False holds the state h_{S-u-1} constant: only J's direct dependence on θ counts.
+        states: Whose Jacobian: ``output``, h alone with an LSTM's c held, or ``all``, (h, c) as one state, which the
+            author's code does for the peephole LSTM.
+    """
+
+    def __init__(
+        self,
+        horizon: int = 4,
+        discount: float = 1.0,
+        projection: Projection = "jvp",
+        probe: Probe = "ones",
+        gamma: Gamma = "sequence",
+        through_time: bool = True,
+        states: States = "output",
+    ) -> None:
+        if horizon < 1:
+            raise ValueError(f"horizon={horizon}: the score needs at least one step, give 1 or more (the paper: 4).")
+        if not 0 < discount <= 1:
+            raise ValueError(f"discount={discount}: give a number in (0, 1] (the paper: 1).")
+        _check_choice("projection", projection, Projection)
+        _check_choice("probe", probe, Probe)
+        _check_choice("gamma", gamma, Gamma)
+        _check_choice("states", states, States)
+        self.horizon = horizon
+        self.discount = discount
+        self.projection = projection
+        self.probe = probe
+        self.gamma = gamma
+        self.through_time = through_time
+        self.states = states
+
+    def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None) -> Scores:
+        """See :meth:`Criterion.score`. The scores of a module that is called several times are summed."""
+        recurrent = find_recurrent(module)
+        scores: Scores = {}
+        with torch.no_grad():
+            for found, calls in zip(recurrent, capture_inputs(module, recurrent, batch, loss_fn), strict=True):
+                for unrolled in (one for call in calls for one in _unroll_module(found, call)):
+                    for role, score in self._layer_scores(unrolled).items():
+                        name = unrolled.layer.kernels[role]
+                        scores[name] = scores[name] + score if name in scores else score
+        return scores
+
+    def _layer_scores(self, unrolled: Unrolled) -> Weights:
+        sensitivity = self._sensitivity(unrolled)
+        if self.gamma == "none":
+            return sensitivity
+        gamma = self._gamma_of(unrolled)
+        return {
+            role: torch.where(gamma[role] == 0, 0.0, total / gamma[role].abs()) for role, total in sensitivity.items()
+        }
+
+    def _sensitivity(self, unrolled: Unrolled) -> dict[str, Tensor]:
+        """Σ_u discount^u |∂χ_u/∂θ|."""
+        steps = len(unrolled.x_TBI)
+        count = min(self.horizon, steps)
+        observed = range(len(unrolled.states)) if self.states == "all" else range(1)
+        last = [step_gradient(unrolled, steps - 1 - u, self._chi, observed) for u in range(count)]
+        gradients: list[Weights] = [kernels for kernels, _ in last]
+        if self.through_time:
+            cotangents = _at_steps([states for _, states in last], steps - 2)
+            earlier = unrolled.kernel_gradients(cotangents, count, stop=steps - 1)
+            gradients = [{role: g[role] + e[role] for role in g} for g, e in zip(gradients, earlier, strict=True)]
+        return {
+            role: add(self.discount**u * g[role].abs() for u, g in enumerate(gradients)) for role in unrolled.weights
+        }
+
+    def _chi(self, jacobian: StepJacobian) -> Tensor:
+        """χ of one step: the mean over samples and observed units of v²."""
+        h = jacobian.gains.state[0][0]
+        units = h.shape[-1] * len(jacobian.observed)
+        if self.projection == "exact":
+            return jacobian.squared_sum().mean() / units
+        q = [self._probe_like(h) for _ in jacobian.observed]
+        v = jacobian.jvp(q) if self.projection == "jvp" else jacobian.vjp(q)
+        return torch.stack(v).square().mean()
+
+    def _probe_like(self, h: Tensor) -> Tensor:
+        if self.probe == "ones":
+            return h.new_ones(h.shape[-1])
+        return (torch.randint(2, h.shape) * 2 - 1).to(h)
+
+    def _gamma_of(self, unrolled: Unrolled) -> Weights:
+        steps, batch, _ = unrolled.x_TBI.shape
+        if self.gamma == "author":
+            reference = _run_on_noise(unrolled.layer, AUTHOR_STEPS, AUTHOR_BATCH, around=1.0)
+            ones = reference.x_TBI.new_ones(())
+            return reference.kernel_gradients(
+                lambda t: (ones,) if t == AUTHOR_STEPS - 1 else None, count=1, stop=AUTHOR_STEPS
+            )[0]
+        reference = _run_on_noise(unrolled.layer, steps, batch)
+        share = reference.x_TBI.new_tensor(1 / batch)
+        return reference.kernel_gradients(lambda t: (share,), count=1, stop=steps)[0]
+
+
+def _check_choice(name: str, value: str, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise ValueError(f"{name}={value!r}: choose one of {', '.join(get_args(choices))}.")
+
+
+def _unroll_module(found: RecurrentModule, call: Call) -> Iterator[Unrolled]:
+    """Unrolls the layers of a module one above the other; each reads the outputs of all directions below it."""
+    x_TBI = call.x_TBI
+    for depth, directions in enumerate(found.layers):
+        outputs = []
+        for index, layer in enumerate(directions):
+            row = depth * len(directions) + index
+            unrolled = unroll(layer, x_TBI, tuple(state[row] for state in call.initial) or None)
+            outputs.append(unrolled.output_TBH)
+            yield unrolled
+        x_TBI = torch.cat(outputs, dim=-1)
+
+
+def _at_steps(cotangents: Sequence[State], last: int) -> Callable[[int], State | None]:
+    """Functional u has its cotangent on the state after step ``last - u``, and nowhere else."""
+
+    def at(t: int) -> State | None:
+        u = last - t
+        if u >= len(cotangents):
+            return None
+        rows = [cotangent.new_zeros(len(cotangents), *cotangent.shape) for cotangent in cotangents[u]]
+        for row, cotangent in zip(rows, cotangents[u], strict=True):
+            row[u] = cotangent
+        return tuple(rows)
+
+    return at
+
+
+def _run_on_noise(layer: RecurrentLayer, steps: int, batch: int, around: float | None = None) -> Unrolled:
+    """Runs a layer on N(0, 0.1) inputs, from the zero state or from ``around`` + N(0, 0.1)."""
+    weight = layer.weights["ih"]
+    x_TBI = (torch.randn(steps, batch, layer.input_size) * NOISE_SD).to(weight)
+    if around is None:
+        return unroll(layer, x_TBI)
+    initial = [around + torch.randn(batch, layer.hidden_size) * NOISE_SD for _ in layer.cell.states]
+    return unroll(layer, x_TBI, tuple(state.to(weight) for state in initial))

@@ -1,0 +1,19 @@
+"""Magnitude: large weights stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from sparse_rnn.recurrent.capture import LossFn
+from sparse_rnn.recurrent.layers import kernel_gates
+from sparse_rnn.scores.criterion import Criterion, Scores
+
+
+class Magnitude(Criterion):
+    """Scores a weight by its absolute value |θ| (Han et al. 2015). Needs no data."""
+
+    def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None) -> Scores:
+        """See :meth:`Criterion.score`; ``batch`` is not looked at."""
+        return {name: module.get_parameter(name).detach().abs() for name in kernel_gates(module)}

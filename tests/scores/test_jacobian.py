@@ -1,0 +1,254 @@
+"""JacobianSpectrum against brute force: explicit Jacobians by torch.autograd.functional, in float64."""
+
+import itertools
+
+import pytest
+import torch
+from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from torch import Tensor, nn
+from torch.autograd.functional import jacobian
+from torch.func import functional_call
+
+from sparse_rnn.scores import JacobianSpectrum
+
+BATCH, STEPS, INPUTS, UNITS = 3, 6, 2, 4
+
+CELLS = {
+    "rnn_tanh": lambda **kw: nn.RNN(INPUTS, UNITS, **kw),
+    "rnn_relu": lambda **kw: nn.RNN(INPUTS, UNITS, nonlinearity="relu", **kw),
+    "gru": lambda **kw: nn.GRU(INPUTS, UNITS, **kw),
+    "lstm": lambda **kw: nn.LSTM(INPUTS, UNITS, **kw),
+    "peephole_lstm": lambda **kw: PeepholeLSTM(INPUTS, UNITS, **kw),
+    "diagonal_peephole_lstm": lambda **kw: PeepholeLSTM(INPUTS, UNITS, peepholes="diagonal", **kw),
+}
+
+
+def build(cell: str, **kwargs) -> nn.Module:
+    torch.manual_seed(0)
+    rnn = CELLS[cell](**kwargs).double()
+    for parameter in rnn.parameters():
+        nn.init.normal_(parameter, 0.1, 0.6)
+    return rnn
+
+
+def data(inputs: int = INPUTS) -> Tensor:
+    return torch.randn(STEPS, BATCH, inputs, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def kernels_of(rnn: nn.Module) -> dict[str, Tensor]:
+    return {name: p for name, p in rnn.named_parameters() if name.startswith("weight")}
+
+
+def run_step(rnn: nn.Module, parameters: dict, x_BI: Tensor, state: Tensor) -> Tensor:
+    """One step of a fused layer; the state is [S, B, H], h first."""
+    hx = state[:1] if len(state) == 1 else (state[:1], state[1:])
+    _, new = functional_call(rnn, parameters, (x_BI.unsqueeze(0), hx))
+    return new if isinstance(new, Tensor) else torch.cat(new)
+
+
+def start(rnn: nn.Module, batch: int) -> Tensor:
+    states = 2 if isinstance(rnn, (nn.LSTM, PeepholeLSTM)) else 1
+    return torch.zeros(states, batch, UNITS, dtype=torch.float64)
+
+
+def brute_chi(rnn, parameters, x, *, u, projection, observed, through_time) -> Tensor:
+    """χ_u with the step's Jacobian written out sample by sample."""
+    state = start(rnn, x.shape[1])
+    for t in range(len(x) - 1 - u):
+        state = run_step(rnn, parameters, x[t], state)
+    if not through_time:
+        state = state.detach()
+    x_last = x[len(x) - 1 - u]
+    total = 0
+    for b in range(x.shape[1]):
+        fixed = state[len(observed) :, b : b + 1]
+
+        def step(free, b=b, fixed=fixed):
+            full = torch.cat([free.reshape(len(observed), 1, UNITS), fixed])
+            return run_step(rnn, parameters, x_last[b : b + 1], full)[: len(observed)].reshape(-1)
+
+        J = jacobian(step, state[: len(observed), b].reshape(-1), create_graph=True)
+        v = {"jvp": J.sum(1), "vjp": J.sum(0), "exact": J.flatten()}[projection]
+        total = total + v.square().sum() / len(J)
+    return total / x.shape[1]
+
+
+def brute_sensitivity(rnn, x, *, horizon, discount, projection, observed=("h",), through_time=True):
+    parameters = dict(rnn.named_parameters())
+    kernels = kernels_of(rnn)
+    result = {name: torch.zeros_like(p) for name, p in kernels.items()}
+    for u in range(horizon):
+        chi = brute_chi(rnn, parameters, x, u=u, projection=projection, observed=observed, through_time=through_time)
+        grads = torch.autograd.grad(chi, list(kernels.values()), allow_unused=True, materialize_grads=True)
+        for name, grad in zip(kernels, grads, strict=True):
+            result[name] += discount**u * grad.abs()
+    return result
+
+
+def brute_gamma(rnn, kind: str, seed: int) -> dict[str, Tensor]:
+    """Eq. 7 by autograd through the layer itself, on the noise that the seed gives."""
+    torch.manual_seed(seed)
+    states = len(start(rnn, 1))
+    if kind == "author":
+        x = (torch.randn(5, 100, INPUTS) * 0.1).double()
+        hx = [(1 + torch.randn(100, UNITS) * 0.1).double()[None] for _ in range(states)]
+        output, _ = rnn(x, hx[0] if states == 1 else tuple(hx))
+        value = output[-1].sum()
+    else:
+        x = (torch.randn(STEPS, BATCH, INPUTS) * 0.1).double()
+        value = rnn(x)[0].sum() / BATCH
+    kernels = kernels_of(rnn)
+    return dict(zip(kernels, torch.autograd.grad(value, list(kernels.values())), strict=True))
+
+
+def assert_scores(actual: dict, expected: dict) -> None:
+    assert actual.keys() == expected.keys()
+    assert any(score.max() > 0 for score in expected.values())
+    for name in expected:
+        torch.testing.assert_close(
+            actual[name], expected[name], rtol=1e-6, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("through_time", [True, False])
+@pytest.mark.parametrize("projection", ["jvp", "vjp", "exact"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_sensitivity_equals_explicit_jacobians(cell, projection, through_time):
+    rnn, x = build(cell), data()
+    criterion = JacobianSpectrum(
+        horizon=3, discount=0.9, projection=projection, gamma="none", through_time=through_time
+    )
+    expected = brute_sensitivity(rnn, x, horizon=3, discount=0.9, projection=projection, through_time=through_time)
+    assert_scores(criterion.score(rnn, x), expected)
+
+
+@pytest.mark.parametrize("projection", ["jvp", "vjp", "exact"])
+@pytest.mark.parametrize("cell", ["lstm", "peephole_lstm", "diagonal_peephole_lstm"])
+def test_the_whole_state_of_an_lstm_can_be_observed(cell, projection):
+    rnn, x = build(cell), data()
+    criterion = JacobianSpectrum(projection=projection, gamma="none", states="all")
+    expected = brute_sensitivity(rnn, x, horizon=4, discount=1.0, projection=projection, observed=("h", "c"))
+    assert_scores(criterion.score(rnn, x), expected)
+
+
+@pytest.mark.parametrize("gamma", ["sequence", "author"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_gamma_divides_by_the_gradient_of_the_states_on_noise(cell, gamma):
+    rnn, x = build(cell), data()
+    torch.manual_seed(5)
+    actual = JacobianSpectrum(gamma=gamma).score(rnn, x)
+    torch.manual_seed(5)
+    plain = JacobianSpectrum(gamma="none").score(rnn, x)
+    reference = brute_gamma(rnn, gamma, seed=5)
+    expected = {name: torch.where(reference[name] == 0, 0, plain[name] / reference[name].abs()) for name in plain}
+    assert_scores(actual, expected)
+
+
+def test_where_gamma_is_zero_the_score_is_zero():
+    rnn, x = build("rnn_relu"), data().abs()
+    with torch.no_grad():
+        rnn.weight_ih_l0[1] = 0
+        rnn.weight_hh_l0[1] = 0
+        rnn.bias_ih_l0[1] = -5  # unit 1 never fires, on the data as on the noise
+        rnn.weight_ih_l0.abs_()
+    scores = JacobianSpectrum().score(rnn, x)
+    assert all(torch.isfinite(score).all() for score in scores.values())
+    assert (scores["weight_ih_l0"][1] == 0).all()
+    assert (scores["weight_hh_l0"][1] == 0).all()
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("cell", ["gru", "lstm", "peephole_lstm"])
+def test_each_layer_and_direction_is_scored_on_the_inputs_it_receives(cell, bidirectional):
+    rnn, x = build(cell, num_layers=2, bidirectional=bidirectional), data()
+    scores = JacobianSpectrum(gamma="none").score(rnn, x)
+    below = {"input": x, "output": _first_layer(cell, rnn, bidirectional)(x)[0]}
+    for depth, suffix in itertools.product(range(2), ("", "_reverse") if bidirectional else ("",)):
+        inputs = below["input" if depth == 0 else "output"].detach()
+        alone = _single(cell, rnn, f"l{depth}{suffix}", inputs.shape[-1])
+        inputs = inputs.flip(0) if suffix else inputs
+        expected = brute_sensitivity(alone, inputs, horizon=4, discount=1.0, projection="jvp")
+        actual = {f"{k[:-3]}_l0": v for k, v in _of(scores, f"l{depth}{suffix}").items()}
+        assert_scores(actual, expected)
+
+
+def _of(scores: dict, suffix: str) -> dict:
+    return {f"{n.rsplit('_l', 1)[0]}_l0": s for n, s in scores.items() if n.endswith(f"_{suffix}")}
+
+
+def _first_layer(cell: str, rnn: nn.Module, bidirectional: bool) -> nn.Module:
+    first = build(cell, bidirectional=bidirectional)
+    first.load_state_dict({k: v for k, v in rnn.state_dict().items() if "_l0" in k})
+    return first
+
+
+def _single(cell: str, rnn: nn.Module, suffix: str, inputs: int) -> nn.Module:
+    alone = type(rnn)(inputs, UNITS).double()
+    own = {k: v for k, v in rnn.state_dict().items() if k.endswith(f"_{suffix}")}
+    alone.load_state_dict({k.removesuffix(suffix) + "l0": v for k, v in own.items()})
+    return alone
+
+
+def test_initial_states_and_batch_first_are_honoured():
+    rnn, x = build("lstm", batch_first=True), data()
+    hx = tuple(
+        torch.randn(1, BATCH, UNITS, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in (2, 3)
+    )
+    given = JacobianSpectrum(gamma="none").score(rnn, (x.transpose(0, 1), hx))
+    zeros = JacobianSpectrum(gamma="none").score(rnn, x.transpose(0, 1))
+    assert not torch.allclose(given["weight_hh_l0"], zeros["weight_hh_l0"])
+    # A state reached by running the first half is the state to start the second half from.
+    criterion = JacobianSpectrum(gamma="none", through_time=False, horizon=2)
+    _, reached = rnn(x[:3].transpose(0, 1))
+    halves = criterion.score(rnn, (x[3:].transpose(0, 1), reached))
+    assert_scores(halves, criterion.score(rnn, x.transpose(0, 1)))
+
+
+def test_rademacher_probes_estimate_the_exact_norm():
+    rnn, x = build("gru"), data()
+    exact = JacobianSpectrum(projection="exact", gamma="none", horizon=1).score(rnn, x)["weight_hh_l0"]
+    for projection in ("jvp", "vjp"):
+        # Signed gradients average to the exact one; with B large the absolute value after the mean does too.
+        many = x.repeat(1, 4000, 1)
+        estimate = JacobianSpectrum(projection=projection, probe="rademacher", gamma="none", horizon=1)
+        torch.manual_seed(0)
+        torch.testing.assert_close(
+            estimate.score(rnn, many)["weight_hh_l0"], exact, rtol=0.15, atol=0.05 * exact.max().item()
+        )
+
+
+def test_a_relu_network_gives_its_input_kernel_no_score():
+    # J = diag(a > 0) W_hh: its derivative with respect to W_ih is 0 wherever it exists.
+    scores = JacobianSpectrum().score(build("rnn_relu"), data())
+    assert scores["weight_ih_l0"].count_nonzero() == 0
+    assert scores["weight_hh_l0"].count_nonzero() > 0
+
+
+def test_a_sequence_shorter_than_the_horizon_is_scored_on_all_its_steps():
+    rnn, x = build("gru"), data()[:2]
+    assert_scores(
+        JacobianSpectrum(horizon=4, gamma="none").score(rnn, x),
+        JacobianSpectrum(horizon=2, gamma="none").score(rnn, x),
+    )
+
+
+def test_scoring_leaves_the_model_alone():
+    rnn, x = build("gru"), data()
+    before = {name: p.clone() for name, p in rnn.named_parameters()}
+    JacobianSpectrum().score(rnn, x)
+    assert all(torch.equal(before[name], p) and p.grad is None for name, p in rnn.named_parameters())
+    assert not rnn._forward_pre_hooks
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"horizon": 0}, "horizon=0"),
+        ({"discount": 1.5}, r"discount=1\.5"),
+        ({"projection": "svd"}, "projection='svd': choose one of jvp, vjp, exact"),
+        ({"gamma": "off"}, "gamma='off': choose one of sequence, author, none"),
+    ],
+)
+def test_bad_options_are_refused_in_one_sentence(option, message):
+    with pytest.raises(ValueError, match=message):
+        JacobianSpectrum(**option)
