@@ -1,1 +1,22 @@
 """Prune recurrent networks in PyTorch and PyTorch Lightning."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sparse_rnn.masks import Masks
+from sparse_rnn.pruning import prune
+from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.scores import Criterion, JacobianSpectrum, Magnitude, Random
+
+if TYPE_CHECKING:
+    from sparse_rnn.callbacks import OneShotPruning
+
+__version__ = "0.1.0"
+__all__ = ["Criterion", "JacobianSpectrum", "Magnitude", "Masks", "OneShotPruning", "PeepholeLSTM", "Random", "prune"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports Lightning only when the callback is asked for: ``prune`` needs nothing but PyTorch."""
+    if name == "OneShotPruning":
+        return import_module("sparse_rnn.callbacks").OneShotPruning
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

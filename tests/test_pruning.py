@@ -1,0 +1,140 @@
+import pytest
+import torch
+from torch import nn
+
+from sparse_rnn import JacobianSpectrum, Magnitude, Random, prune
+from sparse_rnn.recurrent.capture import leave_no_trace
+
+
+class Tagger(nn.Module):
+    """A model with state of its own: dropout, batch norm, a hidden state it carries along, a list that grows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+        self.drop = nn.Dropout(0.5)
+        self.rnn = nn.LSTM(3, 8, num_layers=2, batch_first=True)
+        self.head = nn.Linear(8, 2)
+        self.hidden = None
+        self.seen: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(x.transpose(1, 2)).transpose(1, 2)
+        output, self.hidden = self.rnn(self.drop(x))
+        self.seen.append(len(x))
+        return self.head(output)
+
+
+@pytest.fixture
+def model() -> Tagger:
+    torch.manual_seed(0)
+    return Tagger()
+
+
+X = torch.randn(5, 7, 3, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("criterion", ["jacobian", "magnitude", "random", JacobianSpectrum(horizon=1), Random()])
+def test_exactly_the_wished_number_of_weights_stays(model, criterion):
+    masks = prune(model, X, sparsity=0.9, criterion=criterion)
+    total = sum(p.numel() for name, p in model.named_parameters() if "weight_" in name)
+    assert set(masks) == {f"rnn.weight_{role}_l{depth}" for role in ("ih", "hh") for depth in (0, 1)}
+    assert masks.kept == round(0.1 * total)
+    for name, mask in masks.items():
+        assert (model.get_parameter(name)[~mask] == 0).all()
+        assert (model.get_parameter(name)[mask] != 0).all()
+
+
+def test_pruning_leaves_no_trace_but_the_zeros(model):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rng = torch.get_rng_state()
+    masks = prune(model, X, sparsity=0.5)
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert model.hidden is None
+    assert model.seen == []
+    assert model.training
+    for name, value in model.state_dict().items():
+        expected = before[name] * masks[name] if name in masks else before[name]
+        assert torch.equal(value, expected), name
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_same_seed_gives_the_same_mask_whatever_happened_before(model):
+    first = prune(model, X, sparsity=0.5, criterion="random", seed=3).digest()
+    torch.rand(10)
+    assert prune(model, X, sparsity=0.5, criterion="random", seed=3).digest() == first
+    assert prune(model, X, sparsity=0.5, criterion="random", seed=4).digest() != first
+
+
+def test_magnitude_keeps_the_largest_weights(model):
+    masks = prune(model, X, sparsity=0.75, criterion=Magnitude())
+    kernels = {name: model.get_parameter(name) for name in masks}
+    smallest_kept = min(p[masks[name]].abs().min() for name, p in kernels.items())
+    torch.manual_seed(0)
+    dense = Tagger()
+    assert all(dense.get_parameter(name)[~mask].abs().max() <= smallest_kept for name, mask in masks.items())
+
+
+def test_patterns_choose_kernels(model):
+    dense = model.rnn.weight_ih_l0.detach().clone()
+    masks = prune(model, X, sparsity=0.9, kernels=["*weight_hh*"])
+    assert set(masks) == {"rnn.weight_hh_l0", "rnn.weight_hh_l1"}
+    assert torch.equal(model.rnn.weight_ih_l0, dense)
+    with pytest.raises(
+        ValueError, match=r"kernels='\*weigth\*' matches none of the model's kernels: rnn\.weight_ih_l0"
+    ):
+        prune(model, X, sparsity=0.9, kernels=["*weigth*"])
+
+
+def test_a_loss_function_runs_the_model(model):
+    def loss_fn(module, batch):
+        return module(batch["x"]).sum()
+
+    by_loss = prune(model, {"x": X, "y": None}, sparsity=0.5, loss_fn=loss_fn)
+    torch.manual_seed(0)
+    assert by_loss.digest() == prune(Tagger(), X, sparsity=0.5).digest()
+
+
+def test_batches_are_spread_over_the_arguments():
+    torch.manual_seed(0)
+    rnn = nn.GRU(3, 4, batch_first=True)
+    scores = JacobianSpectrum(gamma="none").score(rnn, X)
+    for batch in ((X,), {"input": X}):
+        assert torch.equal(JacobianSpectrum(gamma="none").score(rnn, batch)["weight_hh_l0"], scores["weight_hh_l0"])
+
+
+def test_a_model_without_recurrent_layers_is_refused():
+    with pytest.raises(ValueError, match="Sequential has no recurrent layer"):
+        prune(nn.Sequential(nn.Linear(2, 2)), torch.ones(1, 2), sparsity=0.5)
+
+
+def test_a_recurrent_layer_that_gets_no_input_is_named(model):
+    model.unused = nn.GRU(2, 2)
+    with pytest.raises(ValueError, match="recurrent layer 'unused' received no input"):
+        prune(model, X, sparsity=0.5)
+
+
+def test_an_unknown_criterion_is_refused(model):
+    with pytest.raises(ValueError, match="criterion='jacobi': choose one of jacobian, magnitude, random"):
+        prune(model, X, sparsity=0.5, criterion="jacobi")
+
+
+def test_leave_no_trace_restores_tensors_in_place():
+    module = nn.Module()
+    module.register_buffer("count", torch.zeros(2))
+    module.cache = {"h": torch.ones(2), "list": [1]}
+    count, cache, h = module.count, module.cache, module.cache["h"]
+    with leave_no_trace(module):
+        module.count += 1
+        module.cache["h"].mul_(3)
+        module.cache["list"].append(2)
+        module.extra = 1
+        module.eval()
+    assert module.count is count
+    assert torch.equal(count, torch.zeros(2))
+    assert module.cache is cache
+    assert cache["h"] is h
+    assert torch.equal(h, torch.ones(2))
+    assert cache["list"] == [1]
+    assert not hasattr(module, "extra")
+    assert module.training
