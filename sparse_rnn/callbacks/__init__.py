@@ -1,1 +1,6 @@
 """Lightning callbacks: hook wiring, state and agreement of ranks; no mathematics."""
+
+from sparse_rnn.callbacks.one_shot import OneShotPruning
+from sparse_rnn.callbacks.pruning import PruningCallback
+
+__all__ = ["OneShotPruning", "PruningCallback"]

@@ -1,0 +1,261 @@
+"""OneShotPruning inside Lightning projects that know nothing of sparse_rnn."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.classification import MulticlassAccuracy
+
+from sparse_rnn import JacobianSpectrum, Magnitude, OneShotPruning
+
+STEPS, INPUTS, CLASSES = 5, 3, 4
+
+
+class Project(LightningModule):
+    """Somebody's classifier: dropout, metrics, logging, two recurrent layers, a state kept between batches."""
+
+    def __init__(self, optimizer: str = "adam", dropout: float = 0.1, rnn: type[nn.Module] = nn.GRU) -> None:
+        super().__init__()
+        self.rnn = rnn(INPUTS, 12, num_layers=2, batch_first=True)
+        self.drop = nn.Dropout(dropout)
+        self.head = nn.Linear(12, CLASSES)
+        self.accuracy = MulticlassAccuracy(CLASSES)
+        self.optimizer = optimizer
+        self.last_hidden = None
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        output, self.last_hidden = self.rnn(x)
+        logits = self.head(self.drop(output[:, -1]))
+        self.accuracy(logits, y)
+        self.log("accuracy", self.accuracy)
+        loss = nn.functional.cross_entropy(logits, y)
+        self.log("loss", loss)
+        return loss
+
+    def configure_optimizers(self):
+        return {
+            "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+            "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
+            "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+        }[self.optimizer](self.parameters())
+
+
+def loader(samples: int = 96, batch_size: int = 16, shuffle: bool = False, **kwargs) -> DataLoader:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(samples, STEPS, INPUTS, generator=generator)
+    y = torch.randint(CLASSES, (samples,), generator=generator)
+    return DataLoader(TensorDataset(x, y), batch_size=batch_size, shuffle=shuffle, **kwargs)
+
+
+def fit(
+    module: LightningModule, callbacks: list[Callback], path: Path, data=None, ckpt_path=None, **options
+) -> Trainer:
+    options = {"max_epochs": 2, "logger": False, "enable_checkpointing": False} | options
+    trainer = Trainer(
+        accelerator="cpu",
+        callbacks=callbacks,
+        default_root_dir=path,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers")
+        warnings.filterwarnings("ignore", message=".*`tensorboardX` has been removed")
+        trainer.fit(module, data or loader(), ckpt_path=ckpt_path)
+    return trainer
+
+
+def removed_weights(module: nn.Module, callback: OneShotPruning) -> torch.Tensor:
+    return torch.cat([module.get_parameter(name)[~mask] for name, mask in callback.masks.items()])
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_with_sparsity_zero_a_run_is_bit_for_bit_the_run_without_us(tmp_path, shuffle):
+    def run(callbacks):
+        seed_everything(3)
+        module = Project()
+        fit(module, callbacks, tmp_path, data=loader(shuffle=shuffle), max_steps=10, max_epochs=-1)
+        return module, torch.get_rng_state()
+
+    dense, dense_rng = run([])
+    pruned, pruned_rng = run([OneShotPruning(sparsity=0.0, num_samples=40)])
+    for (name, a), (_, b) in zip(dense.state_dict().items(), pruned.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+    assert torch.equal(dense_rng, pruned_rng)
+
+
+def test_a_generator_of_the_loader_is_put_back(tmp_path):
+    def run(callbacks):
+        seed_everything(3)
+        module = Project()
+        data = loader(shuffle=True, generator=torch.Generator().manual_seed(9))
+        fit(module, callbacks, tmp_path, data=data, max_epochs=1)
+        return module.rnn.weight_hh_l0
+
+    assert torch.equal(run([]), run([OneShotPruning(sparsity=0.0)]))
+
+
+class Witness(Callback):
+    """Looks at the module right after the weights were scored."""
+
+    def on_fit_start(self, trainer, pl_module):
+        self.updates = pl_module.accuracy._update_count
+        self.hidden = pl_module.last_hidden
+        self.training = pl_module.training
+        self.gradients = [p.grad for p in pl_module.parameters()]
+        self.log_is_own = "log" not in vars(pl_module)
+        self.zeros = sum(int((p == 0).sum()) for n, p in pl_module.named_parameters() if "weight_" in n)
+
+
+def test_scoring_leaves_metrics_hidden_state_flags_and_gradients_alone(tmp_path):
+    witness, module = Witness(), Project()
+    callback = OneShotPruning(sparsity=0.8, num_samples=30)
+    fit(module, [callback, witness], tmp_path, max_epochs=1)
+    assert witness.updates == 0
+    assert witness.hidden is None
+    assert witness.training
+    assert witness.gradients == [None] * len(witness.gradients)
+    assert witness.log_is_own
+    assert witness.zeros == callback.masks.total - callback.masks.kept
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_removed_weights_are_exactly_zero_after_training_and_in_every_checkpoint(tmp_path, optimizer):
+    seed_everything(0)
+    module = Project(optimizer)
+    callback = OneShotPruning(sparsity=0.9, num_samples=16)
+    every_step = ModelCheckpoint(tmp_path, every_n_train_steps=3, save_top_k=-1)
+    fit(module, [callback, every_step], tmp_path, enable_checkpointing=True)
+    total = sum(p.numel() for n, p in module.named_parameters() if "weight_" in n)
+    assert callback.masks.kept == round(0.1 * total)
+    assert removed_weights(module, callback).count_nonzero() == 0
+    checkpoints = list(tmp_path.glob("*.ckpt"))
+    assert len(checkpoints) == 4
+    for path in checkpoints:
+        saved = torch.load(path, weights_only=True)["state_dict"]
+        for name, mask in callback.masks.items():
+            assert (saved[name][~mask] == 0.0).all()
+            assert saved[name][mask].count_nonzero() == mask.sum()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_resumed_run_equals_an_unbroken_one(tmp_path, optimizer):
+    def run(epochs, ckpt_path=None):
+        seed_everything(0)
+        module = Project(optimizer, dropout=0.0)  # dropout draws from a generator that Lightning does not save
+        callback = OneShotPruning(sparsity=0.9)
+        return module, callback, fit(module, [callback], tmp_path, max_epochs=epochs, ckpt_path=ckpt_path)
+
+    unbroken, first, _ = run(4)
+    run(2)[2].save_checkpoint(tmp_path / "stopped.ckpt")
+    resumed, second, _ = run(4, ckpt_path=tmp_path / "stopped.ckpt")
+    assert first.masks.digest() == second.masks.digest()
+    for (name, a), (_, b) in zip(unbroken.state_dict().items(), resumed.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+
+
+class NeverScores(JacobianSpectrum):
+    def score(self, module, batch, loss_fn=None):
+        raise AssertionError("a resumed run must not score again")
+
+
+def test_a_resumed_run_and_a_second_fit_never_score_again(tmp_path):
+    module, callback = Project(), OneShotPruning(sparsity=0.9)
+    trainer = fit(module, [callback], tmp_path, max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "saved.ckpt")
+    digest = callback.masks.digest()
+
+    fresh = OneShotPruning(sparsity=0.9, criterion=NeverScores())
+    resumed = Project()
+    fit(resumed, [fresh], tmp_path, max_epochs=2, ckpt_path=tmp_path / "saved.ckpt")
+    assert fresh.masks.digest() == digest
+    assert removed_weights(resumed, fresh).count_nonzero() == 0
+
+    callback.criterion = NeverScores()
+    fit(module, [callback], tmp_path, max_epochs=1)
+    assert callback.masks.digest() == digest
+
+
+def test_gradients_are_masked_before_they_are_clipped(tmp_path):
+    class Norms(Callback):
+        def on_before_zero_grad(self, trainer, pl_module, optimizer):
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            if gradients:
+                self.norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))
+                self.removed = [pl_module.get_parameter(n).grad[~m] for n, m in callback.masks.items()]
+
+    callback, norms = OneShotPruning(sparsity=0.9), Norms()
+    fit(Project(), [callback, norms], tmp_path, gradient_clip_val=1e-3, max_epochs=1)
+    assert all(g.count_nonzero() == 0 for g in norms.removed)
+    # Had clipping counted the removed weights, what is left would be shorter than the bound.
+    assert norms.norm == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_patterns_and_rank_by_gate(tmp_path):
+    module = Project(rnn=nn.LSTM)
+    callback = OneShotPruning(sparsity=0.75, criterion=Magnitude(), kernels=["*weight_hh_l1"], allocation="per_gate")
+    fit(module, [callback], tmp_path, max_epochs=1)
+    assert list(callback.masks) == ["rnn.weight_hh_l1"]
+    assert [int(gate.sum()) for gate in callback.masks["rnn.weight_hh_l1"].chunk(4)] == [36] * 4
+
+
+def test_several_small_batches_make_up_the_samples(tmp_path):
+    seen = []
+
+    class Counting(JacobianSpectrum):
+        def score(self, module, batch, loss_fn=None):
+            seen.append(len(batch[0]))
+            return super().score(module, batch, loss_fn)
+
+    fit(Project(), [OneShotPruning(criterion=Counting(), num_samples=40)], tmp_path, max_epochs=1)
+    assert seen == [16, 16, 8]
+
+
+def test_too_few_samples_are_reported(tmp_path):
+    with pytest.raises(ValueError, match="num_samples=200, but the training loader gives only 96 samples: lower"):
+        fit(Project(), [OneShotPruning(num_samples=200)], tmp_path)
+
+
+def test_manual_optimisation_is_refused_for_criteria_that_run_the_model(tmp_path):
+    class Manual(Project):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+    with pytest.raises(ValueError, match="Manual optimises manually"):
+        fit(Manual(), [OneShotPruning()], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"sparsity": 95}, "sparsity=95: give the share"),
+        ({"num_samples": 0}, "num_samples=0"),
+        ({"criterion": "spectral"}, "criterion='spectral'"),
+        ({"allocation": "layer"}, "allocation='layer'"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_runs(option, message):
+    with pytest.raises(ValueError, match=message):
+        OneShotPruning(**option)
+
+
+def test_what_is_left_is_printed_and_logged(tmp_path, caplog):
+    from lightning.pytorch.loggers import CSVLogger
+
+    logger = CSVLogger(tmp_path)
+    callback = OneShotPruning(sparsity=0.9)
+    with caplog.at_level("INFO"):
+        fit(Project(), [callback], tmp_path, logger=logger, max_epochs=1, log_every_n_steps=1)
+    text = caplog.text
+    assert "rnn.weight_hh_l1  n" in text
+    assert f"{callback.masks.sparsity:.2%}" in text
+    written = (Path(logger.log_dir) / "metrics.csv").read_text()
+    assert "sparsity/rnn.weight_ih_l0/r" in written
