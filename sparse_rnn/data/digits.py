@@ -1,0 +1,45 @@
+"""Real handwritten digits that need no download."""
+
+import torch
+from torch.utils.data import TensorDataset
+
+from sparse_rnn.data.labelled import LabelledSequences, Splits, divide
+
+
+class SequentialDigits(LabelledSequences):
+    """The 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn, read row by row, 10 classes.
+
+    Divided at random into 1,257 for training, 270 for validation and 270 for the test.
+
+    Source: Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI machine learning repository (its
+    test set), through ``sklearn.datasets.load_digits``.
+
+    Args:
+        batch_size: samples in a batch, on each rank.
+        scale: pixels lie in [0, scale].
+        seed: decides the division and the order of the training batches.
+    """
+
+    def __init__(self, batch_size: int = 64, scale: float = 1.0, seed: int = 0) -> None:
+        super().__init__(batch_size, seed)
+        self.scale = scale
+
+    @property
+    def input_size(self) -> int:
+        """Pixels of a row."""
+        return 8
+
+    @property
+    def num_classes(self) -> int:
+        """Digits 0 … 9."""
+        return 10
+
+    def load(self) -> Splits:
+        """Take the scans from scikit-learn and divide them."""
+        from sklearn.datasets import load_digits
+
+        scans = load_digits()
+        x = torch.from_numpy(scans.images).float() * (self.scale / 16)
+        y = torch.from_numpy(scans.target).long()
+        train, val, test = divide(TensorDataset(x, y), (1257, 270, 270), self.seed)
+        return Splits(train, val, test)

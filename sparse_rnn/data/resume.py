@@ -1,0 +1,37 @@
+"""Where a resumed run goes on."""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+
+def go_on_where_stopped(trainer: Trainer) -> None:
+    """Correct the progress that Lightning has restored from a checkpoint, before it sets up the training batches.
+
+    Left alone, Lightning takes an epoch that ``max_steps`` cut short for a whole one and drops the rest of its batches;
+    and where the resumed run has a ``max_steps``, it enters an epoch that was finished a second time.
+
+    Args:
+        trainer: a trainer about to set up its training batches; one that does not resume is left alone. Where it has
+            not restored its progress yet, nothing can be corrected, and a warning says so.
+    """
+    if trainer.ckpt_path is None:
+        return
+    fit_loop = trainer.fit_loop
+    epoch: Any = fit_loop.epoch_progress  # Lightning's annotation lacks `processed`
+    batch = fit_loop.epoch_loop.batch_progress
+    if not epoch.total.ready:
+        rank_zero_warn(
+            "The training batches were asked for before Lightning restored its progress from the checkpoint, as"
+            " `estimated_stepping_batches` in `configure_optimizers` does: if the run was stopped in the middle of an"
+            " epoch, that epoch starts anew. Compute the number of steps in another way to go on where it stopped."
+        )
+        return
+    if epoch.current.processed == epoch.current.ready and batch.current.ready and not batch.is_last_batch:
+        for count in (epoch.total, epoch.current):
+            count.processed -= 1
+            count.completed = count.processed
+    unfinished = epoch.current.processed < epoch.current.ready
+    fit_loop._restarting = unfinished  # the public property is True wherever there is a `max_steps`
+    fit_loop.epoch_loop.restarting = unfinished

@@ -1,0 +1,89 @@
+"""What Lightning sees of a data module."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from sparse_rnn.data import SequentialDigits
+from sparse_rnn.data.labelled import divide
+
+
+class Reader(LightningModule):
+    """Notes what it is given; nothing learns."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+        self.trained, self.validated = [], []
+
+    def training_step(self, batch, batch_idx):
+        self.trained.append((self.current_epoch, *batch))
+
+    def validation_step(self, batch, batch_idx):
+        self.validated.append(batch)
+
+    def predict_step(self, batch, batch_idx):
+        return batch
+
+    def configure_optimizers(self):
+        return []
+
+
+@pytest.fixture
+def trainer(tmp_path) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        logger=False,
+        max_epochs=2,
+        num_sanity_val_steps=0,
+    )
+
+
+def joined(batches) -> list[torch.Tensor]:
+    return [torch.cat(tensors) for tensors in zip(*batches, strict=True)]
+
+
+def test_fit_shows_every_sample_once_an_epoch_in_an_order_of_its_own(trainer):
+    reader, data = Reader(), SequentialDigits()
+    trainer.fit(reader, datamodule=data)
+    first, second = (joined(batch for at, *batch in reader.trained if at == epoch) for epoch in range(2))
+    x, _ = data.splits.train.tensors
+    assert sorted(first[0].tolist()) == sorted(second[0].tolist()) == sorted(x.tolist())
+    assert not torch.equal(first[0], second[0])
+    assert joined(reader.validated)[0].tolist() == data.splits.val.tensors[0].tolist() * 2
+
+
+def test_predict_gives_the_test_set_in_order(trainer):
+    data = SequentialDigits()
+    x, y = joined(trainer.predict(Reader(), datamodule=data))
+    assert torch.equal(x, data.splits.test.tensors[0])
+    assert torch.equal(y, data.splits.test.tensors[1])
+
+
+def test_training_batches_need_no_trainer_and_depend_on_the_seed():
+    first, again, other = (joined(SequentialDigits(seed=seed).train_dataloader())[1].tolist() for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_ranks_train_on_different_samples():
+    parts = []
+    for rank in range(3):
+        data = SequentialDigits()
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=3, ckpt_path=None, overfit_batches=0)
+        parts.append(joined(data.train_dataloader())[0])
+    assert [len(part) for part in parts] == [419, 419, 419]
+    assert sorted(torch.cat(parts).tolist()) == sorted(data.splits.train.tensors[0].tolist())
+
+
+def test_divide_is_disjoint_complete_and_keeps_pairs():
+    numbers = torch.utils.data.TensorDataset(torch.arange(10), torch.arange(10) * 2)
+    parts = [part.tensors for part in divide(numbers, (5, 3, 2), seed=0)]
+    assert [len(x) for x, _ in parts] == [5, 3, 2]
+    assert sorted(torch.cat([x for x, _ in parts]).tolist()) == list(range(10))
+    assert all(torch.equal(2 * x, y) for x, y in parts)
