@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from sparse_rnn.masks import Allocation, Masks, keep_largest
-from sparse_rnn.recurrent.capture import LossFn, leave_no_trace
+from sparse_rnn.recurrent.capture import LossFn
 from sparse_rnn.recurrent.layers import select_kernels
+from sparse_rnn.recurrent.no_trace import leave_no_trace
 from sparse_rnn.scores import Criterion, Scores, criterion_named
 
 

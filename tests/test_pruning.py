@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from sparse_rnn import JacobianSpectrum, Magnitude, Random, prune
-from sparse_rnn.recurrent.capture import leave_no_trace
+from sparse_rnn.recurrent.no_trace import leave_no_trace
 
 
 class Tagger(nn.Module):

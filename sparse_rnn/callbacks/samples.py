@@ -51,7 +51,7 @@ def training_batches(trainer: Trainer, num_samples: int) -> list[tuple[Any, int]
 def training_loss(trainer: Trainer) -> Any:
     """A loss function that runs the project's ``training_step`` on one of its batches, with logging silenced.
 
-    Call it inside :func:`sparse_rnn.recurrent.capture.leave_no_trace`, which takes the silenced methods away again.
+    Call it inside :func:`sparse_rnn.recurrent.no_trace.leave_no_trace`, which takes the silenced methods away again.
     """
 
     def loss_fn(module: nn.Module, batch: Any) -> Tensor:

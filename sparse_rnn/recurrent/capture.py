@@ -1,10 +1,10 @@
-"""Sees what each recurrent module of a model receives while the model runs, without leaving a trace."""
+"""Runs a model with its recurrent modules unrolled step by step, and keeps what the unrolled layers saw."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,21 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from sparse_rnn.recurrent.layers import RecurrentModule
+from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.unroll import Unrolled, unroll
 
 LossFn = Callable[[nn.Module, Any], Tensor]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a recurrent module.
-
-    Attributes:
-        x_TBI: The module's input, time first, detached.
-        initial: One tensor [layers·directions, B, H] for each state; empty where the module starts from zeros.
-    """
-
-    x_TBI: Tensor
-    initial: tuple[Tensor, ...] = field(default=())
 
 
 def run(model: nn.Module, batch: Any, loss_fn: LossFn | None = None) -> Any:
@@ -43,43 +32,76 @@ def run(model: nn.Module, batch: Any, loss_fn: LossFn | None = None) -> Any:
     return model(batch)
 
 
-def capture_inputs(
+def run_unrolled(
     model: nn.Module, recurrent: Sequence[RecurrentModule], batch: Any, loss_fn: LossFn | None = None
-) -> list[list[Call]]:
-    """Runs the model on a batch and returns the calls of each recurrent module, in order.
+) -> list[Unrolled]:
+    """Runs the model on a batch and returns all its recurrent layers as they were unrolled, in the order of the calls.
+
+    While the model runs, the step-by-step layers stand in for the fused ones, so nothing is computed twice. They apply
+    no dropout between the layers of a module.
 
     Raises:
-        ValueError: If one of the modules received nothing, or an input that cannot be scored.
+        ValueError: If one of the modules received nothing, or an input that cannot be unrolled.
     """
-    calls: list[list[Call]] = [[] for _ in recurrent]
-    handles = [
-        found.module.register_forward_pre_hook(_recorder(found, record), with_kwargs=True)
-        for found, record in zip(recurrent, calls, strict=True)
-    ]
-    try:
-        with torch.no_grad():
-            run(model, batch, loss_fn)
-    finally:
-        for handle in handles:
-            handle.remove()
-    for found, record in zip(recurrent, calls, strict=True):
-        if not record:
+    calls: list[tuple[RecurrentModule, list[Unrolled]]] = []
+    with torch.no_grad(), _standing_in(recurrent, calls):
+        run(model, batch, loss_fn)
+    for found in recurrent:
+        if not any(caller is found for caller, _ in calls):
             raise ValueError(
                 f"The recurrent layer {found.name or type(found.module).__name__!r} received no input while the model "
-                "ran on the batch: prune only layers that the model uses (kernels=...)."
+                "ran on the batch: prune only models that use all of their recurrent layers."
             )
-    return calls
+    return [layer for _, layers in calls for layer in layers]
 
 
-def _recorder(found: RecurrentModule, calls: list[Call]) -> Callable[[nn.Module, tuple, dict], None]:
-    def record(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        bound = dict(zip(("input", "hx"), args, strict=False)) | kwargs
-        calls.append(_call(found, bound["input"], bound.get("hx")))
+@contextmanager
+def _standing_in(
+    recurrent: Sequence[RecurrentModule], calls: list[tuple[RecurrentModule, list[Unrolled]]]
+) -> Iterator[None]:
+    for found in recurrent:
+        if type(found.module).forward not in (nn.RNN.forward, nn.GRU.forward, nn.LSTM.forward, PeepholeLSTM.forward):
+            raise ValueError(
+                f"{type(found.module).__name__} has a forward of its own, so its steps are not known: use the plain "
+                "PyTorch layer, or a criterion that needs no data."
+            )
+        vars(found.module)["forward"] = partial(_forward, found, calls)
+    try:
+        yield
+    finally:
+        for found in recurrent:
+            del vars(found.module)["forward"]
 
-    return record
+
+def _forward(
+    found: RecurrentModule, calls: list[tuple[RecurrentModule, list[Unrolled]]], input: Any, hx: Any = None
+) -> tuple[Tensor, Any]:
+    """What ``found.module.forward`` returns, computed step by step."""
+    x_TBI, initial, restore = _time_first(found, input, hx)
+    layers, output_TBH = _unroll_stack(found, x_TBI, initial)
+    calls.append((found, layers))
+    finals = tuple(torch.stack([layer.states[index][-1] for layer in layers]) for index in range(len(layers[0].states)))
+    output, *states = (restore(output_TBH), *(state.squeeze(1) if input.dim() == 2 else state for state in finals))
+    return output, states[0] if len(states) == 1 else tuple(states)
 
 
-def _call(found: RecurrentModule, x: Tensor | PackedSequence, hx: Any) -> Call:
+def _unroll_stack(found: RecurrentModule, x_TBI: Tensor, initial: tuple[Tensor, ...]) -> tuple[list[Unrolled], Tensor]:
+    """Unrolls the layers of a module one above the other; each reads the outputs of all directions below it."""
+    layers: list[Unrolled] = []
+    for directions in found.layers:
+        here = [
+            unroll(layer, x_TBI, tuple(state[len(layers) + index] for state in initial) or None)
+            for index, layer in enumerate(directions)
+        ]
+        layers += here
+        x_TBI = torch.cat([unrolled.output_TBH for unrolled in here], dim=-1)
+    return layers, x_TBI
+
+
+def _time_first(
+    found: RecurrentModule, x: Tensor | PackedSequence, hx: Any
+) -> tuple[Tensor, tuple[Tensor, ...], Callable[[Tensor], Tensor]]:
+    """The input as [T, B, I], the initial state as tensors [layers·directions, B, H], and the way back for outputs."""
     if isinstance(x, PackedSequence):
         raise ValueError(
             f"The recurrent layer {found.name!r} receives a PackedSequence, which JacobianSpectrum cannot score yet: "
@@ -87,49 +109,7 @@ def _call(found: RecurrentModule, x: Tensor | PackedSequence, hx: Any) -> Call:
         )
     initial = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
     if x.dim() == 2:
-        x, initial = x.unsqueeze(1), tuple(state.unsqueeze(1) for state in initial)
-    elif found.module.batch_first:
-        x = x.transpose(0, 1)
-    return Call(x.detach(), tuple(state.detach() for state in initial))
-
-
-@contextmanager
-def leave_no_trace(model: nn.Module) -> Iterator[None]:
-    """Restores on exit what running a model changes in it: attributes, buffers, hidden states, metrics, flags.
-
-    Tensors keep their identity (their values are copied back), so references held elsewhere stay true. Parameters and
-    their gradients are not touched: nothing here calls ``backward``.
-    """
-    before = [(module, {k: _snapshot(v) for k, v in module.__dict__.items()}) for module in model.modules()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for module, saved in before:
-                module.__dict__ = {k: _restore(v) for k, v in saved.items()}
-
-
-def _snapshot(value: Any) -> Any:
-    if type(value) is Tensor:
-        return value, value.detach().clone()
-    if type(value) in (dict, list):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return value, [(k, _snapshot(v)) for k, v in items]
-    return value, None
-
-
-def _restore(saved: Any) -> Any:
-    value, copy = saved
-    if copy is None:
-        return value
-    if isinstance(value, Tensor):
-        if not torch.equal(value, copy):
-            value.copy_(copy)
-        return value
-    items = [(k, _restore(v)) for k, v in copy]
-    value.clear()
-    if isinstance(value, dict):
-        value.update(items)
-    else:
-        value.extend(v for _, v in items)
-    return value
+        return x.unsqueeze(1), tuple(state.unsqueeze(1) for state in initial), lambda y: y.squeeze(1)
+    if found.module.batch_first:
+        return x.transpose(0, 1), initial, lambda y: y.transpose(0, 1)
+    return x, initial, lambda y: y

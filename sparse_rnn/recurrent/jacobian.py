@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from sparse_rnn.recurrent.cells import State
-from sparse_rnn.recurrent.layers import RecurrentLayer
-from sparse_rnn.recurrent.unroll import Gains, Projector, Unrolled, Weights, add, gains
+from sparse_rnn.recurrent.product import product
+from sparse_rnn.recurrent.unroll import Gains, Unrolled, Weights, add, gains
 
 
 @dataclass(frozen=True)
@@ -22,25 +22,19 @@ class StepJacobian:
     """The Jacobian of one step, for a batch of samples, in factored form.
 
     Attributes:
-        layer: The layer.
+        unrolled: The layer, unrolled.
         weights: Role to kernel.
-        roles: For each pre-activation the kernels that make it.
         gains: The elementwise derivatives of the step.
         observed: Indices of the states whose Jacobian is meant; (0,) for h alone.
     """
 
-    layer: RecurrentLayer
+    unrolled: Unrolled
     weights: Weights
-    roles: Sequence[Sequence[str]]
     gains: Gains
     observed: Sequence[int]
 
     def _kernels_reading(self, state: int) -> Iterator[tuple[int, Tensor]]:
-        name = self.layer.cell.states[state]
-        for k, roles in enumerate(self.roles):
-            for role in roles:
-                if self.layer.cell.reads[role] == name:
-                    yield k, self.weights[role]
+        return ((k, self.weights[role]) for k, role in self.unrolled.readers(state))
 
     def jvp(self, q: Sequence[Tensor]) -> list[Tensor]:
         """J q. ``q`` has one tensor for each observed state, [H] or [B, H]; so has the result, [B, H]."""
@@ -100,32 +94,19 @@ def step_gradient(unrolled: Unrolled, t: int, measure: Measure, observed: Sequen
     Returns:
         Role to gradient, shaped as the kernel; and the gradient of each state, [B, H].
     """
-    layer = unrolled.layer
-    weights = {role: weight.requires_grad_() for role, weight in _fresh(unrolled.weights).items()}
-    old = tuple(state.detach().requires_grad_() for state in unrolled.state_before(t))
-    x_BI = unrolled.x_TBI[t]
+    weights = {role: weight.detach().requires_grad_() for role, weight in unrolled.weights.items()}
+    new, pre, old = unrolled.replay(t)
     with torch.enable_grad():
-        project = Projector(layer, unrolled.weights, detach=True)
-        new = layer.cell.step(project, x_BI, old)
-        elementwise = gains(new, project.pre, old, create_graph=True)
-        value = measure(StepJacobian(layer, weights, project.roles, elementwise, observed))
-        found = torch.autograd.grad(
-            value, (*weights.values(), *project.pre, *old), allow_unused=True, materialize_grads=True
-        )
-    kernels = dict(zip(weights, found, strict=False))
-    pre = found[len(weights) : len(weights) + len(project.pre)]
-    states = list(found[len(weights) + len(project.pre) :])
-    for roles, delta in zip(project.roles, pre, strict=True):
+        elementwise = gains(new, pre, old, create_graph=True)
+        value = measure(StepJacobian(unrolled, weights, elementwise, observed))
+        variables = (*weights.values(), *pre, *old)
+        found = torch.autograd.grad(value, variables, allow_unused=True, materialize_grads=True)
+    kernels, deltas = dict(zip(weights, found, strict=False)), found[len(weights) : len(weights) + len(pre)]
+    states = list(found[len(weights) + len(pre) :])
+    for roles, delta in zip(unrolled.roles, deltas, strict=True):
         for role in roles:
-            source = layer.cell.reads[role]
-            if source == "x":
-                kernels[role] = kernels[role].addmm(delta.T, x_BI)
-                continue
-            index = layer.cell.states.index(source)
-            kernels[role] = kernels[role].addmm(delta.T, old[index].detach())
-            states[index] = states[index] + delta @ unrolled.weights[role]
+            kernels[role] = kernels[role] + product(delta.t(), unrolled.inputs_of(role)[t])
+    for state in range(len(states)):
+        for k, role in unrolled.readers(state):
+            states[state] = states[state] + product(deltas[k], unrolled.weights[role])
     return kernels, tuple(states)
-
-
-def _fresh(weights: Weights) -> dict[str, Tensor]:
-    return {role: weight.detach() for role, weight in weights.items()}

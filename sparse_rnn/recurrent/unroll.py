@@ -1,13 +1,14 @@
-"""One layer unrolled over its inputs, with the derivatives that backpropagation through time needs.
+"""One layer unrolled over its inputs, and backpropagation through time over it.
 
 A step is elementwise but for its kernels (:mod:`sparse_rnn.recurrent.cells`), so all that a step's derivative depends
-on are its *gains*: ∂s'/∂a for each new state s' and each pre-activation a, and ∂s'/∂s for each old state s, one number
-for each sample and unit. With them
+on are its *gains*: ∂s'/∂a for each new state s' and each pre-activation a, and ∂s'/∂s for each old state s, one number for
+each sample and unit. With them
 
-    ∂h'/∂h = diag(∂h'/∂h|_a) + Σ_gates diag(∂h'/∂a_gate) W_hh,gate          (the temporal Jacobian, eq. 3 of the paper)
+    ∂h'/∂h = diag(∂h'/∂h|_a) + Σ_gates diag(∂h'/∂a_gate) W_hh,gate         (the temporal Jacobian, eq. 3 of the paper)
 
-and backpropagating R functionals at once is one matrix product a step and one a kernel. Fused layers are never used:
-they have no double backward, and their states in between stay hidden.
+and backpropagating R functionals at once is one matrix product a step, and one a kernel for several steps together.
+Unrolling keeps states and pre-activations only; gains are derived from them, by autograd, a few steps at a time, when
+they are needed. Fused layers have no double backward and hide what lies between, so they are not used.
 
 Shape suffixes: T steps, B samples, I inputs, H units, G gates, R functionals.
 """
@@ -20,17 +21,20 @@ from itertools import chain
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.layers import RecurrentLayer
+from sparse_rnn.recurrent.product import add_product_, product
 
 Weights = Mapping[str, Tensor]
+
+# Steps backpropagated together: enough rows for efficient products with the inputs, few enough to stay in the cache.
+CHUNK = 8
 
 
 @dataclass(frozen=True)
 class Gains:
-    """Elementwise derivatives of a step.
+    """Elementwise derivatives of one step or, with a leading dimension, of several.
 
     Attributes:
         pre: ``pre[s][k]`` = ∂ new state s / ∂ pre-activation k, [..., B, G, H].
@@ -40,106 +44,94 @@ class Gains:
     pre: Sequence[Sequence[Tensor]]
     state: Sequence[Sequence[Tensor]]
 
-
-class Projector:
-    """The ``project`` of a step, over given weights; remembers the pre-activations it returned.
-
-    Args:
-        layer: The layer.
-        weights: Role to kernel; need not be the layer's own (detached or differentiable copies).
-        input_projection: ``weight_ih @ x + bias_ih`` of this step, [B, G·H], where it is known already.
-        detach: Whether pre-activations are leaves, cut off from the kernels and states they come from.
-    """
-
-    def __init__(
-        self, layer: RecurrentLayer, weights: Weights, input_projection: Tensor | None = None, detach: bool = False
-    ) -> None:
-        self._weights = weights
-        self._biases = {role: bias.detach() for role, bias in layer.biases.items()}
-        self._input_projection = input_projection
-        self._detach = detach
-        self.roles: list[tuple[str, ...]] = []
-        self.pre: list[Tensor] = []
-
-    def __call__(self, **inputs: Tensor) -> Tensor:
-        """The sum over roles of kernel times input plus bias, [B, G·H]."""
-        pre = add(self._product(role, value) for role, value in inputs.items())
-        if self._detach:
-            pre = pre.detach().requires_grad_()
-        self.roles.append(tuple(inputs))
-        self.pre.append(pre)
-        return pre
-
-    def _product(self, role: str, value: Tensor) -> Tensor:
-        if role == "ih" and self._input_projection is not None:
-            return self._input_projection
-        return linear(value, self._weights[role], self._biases.get(role))
-
-
-def add(terms: Iterable[Tensor]) -> Tensor:
-    """The sum of one or more tensors."""
-    first, *others = terms
-    return sum(others, first)
-
-
-def gains(new: State, pre: Sequence[Tensor], old: State, create_graph: bool = False) -> Gains:
-    """Differentiates a step that was computed on ``pre`` and ``old``, which must require gradients."""
-    by_pre, by_state = [], []
-    for index, output in enumerate(new):
-        found = torch.autograd.grad(
-            output.sum(),
-            (*pre, *old),
-            create_graph=create_graph,
-            retain_graph=create_graph or index + 1 < len(new),
-            allow_unused=True,
-            materialize_grads=True,
-        )
-        units = output.shape[-1]
-        by_pre.append([g.unflatten(-1, (-1, units)) for g in found[: len(pre)]])
-        by_state.append(found[len(pre) :])
-    return Gains(by_pre, by_state)
+    def __getitem__(self, t: int) -> Gains:
+        """The gains of one of several steps."""
+        return Gains([[gain[t] for gain in row] for row in self.pre], [[gain[t] for gain in row] for row in self.state])
 
 
 class Unrolled:
-    """A layer run over a sequence, remembering its states and the gains of each step.
+    """A layer run over a sequence, remembering its states and pre-activations.
+
+    Args:
+        layer: The layer.
+        x_TBI: Its inputs in the order it reads them.
+        initial: Its initial state, each tensor [B, H].
 
     Attributes:
-        layer: The layer.
-        weights: Its kernels, detached.
-        x_TBI: Its inputs in the order it reads them (reversed for a reverse layer).
-        states: For each state a tensor [T + 1, B, H]; entry t is the state before step t.
+        weights: The kernels, detached.
+        states: For each state a tensor [T + 1, B, H]; entry t is the state before step t (from 0).
         roles: For each pre-activation of a step the kernels that make it.
     """
 
     def __init__(self, layer: RecurrentLayer, x_TBI: Tensor, initial: State) -> None:
-        steps = len(x_TBI)
         self.layer = layer
-        self.weights = {role: weight.detach() for role, weight in layer.weights.items()}
         self.x_TBI = x_TBI
-        self.states = [state.new_empty(steps + 1, *state.shape) for state in initial]
+        self.weights = {role: weight.detach() for role, weight in layer.weights.items()}
+        self.states = [state.new_empty(len(x_TBI) + 1, *state.shape) for state in initial]
         self.roles: list[tuple[str, ...]] = []
-        self._gains: list[Gains] = []
+        self._pre: list[Tensor] = []
         self._run(initial)
 
-    def _run(self, initial: State) -> None:
-        bias = self.layer.biases.get("ih")
-        projected = linear(self.x_TBI, self.weights["ih"], None if bias is None else bias.detach())
-        for states, state in zip(self.states, initial, strict=True):
-            states[0] = state
-        with torch.enable_grad():
-            for t, projection in enumerate(projected):
-                old = self.state_before(t)
-                project = Projector(self.layer, self.weights, projection, detach=True)
-                leaves = tuple(state.detach().requires_grad_() for state in old)
-                new = self.layer.cell.step(project, self.x_TBI[t], leaves)
-                self._gains.append(gains(new, project.pre, leaves))
-                self.roles = project.roles
-                for states, state in zip(self.states, new, strict=True):
-                    states[t + 1] = state.detach()
+    @torch.no_grad()
+    def _run(self, state: State) -> None:
+        biases = {role: bias.detach() for role, bias in self.layer.biases.items()}
+        projected = self._project("ih", self.x_TBI, biases)
+        self._store_states(0, state)
+        for t, projection in enumerate(projected):
+            made: list[Tensor] = []
+            state = self.layer.cell.step(self._projector(projection, biases, made), self.x_TBI[t], state)
+            self._store_states(t + 1, state)
+            if not self._pre:
+                self._pre = [pre.new_empty(len(self.x_TBI), *pre.shape) for pre in made]
+            for stored, pre in zip(self._pre, made, strict=True):
+                stored[t] = pre
 
-    def state_before(self, t: int) -> State:
-        """The state that step t (from 0) starts from, each tensor [B, H]."""
-        return tuple(states[t] for states in self.states)
+    def _project(self, role: str, value: Tensor, biases: Weights) -> Tensor:
+        projected = product(value, self.weights[role].t())
+        return projected + biases[role] if role in biases else projected
+
+    def _store_states(self, t: int, state: State) -> None:
+        for stored, part in zip(self.states, state, strict=True):
+            stored[t] = part
+
+    def _projector(self, projection: Tensor, biases: Weights, made: list[Tensor]) -> Callable[..., Tensor]:
+        """The ``project`` of one step; the inputs' part is known already."""
+
+        def project(**inputs: Tensor) -> Tensor:
+            if len(self.roles) == len(made):
+                self.roles.append(tuple(inputs))
+            made.append(
+                add(
+                    projection if role == "ih" else self._project(role, value, biases) for role, value in inputs.items()
+                )
+            )
+            return made[-1]
+
+        return project
+
+    def replay(self, steps: slice | int) -> tuple[State, list[Tensor], State]:
+        """Takes steps again, differentiably, from the pre-activations and states that are stored.
+
+        Returns:
+            The new states; the pre-activations [..., B, G·H] and the old states [..., B, H] as leaves they depend on.
+        """
+        pre = [stored[steps].detach().requires_grad_() for stored in self._pre]
+        old = tuple(stored[:-1][steps].detach().requires_grad_() for stored in self.states)
+        with torch.enable_grad():
+            remaining = iter(pre)
+            new = self.layer.cell.step(lambda **_: next(remaining), self.x_TBI[steps], old)
+        return new, pre, old
+
+    def readers(self, state: int) -> Iterator[tuple[int, str]]:
+        """The kernels that read a state: index of the pre-activation they contribute to, and role."""
+        name = self.layer.cell.states[state]
+        for k, roles in enumerate(self.roles):
+            yield from ((k, role) for role in roles if self.layer.cell.reads[role] == name)
+
+    def inputs_of(self, role: str) -> Tensor:
+        """What a kernel multiplies in every step, [T, B, I or H]."""
+        source = self.layer.cell.reads[role]
+        return self.x_TBI if source == "x" else self.states[self.layer.cell.states.index(source)][:-1]
 
     @property
     def output_TBH(self) -> Tensor:
@@ -147,66 +139,58 @@ class Unrolled:
         output = self.states[0][1:]
         return output.flip(0) if self.layer.reverse else output
 
-    def kernel_gradients(self, cotangents: Callable[[int], State | None], count: int, stop: int) -> list[Weights]:
+    @torch.no_grad()
+    def kernel_gradients(
+        self, cotangents: Callable[[int], State | None], count: int, stop: int
+    ) -> list[dict[str, Tensor]]:
         """Gradients of R functionals of the states with respect to every kernel, through time.
 
         Args:
             cotangents: ``cotangents(t)`` gives ∂(functional)/∂(state after step t), explicit part only: for each state
-                a tensor that broadcasts to [R, B, H], or None where there is none.
+                a tensor that broadcasts to [r, B, H], or None where there is none. The functionals come in the order of
+                the last step they depend on, the latest first; r counts those that depend on step t or a later one.
             count: R.
             stop: Number of leading steps that the functionals can depend on.
 
         Returns:
             For each functional a mapping of role to gradient, shaped as the kernel.
         """
-        shape = (count, *self.states[0].shape[1:])
-        deltas = [self.x_TBI.new_empty(stop, count, shape[1], self._width(roles)) for roles in self.roles]
-        adjoint = [self.x_TBI.new_zeros(shape) for _ in self.states]
-        for t in reversed(range(stop)):
-            for total, explicit in zip(adjoint, cotangents(t) or (), strict=False):
-                total += explicit
-            adjoint = self._pull_back(t, adjoint, [delta[t] for delta in deltas])
-        return [self._contract([delta[:, r] for delta in deltas], stop) for r in range(count)]
+        batch, units = self.states[0].shape[1:]
+        adjoint = [self.x_TBI.new_zeros(0, batch, units) for _ in self.states]
+        totals = [{role: torch.zeros_like(weight) for role, weight in self.weights.items()} for _ in range(count)]
+        for first in reversed(range(0, stop, CHUNK)):
+            steps = slice(first, min(first + CHUNK, stop))
+            chunk = gains(*self.replay(steps))
+            deltas = [pre.new_empty(steps.stop - first, count, *pre.shape[1:]) for pre in self._pre]
+            for t in reversed(range(first, steps.stop)):
+                adjoint = _join(adjoint, cotangents(t))
+                adjoint = self._pull_back(chunk[t - first], adjoint, [delta[t - first] for delta in deltas])
+            self._contract(steps, deltas, totals[: len(adjoint[0])])
+        return totals
 
-    def _width(self, roles: Sequence[str]) -> int:
-        return self.weights[roles[0]].shape[0]
-
-    def _pull_back(self, t: int, adjoint: Sequence[Tensor], deltas: Sequence[Tensor]) -> list[Tensor]:
-        """Takes the adjoint of the state after step t to that before it; writes those of the pre-activations."""
-        step = self._gains[t]
+    def _pull_back(self, gain: Gains, adjoint: Sequence[Tensor], deltas: Sequence[Tensor]) -> list[Tensor]:
+        """Takes the adjoint of the state after a step to that before it; writes those of the pre-activations."""
+        rows = len(adjoint[0])
         for k, delta in enumerate(deltas):
-            blocks = delta.unflatten(-1, (-1, adjoint[0].shape[-1]))
-            torch.mul(adjoint[0].unsqueeze(-2), step.pre[0][k], out=blocks)
+            blocks = delta[:rows].unflatten(-1, gain.pre[0][k].shape[-2:])
+            torch.mul(adjoint[0].unsqueeze(-2), gain.pre[0][k], out=blocks)
             for s in range(1, len(adjoint)):
-                blocks.addcmul_(adjoint[s].unsqueeze(-2), step.pre[s][k])
-        if t == 0:
-            return list(adjoint)
+                blocks.addcmul_(adjoint[s].unsqueeze(-2), gain.pre[s][k])
+            delta[rows:].zero_()
         before = []
-        for index, name in enumerate(self.layer.cell.states):
-            direct = (a * step.state[s][index] for s, a in enumerate(adjoint))
-            through = (delta @ self.weights[role] for role, delta in self._readers(name, deltas))
+        for state in range(len(adjoint)):
+            direct = (a * gain.state[s][state] for s, a in enumerate(adjoint))
+            through = (product(deltas[k][:rows], self.weights[role]) for k, role in self.readers(state))
             before.append(add(chain(direct, through)))
         return before
 
-    def _readers(self, state: str, deltas: Sequence[Tensor]) -> Iterator[tuple[str, Tensor]]:
+    def _contract(self, steps: slice, deltas: Sequence[Tensor], totals: Sequence[dict[str, Tensor]]) -> None:
+        """Adds delta ⊗ input, summed over steps and samples, to the gradients of each functional."""
         for roles, delta in zip(self.roles, deltas, strict=True):
-            for role in roles:
-                if self.layer.cell.reads[role] == state:
-                    yield role, delta
-
-    def _contract(self, deltas: Sequence[Tensor], stop: int) -> Weights:
-        """Sums delta ⊗ input over steps and samples, one matrix product a kernel."""
-        gradients = {}
-        for roles, delta in zip(self.roles, deltas, strict=True):
-            flat = delta.reshape(-1, delta.shape[-1])
-            for role in roles:
-                inputs = self._inputs(role)[:stop]
-                gradients[role] = flat.T @ inputs.reshape(-1, inputs.shape[-1])
-        return gradients
-
-    def _inputs(self, role: str) -> Tensor:
-        reads = self.layer.cell.reads[role]
-        return self.x_TBI if reads == "x" else self.states[self.layer.cell.states.index(reads)]
+            for r, total in enumerate(totals):
+                flat = delta[:, r].flatten(0, 1)
+                for role in roles:
+                    add_product_(total[role], flat.t(), self.inputs_of(role)[steps].flatten(0, 1))
 
 
 def unroll(layer: RecurrentLayer, x_TBI: Tensor, initial: State | None = None) -> Unrolled:
@@ -221,3 +205,39 @@ def unroll(layer: RecurrentLayer, x_TBI: Tensor, initial: State | None = None) -
         zeros = x_TBI.new_zeros(x_TBI.shape[1], layer.hidden_size)
         initial = tuple(zeros for _ in layer.cell.states)
     return Unrolled(layer, x_TBI.flip(0) if layer.reverse else x_TBI, initial)
+
+
+def gains(new: State, pre: Sequence[Tensor], old: State, create_graph: bool = False) -> Gains:
+    """Differentiates the elementwise part of steps, as :meth:`Unrolled.replay` returns it."""
+    by_pre, by_state = [], []
+    for index, output in enumerate(new):
+        found = torch.autograd.grad(
+            output,
+            (*pre, *old),
+            torch.ones_like(output),
+            create_graph=create_graph,
+            retain_graph=create_graph or index + 1 < len(new),
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        units = output.shape[-1]
+        by_pre.append([gain.unflatten(-1, (-1, units)) for gain in found[: len(pre)]])
+        by_state.append(found[len(pre) :])
+    return Gains(by_pre, by_state)
+
+
+def add(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of one or more tensors."""
+    first, *others = terms
+    return sum(others, first)
+
+
+def _join(adjoint: Sequence[Tensor], explicit: State | None) -> list[Tensor]:
+    """Adds explicit cotangents to the adjoints of the functionals so far; rows beyond them begin here."""
+    if explicit is None:
+        return list(adjoint)
+    rows = max(len(adjoint[0]), *(len(part) if part.dim() == 3 else 1 for part in explicit))
+    grown = [torch.cat([a, a.new_zeros(rows - len(a), *a.shape[1:])]) for a in adjoint]
+    for total, part in zip(grown, explicit, strict=False):
+        total += part
+    return grown

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from sparse_rnn.recurrent.capture import Call, LossFn, capture_inputs
+from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.jacobian import StepJacobian, step_gradient
-from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, find_recurrent
+from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent
 from sparse_rnn.recurrent.unroll import Unrolled, Weights, add, unroll
 from sparse_rnn.scores.criterion import Criterion, Scores
 
@@ -84,14 +84,12 @@ class JacobianSpectrum(Criterion):
 
     def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None) -> Scores:
         """See :meth:`Criterion.score`. The scores of a module that is called several times are summed."""
-        recurrent = find_recurrent(module)
         scores: Scores = {}
-        with torch.no_grad():
-            for found, calls in zip(recurrent, capture_inputs(module, recurrent, batch, loss_fn), strict=True):
-                for unrolled in (one for call in calls for one in _unroll_module(found, call)):
-                    for role, score in self._layer_scores(unrolled).items():
-                        name = unrolled.layer.kernels[role]
-                        scores[name] = scores[name] + score if name in scores else score
+        for unrolled in run_unrolled(module, find_recurrent(module), batch, loss_fn):
+            with torch.no_grad():
+                for role, score in self._layer_scores(unrolled).items():
+                    name = unrolled.layer.kernels[role]
+                    scores[name] = scores[name] + score if name in scores else score
         return scores
 
     def _layer_scores(self, unrolled: Unrolled) -> Weights:
@@ -111,8 +109,8 @@ class JacobianSpectrum(Criterion):
         last = [step_gradient(unrolled, steps - 1 - u, self._chi, observed) for u in range(count)]
         gradients: list[Weights] = [kernels for kernels, _ in last]
         if self.through_time:
-            cotangents = _at_steps([states for _, states in last], steps - 2)
-            earlier = unrolled.kernel_gradients(cotangents, count, stop=steps - 1)
+            cotangents = _entering([states for _, states in last], steps - 2)
+            earlier = unrolled.kernel_gradients(cotangents, count, steps - 1)
             gradients = [{role: g[role] + e[role] for role in g} for g, e in zip(gradients, earlier, strict=True)]
         return {
             role: add(self.discount**u * g[role].abs() for u, g in enumerate(gradients)) for role in unrolled.weights
@@ -138,12 +136,10 @@ class JacobianSpectrum(Criterion):
         if self.gamma == "author":
             reference = _run_on_noise(unrolled.layer, AUTHOR_STEPS, AUTHOR_BATCH, around=1.0)
             ones = reference.x_TBI.new_ones(())
-            return reference.kernel_gradients(
-                lambda t: (ones,) if t == AUTHOR_STEPS - 1 else None, count=1, stop=AUTHOR_STEPS
-            )[0]
+            return reference.kernel_gradients(lambda t: (ones,) if t == AUTHOR_STEPS - 1 else None, 1, AUTHOR_STEPS)[0]
         reference = _run_on_noise(unrolled.layer, steps, batch)
         share = reference.x_TBI.new_tensor(1 / batch)
-        return reference.kernel_gradients(lambda t: (share,), count=1, stop=steps)[0]
+        return reference.kernel_gradients(lambda t: (share,), 1, steps)[0]
 
 
 def _check_choice(name: str, value: str, choices: Any) -> None:
@@ -151,30 +147,15 @@ def _check_choice(name: str, value: str, choices: Any) -> None:
         raise ValueError(f"{name}={value!r}: choose one of {', '.join(get_args(choices))}.")
 
 
-def _unroll_module(found: RecurrentModule, call: Call) -> Iterator[Unrolled]:
-    """Unrolls the layers of a module one above the other; each reads the outputs of all directions below it."""
-    x_TBI = call.x_TBI
-    for depth, directions in enumerate(found.layers):
-        outputs = []
-        for index, layer in enumerate(directions):
-            row = depth * len(directions) + index
-            unrolled = unroll(layer, x_TBI, tuple(state[row] for state in call.initial) or None)
-            outputs.append(unrolled.output_TBH)
-            yield unrolled
-        x_TBI = torch.cat(outputs, dim=-1)
-
-
-def _at_steps(cotangents: Sequence[State], last: int) -> Callable[[int], State | None]:
+def _entering(cotangents: Sequence[State], last: int) -> Callable[[int], State | None]:
     """Functional u has its cotangent on the state after step ``last - u``, and nowhere else."""
 
     def at(t: int) -> State | None:
         u = last - t
         if u >= len(cotangents):
             return None
-        rows = [cotangent.new_zeros(len(cotangents), *cotangent.shape) for cotangent in cotangents[u]]
-        for row, cotangent in zip(rows, cotangents[u], strict=True):
-            row[u] = cotangent
-        return tuple(rows)
+        rows = [torch.zeros_like(cotangent).expand(u, *cotangent.shape) for cotangent in cotangents[u]]
+        return tuple(torch.cat([row, c.unsqueeze(0)]) for row, c in zip(rows, cotangents[u], strict=True))
 
     return at
 

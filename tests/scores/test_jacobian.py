@@ -40,10 +40,26 @@ def kernels_of(rnn: nn.Module) -> dict[str, Tensor]:
 
 
 def run_step(rnn: nn.Module, parameters: dict, x_BI: Tensor, state: Tensor) -> Tensor:
-    """One step of a fused layer; the state is [S, B, H], h first."""
+    """One step of a layer; the state is [S, B, H], h first."""
+    if isinstance(rnn, PeepholeLSTM):
+        return peephole_step(parameters, x_BI, *state)
     hx = state[:1] if len(state) == 1 else (state[:1], state[1:])
     _, new = functional_call(rnn, parameters, (x_BI.unsqueeze(0), hx))
     return new if isinstance(new, Tensor) else torch.cat(new)
+
+
+def peephole_step(p: dict, x: Tensor, h: Tensor, c: Tensor) -> Tensor:
+    """The module's own backward is not differentiable, so its equations are written out once more."""
+    a = x @ p["weight_ih_l0"].T + p["bias_ih_l0"] + h @ p["weight_hh_l0"].T + p["bias_hh_l0"]
+    if "weight_ch_l0" in p:
+        i, f, g, o = (a + c @ p["weight_ch_l0"].T).chunk(4, dim=1)
+        new = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    else:
+        i, f, g, o = a.chunk(4, dim=1)
+        p_i, p_f, p_o = p["peephole_l0"]
+        new = (f + p_f * c).sigmoid() * c + (i + p_i * c).sigmoid() * g.tanh()
+        o = o + p_o * new
+    return torch.stack([o.sigmoid() * new.tanh(), new])
 
 
 def start(rnn: nn.Module, batch: int) -> Tensor:
