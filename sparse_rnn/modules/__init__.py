@@ -1,1 +1,5 @@
-"""LightningModules, and the layers that only they need."""
+"""LightningModules that know nothing of pruning."""
+
+from sparse_rnn.modules.classifier import SequenceClassifier
+
+__all__ = ["SequenceClassifier"]

@@ -1,0 +1,30 @@
+# make fit [CONFIG=gru_mnist.yaml] [ARGS="--trainer.max_epochs 3"]   train; make test   run the tests; make lint   check style
+PYTHON ?= python3
+CONFIG ?= gru_digits.yaml
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: fit test lint
+
+fit: .venv/installed
+	$(BIN)/python -m sparse_rnn fit --config $(CONFIG) $(ARGS)
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# A stamp is as old as the last installation, so that only changed requirements install again.
+.venv/installed: pyproject.toml constraints.txt | .venv
+	$(BIN)/python -m pip install --quiet --editable . --constraint constraints.txt
+	touch $@
+
+.venv/installed-dev: pyproject.toml constraints.txt | .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	touch $@
+
+.venv:
+	$(PYTHON) -m venv $@

@@ -1,0 +1,230 @@
+"""``python -m sparse_rnn {fit,validate,test,predict}``: Lightning's own command line, with pruning as one more key."""
+
+import difflib
+import logging
+import re
+import shlex
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+# The parser knows a class by its short name once its module is imported.
+import sparse_rnn.data
+import sparse_rnn.modules
+import sparse_rnn.scores  # noqa: F401
+from sparse_rnn.callbacks import PruningCallback
+from sparse_rnn.data.errors import DataError
+from sparse_rnn.masks import statistics, table
+from sparse_rnn.recurrent.layers import select_kernels
+
+_USER_ERRORS = (DataError, ValueError, FileNotFoundError, MisconfigurationException)
+_PACKAGES = sys.stdlib_module_names | {
+    "sparse_rnn",
+    "lightning",
+    "lightning_utilities",
+    "jsonargparse",
+    "torch",
+    "numpy",
+}
+_UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
+_PARSER_NOISE = (
+    "Does not validate against",
+    "Subtypes:",
+    "Errors:",
+    "Expected a <class 'NoneType'>",
+    "Expected a path but",
+    "Given value type",
+    "Given value: NestedArg",
+)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: What follows the program's name; None takes it from ``sys.argv``.
+
+    Raises:
+        SystemExit: With status 2 and one line on stderr where a value that the user gave is at fault.
+    """
+    _quieten_lightning()
+    try:
+        PruningCLI(args=list(sys.argv[1:] if args is None else args))
+    except _USER_ERRORS as error:
+        if _passed_through_users_code(error):
+            raise
+        _exit(str(error))
+
+
+class OneLineParser(LightningArgumentParser):
+    """Lightning's parser, whose errors take one line each and leave out the usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message in one line and exit with status 2."""
+        _exit(message)
+
+
+class PruningCLI(LightningCLI):
+    """LightningCLI in subclass mode for model, data and pruning, with a summary after ``fit``.
+
+    Args:
+        args: What follows the program's name on a command line.
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            save_config_kwargs={"overwrite": True},
+            parser_class=OneLineParser,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,  # a model takes its optimizer as an argument
+            args=args,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add ``--pruning``, null by default."""
+        parser.add_subclass_arguments(
+            PruningCallback, "pruning", required=False, help="Callback that prunes; null trains the dense network."
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the arguments, with bare config names replaced by paths."""
+        self.config = parser.parse_args(resolve_configs(args))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer and hand it the pruning callback."""
+        config = self.config_init[self.subcommand]
+        pruning = [] if config.pruning is None else [config.pruning]
+        return super().instantiate_trainer(callbacks=[*(config.trainer.callbacks or []), *pruning], **kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        """Compare the sizes that a model and its data both state.
+
+        Raises:
+            ValueError: If they differ.
+        """
+        for name in ("input_size", "num_classes"):
+            of_model, of_data = self.model.hparams.get(name), getattr(self.datamodule, name, None)
+            if None not in (of_model, of_data) and of_model != of_data:
+                raise ValueError(
+                    f"model.{name} is {of_model}, but the data has {of_data}: add --model.{name} {of_data}."
+                )
+
+    @rank_zero_only
+    def after_fit(self) -> None:
+        """Print what the run reached, what was pruned, and where everything lies."""
+        print(summary(self.trainer))
+
+
+def summary(trainer: Trainer) -> str:
+    """Describe a finished fit: validation metrics, sparsity of each kernel and gate, checkpoints, logs.
+
+    Args:
+        trainer: The trainer after ``fit``.
+
+    Returns:
+        A text of several lines.
+    """
+    facts = {name: f"{value:.4g}" for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    for checkpoint in trainer.checkpoint_callbacks:
+        facts["best checkpoint"] = getattr(checkpoint, "best_model_path", "")
+        facts["last checkpoint"] = getattr(checkpoint, "last_model_path", "")
+    facts["logs"] = str(trainer.log_dir)
+    if isinstance(trainer.logger, TensorBoardLogger):
+        facts["TensorBoard"] = shlex.join(
+            [sys.executable, "-m", "tensorboard.main", "--logdir", trainer.logger.log_dir]
+        )
+    lines = [f"{name:<16} {value}" for name, value in facts.items() if value]
+    return "\n\n".join([*_sparsity_tables(trainer), "\n".join(lines)])
+
+
+def _sparsity_tables(trainer: Trainer) -> list[str]:
+    return [
+        table(statistics(callback.masks, select_kernels(trainer.lightning_module)))
+        for callback in trainer.callbacks  # type: ignore[attr-defined]
+        if isinstance(callback, PruningCallback) and callback.masks is not None
+    ]
+
+
+def resolve_configs(args: Sequence[str]) -> list[str]:
+    """Replace the bare config names of a command line by paths.
+
+    Args:
+        args: What follows the program's name.
+
+    Returns:
+        The same, each value of ``-c`` and ``--config`` passed through `find_config`.
+
+    Raises:
+        FileNotFoundError: If a config is unknown.
+    """
+    resolved: list[str] = []
+    for arg in args:
+        if resolved and resolved[-1] in ("-c", "--config"):
+            arg = find_config(arg)
+        elif arg.startswith("--config="):
+            arg = "--config=" + find_config(arg.removeprefix("--config="))
+        resolved.append(arg)
+    return resolved
+
+
+def find_config(name: str) -> str:
+    """Find a config in the working directory, then among the shipped ones.
+
+    Args:
+        name: A path, or the name of a shipped file such as ``gru_mnist.yaml``.
+
+    Returns:
+        The path to read.
+
+    Raises:
+        FileNotFoundError: If there is none; the message names the closest shipped configs.
+    """
+    shipped = {path.name: path for path in sorted(_config_folder().glob("*.yaml"))}
+    if Path(name).is_file():
+        return name
+    if name in shipped:
+        return str(shipped[name])
+    closest = difflib.get_close_matches(name, shipped, n=3, cutoff=0.3) or shipped
+    raise FileNotFoundError(f"There is no config {name!r} here or among the shipped ones; close: {', '.join(closest)}.")
+
+
+def _config_folder() -> Path:
+    package = Path(__file__).parent
+    inside_wheel = package / "configs"
+    return inside_wheel if inside_wheel.is_dir() else package.parent / "configs"
+
+
+def _quieten_lightning() -> None:
+    """Drop what a user can or should do nothing about, such as workers for data that sits in memory."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec", category=FutureWarning)
+
+
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    return "💡 Tip" not in record.getMessage()
+
+
+def _passed_through_users_code(error: Exception) -> bool:
+    """Tell whether a model or data module of the user's own was at work, whose author needs the traceback."""
+    packages = {frame.f_globals["__name__"].partition(".")[0] for frame, _ in traceback.walk_tb(error.__traceback__)}
+    return not packages <= _PACKAGES
+
+
+def _exit(message: str) -> NoReturn:
+    message = _UNKNOWN_CLASS.sub(r"there is no class \1; give a name that --help lists, or an import path", message)
+    lines = (line.strip().removeprefix("- ") for line in message.splitlines())
+    sys.stderr.write("error: " + " ".join(line for line in lines if line and not line.startswith(_PARSER_NOISE)) + "\n")
+    sys.exit(2)

@@ -1,0 +1,130 @@
+import lightning.pytorch as pl
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from sparse_rnn.modules import SequenceClassifier
+from sparse_rnn.recurrent.peephole import PeepholeLSTM
+
+INPUTS, CLASSES, HIDDEN, STEPS = 3, 4, 5, 6
+LAYERS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM, "peephole_lstm": PeepholeLSTM}
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+
+
+def classifier(**options):
+    torch.manual_seed(0)
+    return SequenceClassifier(INPUTS, CLASSES, **{"hidden_size": HIDDEN} | options)
+
+
+def sequences(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, STEPS, INPUTS, generator=generator)
+    return TensorDataset(x, torch.randint(CLASSES, (count,), generator=generator))
+
+
+def trainer(folder, **options):
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    return pl.Trainer(accelerator="cpu", default_root_dir=folder, **quiet | options)
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_logits_come_from_the_output_at_the_last_step(cell, num_layers):
+    model = classifier(cell=cell, num_layers=num_layers)
+    assert type(model.rnn) is LAYERS[cell]
+    x, _ = sequences(7).tensors
+    output, _ = model.rnn(x)
+    torch.testing.assert_close(model(x), model.head(output[:, -1]))
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_both_directions_are_read_at_their_own_end(cell):
+    model = classifier(cell=cell, num_layers=2, bidirectional=True)
+    x, _ = sequences(7).tensors
+    output, _ = model.rnn(x)
+    last = torch.cat([output[:, -1, :HIDDEN], output[:, 0, HIDDEN:]], dim=1)
+    torch.testing.assert_close(model(x), model.head(last))
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+def test_the_nonlinearity_of_the_basic_cell(nonlinearity):
+    model = classifier(cell="rnn", nonlinearity=nonlinearity)
+    x, _ = sequences(2).tensors
+    activation = {"tanh": torch.tanh, "relu": torch.relu}[nonlinearity]
+    h = torch.zeros(2, HIDDEN)
+    for x_t in x.unbind(1):
+        h = activation(x_t @ model.rnn.weight_ih_l0.T + h @ model.rnn.weight_hh_l0.T)
+    torch.testing.assert_close(model(x), h @ model.head.weight.T)
+
+
+def test_every_kernel_is_initialised_as_asked_and_the_output_layer_by_xavier():
+    model = SequenceClassifier(100, 50, cell="lstm", hidden_size=100, num_layers=2, init="normal", init_scale=0.5)
+    kernels = [p for name, p in model.rnn.named_parameters() if name.startswith("weight")]
+    assert len(kernels) == 4
+    for kernel in kernels:
+        assert kernel.std().item() == pytest.approx(0.5, rel=0.03)
+    assert model.head.weight.abs().max().item() == pytest.approx((6 / 150) ** 0.5, rel=0.01)
+    assert not model.head.bias.any()
+    assert model.rnn.bias_ih_l1[100:200].eq(1).all()
+
+
+def test_the_peephole_classifier_has_the_kernels_of_table_1():
+    model = SequenceClassifier(28, 10, cell="peephole_lstm", hidden_size=400)
+    kernels = [p.numel() for name, p in model.rnn.named_parameters() if name.startswith("weight")]
+    assert sum(kernels) == 4 * (28 + 400 + 400) * 400  # 1.32M
+
+
+@pytest.mark.parametrize(("option", "value"), [("cell", "gruu"), ("init", "xavier"), ("nonlinearity", "gelu")])
+def test_a_bad_choice_is_named(option, value):
+    with pytest.raises(ValueError, match=value):
+        classifier(**{"cell": "rnn"} | {option: value})
+
+
+def test_epoch_averages_weigh_every_sample_alike(tmp_path):
+    model = classifier()
+    data = sequences(11)  # batches of 4, 4 and 3
+    x, y = data.tensors
+    with torch.no_grad():
+        loss, accuracy = F.cross_entropy(model(x), y).item(), (model(x).argmax(1) == y).double().mean().item()
+    for stage, run in (("val", trainer(tmp_path).validate), ("test", trainer(tmp_path).test)):
+        [metrics] = run(model, DataLoader(data, 4), verbose=False)
+        expected = {f"{stage}/loss": loss, f"{stage}/acc": accuracy, f"{stage}/error": 100 * (1 - accuracy)}
+        assert metrics == pytest.approx(expected, rel=1e-5)
+
+
+def test_prediction_gives_classes(tmp_path):
+    model, data = classifier(), sequences(5)
+    predicted = torch.cat(trainer(tmp_path).predict(model, DataLoader(data, 2)))
+    assert torch.equal(predicted, model(data.tensors[0]).argmax(1))
+
+
+def test_training_logs_the_loss_and_lowers_it(tmp_path):
+    model, data = classifier(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.5)), sequences(32)
+    x, y = data.tensors
+    before = F.cross_entropy(model(x), y)
+    fit = trainer(tmp_path, max_epochs=20)
+    fit.fit(model, DataLoader(data, 32), DataLoader(data, 32))
+    assert F.cross_entropy(model(x), y) < before
+    assert fit.callback_metrics["train/loss"] < before
+    assert isinstance(fit.optimizers[0], torch.optim.SGD)
+
+
+def test_the_default_optimizer_is_adam_at_a_thousandth():
+    optimizer = classifier().configure_optimizers()
+    assert type(optimizer) is torch.optim.Adam
+    assert optimizer.defaults["lr"] == 1e-3
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_a_checkpoint_loads_without_executing_code(tmp_path, cell):
+    model = classifier(cell=cell, bidirectional=True, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    fit = trainer(tmp_path, max_epochs=1)
+    fit.fit(model, DataLoader(sequences(8), 8), DataLoader(sequences(8), 8))
+    fit.save_checkpoint(tmp_path / "model.ckpt")
+    assert torch.load(tmp_path / "model.ckpt", weights_only=True)["hyper_parameters"]["cell"] == cell
+    loaded = SequenceClassifier.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    x, _ = sequences(3).tensors
+    torch.testing.assert_close(loaded(x), model(x))

@@ -1,0 +1,46 @@
+import ast
+import re
+import sys
+from importlib.metadata import metadata, requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import sparse_rnn
+
+ROOT = Path(__file__).parent.parent
+REQUIREMENTS = [Requirement(line) for line in requires("sparse-rnn") or []]
+RUN_TIME = {requirement.name: requirement for requirement in REQUIREMENTS if "extra ==" not in str(requirement.marker)}
+NAME_OF = {"sklearn": "scikit-learn"}
+
+
+def imported():
+    for path in (ROOT / "sparse_rnn").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                yield node.module.split(".")[0]
+
+
+def test_every_package_that_is_imported_is_declared():
+    packages = set(imported()) - set(sys.stdlib_module_names) - {"sparse_rnn"}
+    assert {NAME_OF.get(package, package) for package in packages} <= set(RUN_TIME)
+
+
+def test_the_version_is_stated_alike():
+    assert metadata("sparse-rnn")["Version"] == sparse_rnn.__version__
+
+
+@pytest.mark.parametrize("version", ["2.6.2", "2.6.3"])
+def test_the_compromised_releases_of_lightning_are_excluded(version):
+    assert not RUN_TIME["lightning"].specifier.contains(version)
+
+
+def test_the_constraints_lie_within_the_ranges():
+    pins = re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    ranges = {requirement.name: requirement.specifier for requirement in REQUIREMENTS}
+    assert pins
+    for name, version in pins:
+        assert ranges[name].contains(version), name

@@ -1,0 +1,42 @@
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sparse_rnn.cli import find_config, main
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+COMMANDS = [
+    shlex.split(line, comments=True) for language, code in BLOCKS if language == "bash" for line in code.splitlines()
+]
+FITS = [command for command in COMMANDS if command[:4] == ["python", "-m", "sparse_rnn", "fit"]]
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=["lightning", "plain"])
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*smaller than the logging interval")
+def test_the_python_blocks_run(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # One epoch shows as much as ten.
+    exec(compile(code.replace("max_epochs=10", "max_epochs=1"), "README.md", "exec"), {})
+
+
+def test_the_two_commands_come_first():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert [command[:2] for command in COMMANDS[:2]] == [["make", "fit"], ["make", "test"]]
+    assert {"fit", "test"} <= set(targets)
+
+
+@pytest.mark.parametrize("command", FITS, ids=lambda command: " ".join(command[6:]) or "plain")
+def test_the_fit_commands_parse(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([*command[3:], "--print_config"])
+    assert exit_.value.code == 0
+
+
+def test_every_config_it_names_is_shipped_and_the_other_way_round():
+    named = set(re.findall(r"\w+\.yaml", (ROOT / "README.md").read_text()))
+    assert named == {path.name for path in (ROOT / "configs").glob("*.yaml")}
+    assert all(Path(find_config(name)).is_file() for name in named)
