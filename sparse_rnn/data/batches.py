@@ -56,6 +56,7 @@ class BatchLoader:
         self.batch_sampler = BatchSampler(order, batch_size, drop_last=False)
         self._passes: WeakValueDictionary[int, _Pass] = WeakValueDictionary()
         self._next_start = 0
+        self._position = 0
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -69,14 +70,18 @@ class BatchLoader:
         return opened
 
     def state_dict(self) -> LoaderState:
-        """Return the position of the oldest pass in use, which is the training loop's; 0 after the last batch."""
-        oldest = next(iter(self._passes.values()), None)
+        """Return the position of the oldest pass in use or last used, the training loop's; 0 after the last batch."""
         # A finished epoch is followed by a new one, also where Lightning resumes without asking for a new pass.
-        return {"position": oldest.position % len(self) if oldest else self._next_start}
+        return {"position": self._position % len(self)}
 
     def load_state_dict(self, state: LoaderState) -> None:
         """Let the next pass, and only that one, start at the position of ``state``."""
-        self._next_start = state["position"]
+        self._next_start = self._position = state["position"]
+
+    def advanced(self, moved: "_Pass") -> None:
+        """Take note that a pass gave out a batch."""
+        if next(iter(self._passes.values())) is moved:
+            self._position = moved.position
 
 
 class _Pass(Iterator[Batch]):
@@ -84,11 +89,13 @@ class _Pass(Iterator[Batch]):
 
     def __init__(self, loader: BatchLoader, start: int) -> None:
         self.position = start
+        self._loader = loader
         self._batches = _read(loader, start)
 
     def __next__(self) -> Batch:
         batch = next(self._batches)
         self.position += 1
+        self._loader.advanced(self)
         return batch
 
 

@@ -76,9 +76,11 @@ def _standing_in(
 def _forward(
     found: RecurrentModule, calls: list[tuple[RecurrentModule, list[Unrolled]]], input: Any, hx: Any = None
 ) -> tuple[Tensor, Any]:
-    """What ``found.module.forward`` returns, computed step by step."""
+    """What ``found.module.forward`` returns, computed step by step, in the precision of the weights."""
     x_TBI, initial, restore = _time_first(found, input, hx)
-    layers, output_TBH = _unroll_stack(found, x_TBI, initial)
+    dtype = found.layers[0][0].weights["ih"].dtype
+    with torch.autocast(x_TBI.device.type, enabled=False):
+        layers, output_TBH = _unroll_stack(found, x_TBI.to(dtype), tuple(state.to(dtype) for state in initial))
     calls.append((found, layers))
     finals = tuple(torch.stack([layer.states[index][-1] for layer in layers]) for index in range(len(layers[0].states)))
     output, *states = (restore(output_TBH), *(state.squeeze(1) if input.dim() == 2 else state for state in finals))

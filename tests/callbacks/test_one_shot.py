@@ -145,7 +145,7 @@ def test_removed_weights_are_exactly_zero_after_training_and_in_every_checkpoint
             assert saved[name][mask].count_nonzero() == mask.sum()
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path, optimizer):
     def run(epochs, ckpt_path=None):
         seed_everything(0)
@@ -216,6 +216,25 @@ def test_several_small_batches_make_up_the_samples(tmp_path):
 
     fit(Project(), [OneShotPruning(criterion=Counting(), num_samples=40)], tmp_path, max_epochs=1)
     assert seen == [16, 16, 8]
+
+
+def test_scores_under_autocast_are_those_in_full_precision(tmp_path):
+    class Embedded(Project):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Linear(INPUTS, INPUTS)  # gives bfloat16 under autocast
+
+        def training_step(self, batch, batch_idx):
+            return super().training_step((self.embed(batch[0]), batch[1]), batch_idx)
+
+    def mask(precision):
+        seed_everything(0)
+        callback = OneShotPruning(sparsity=0.5, criterion=JacobianSpectrum(gamma="none"))
+        fit(Embedded(), [callback], tmp_path, max_steps=1, precision=precision)
+        return torch.cat([mask.flatten() for mask in callback.masks.values()])
+
+    agreeing = (mask("bf16-mixed") == mask("32-true")).float().mean()
+    assert agreeing > 0.97
 
 
 def test_too_few_samples_are_reported(tmp_path):

@@ -95,8 +95,8 @@ def test_a_pass_beside_the_first_neither_moves_it_nor_is_saved():
     assert loader.state_dict() == {"position": 1}
     del scoring
     assert loader.state_dict() == {"position": 1}
-    del training
-    assert loader.state_dict() == {"position": 0}
+    del training  # as a trainer does at the end of a fit, after which a checkpoint may still be saved
+    assert loader.state_dict() == {"position": 1}
 
 
 def test_a_pass_takes_the_order_of_the_epoch_in_which_it_is_first_read():
