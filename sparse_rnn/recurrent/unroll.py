@@ -1,8 +1,8 @@
 """One layer unrolled over its inputs, and backpropagation through time over it.
 
 A step is elementwise but for its kernels (:mod:`sparse_rnn.recurrent.cells`), so all that a step's derivative depends
-on are its *gains*: ∂s'/∂a for each new state s' and each pre-activation a, and ∂s'/∂s for each old state s, one number for
-each sample and unit. With them
+on are its *gains*: ∂s'/∂a for each new state s' and each pre-activation a, and ∂s'/∂s for each old state s, one number
+for each sample and unit. With them
 
     ∂h'/∂h = diag(∂h'/∂h|_a) + Σ_gates diag(∂h'/∂a_gate) W_hh,gate         (the temporal Jacobian, eq. 3 of the paper)
 

@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 import torch
-from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 from torch.func import functional_call
 
+from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.scores import JacobianSpectrum
 
 BATCH, STEPS, INPUTS, UNITS = 3, 6, 2, 4
