@@ -1,7 +1,7 @@
 """Time and peak memory of scoring a GRU-400 on 64 sequences of 28x28, beside the gradient of a loss.
 
 The yardstick is what SNIP needs: one forward and one backward pass of the model, through PyTorch's fused GRU. The two
-are timed in turn, in one process; the ratio of every pair is taken and its median printed. Peak memory is what a process
+are timed in turn, in one process; the median of the ratios of pairs is printed. Peak memory is what a process
 of its own grows by while it does the work once.
 
     python benchmarks/score_time.py [--units 400] [--repeats 20]

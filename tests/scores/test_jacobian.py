@@ -220,6 +220,19 @@ def test_initial_states_and_batch_first_are_honoured():
     assert_scores(halves, criterion.score(rnn, x.transpose(0, 1)))
 
 
+@pytest.mark.parametrize("projection", ["jvp", "vjp", "exact"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_single_precision_agrees_with_double(cell, projection):
+    """float32 takes other matrix products, and batch_first gives them strided inputs."""
+    rnn = build(cell, num_layers=2, bidirectional=True, batch_first=True)
+    x = data().transpose(0, 1)
+    criterion = JacobianSpectrum(projection=projection, gamma="none")
+    double = criterion.score(rnn, x)
+    single = criterion.score(rnn.float(), x.float())
+    for name, score in double.items():
+        torch.testing.assert_close(single[name].double(), score, rtol=1e-3, atol=1e-5 * (1 + score.max().item()))
+
+
 def test_rademacher_probes_estimate_the_exact_norm():
     rnn, x = build("gru"), data()
     exact = JacobianSpectrum(projection="exact", gamma="none", horizon=1).score(rnn, x)["weight_hh_l0"]
