@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.layers import RecurrentModule
+from sparse_rnn.recurrent.packing import pack_like, unpack
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
-from sparse_rnn.recurrent.unroll import Unrolled, unroll
+from sparse_rnn.recurrent.unroll import Unrolled
 
 LossFn = Callable[[nn.Module, Any], Tensor]
 
@@ -27,7 +30,7 @@ def run(model: nn.Module, batch: Any, loss_fn: LossFn | None = None) -> Any:
         return loss_fn(model, batch)
     if isinstance(batch, dict):
         return model(**batch)
-    if isinstance(batch, (tuple, list)):
+    if isinstance(batch, (tuple, list)) and not isinstance(batch, PackedSequence):
         return model(*batch)
     return model(batch)
 
@@ -41,7 +44,7 @@ def run_unrolled(
     no dropout between the layers of a module.
 
     Raises:
-        ValueError: If one of the modules received nothing, or an input that cannot be unrolled.
+        ValueError: If one of the modules received nothing, or has a forward of its own.
     """
     calls: list[tuple[RecurrentModule, list[Unrolled]]] = []
     with torch.no_grad(), _standing_in(recurrent, calls):
@@ -75,24 +78,28 @@ def _standing_in(
 
 def _forward(
     found: RecurrentModule, calls: list[tuple[RecurrentModule, list[Unrolled]]], input: Any, hx: Any = None
-) -> tuple[Tensor, Any]:
+) -> tuple[Any, Any]:
     """What ``found.module.forward`` returns, computed step by step, in the precision of the weights."""
-    x_TBI, initial, restore = _time_first(found, input, hx)
+    layout = _layout(found, input)
     dtype = found.layers[0][0].weights["ih"].dtype
-    with torch.autocast(x_TBI.device.type, enabled=False):
-        layers, output_TBH = _unroll_stack(found, x_TBI.to(dtype), tuple(state.to(dtype) for state in initial))
+    given = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
+    initial = tuple((state.unsqueeze(1) if layout.unbatched else state).to(dtype) for state in given)
+    with torch.autocast(layout.x_TBI.device.type, enabled=False):
+        layers, output_TBH = _unroll_stack(found, layout.x_TBI.to(dtype), initial, layout.lengths)
     calls.append((found, layers))
-    finals = tuple(torch.stack([layer.states[index][-1] for layer in layers]) for index in range(len(layers[0].states)))
-    output, *states = (restore(output_TBH), *(state.squeeze(1) if input.dim() == 2 else state for state in finals))
-    return output, states[0] if len(states) == 1 else tuple(states)
+    finals = [torch.stack([layer.states[index][-1] for layer in layers]) for index in range(len(layers[0].states))]
+    states = [state.squeeze(1) if layout.unbatched else state for state in finals]
+    return layout.restore(output_TBH), states[0] if len(states) == 1 else tuple(states)
 
 
-def _unroll_stack(found: RecurrentModule, x_TBI: Tensor, initial: tuple[Tensor, ...]) -> tuple[list[Unrolled], Tensor]:
+def _unroll_stack(
+    found: RecurrentModule, x_TBI: Tensor, initial: State, lengths: Tensor | None
+) -> tuple[list[Unrolled], Tensor]:
     """Unrolls the layers of a module one above the other; each reads the outputs of all directions below it."""
     layers: list[Unrolled] = []
     for directions in found.layers:
         here = [
-            unroll(layer, x_TBI, tuple(state[len(layers) + index] for state in initial) or None)
+            Unrolled(layer, x_TBI, tuple(state[len(layers) + index] for state in initial) or None, lengths)
             for index, layer in enumerate(directions)
         ]
         layers += here
@@ -100,18 +107,22 @@ def _unroll_stack(found: RecurrentModule, x_TBI: Tensor, initial: tuple[Tensor, 
     return layers, x_TBI
 
 
-def _time_first(
-    found: RecurrentModule, x: Tensor | PackedSequence, hx: Any
-) -> tuple[Tensor, tuple[Tensor, ...], Callable[[Tensor], Tensor]]:
-    """The input as [T, B, I], the initial state as tensors [layers·directions, B, H], and the way back for outputs."""
+@dataclass(frozen=True)
+class _Layout:
+    """An input as a batch of sequences with the time first, and the way back for outputs."""
+
+    x_TBI: Tensor
+    restore: Callable[[Tensor], Any]
+    lengths: Tensor | None = None
+    unbatched: bool = False
+
+
+def _layout(found: RecurrentModule, x: Tensor | PackedSequence) -> _Layout:
     if isinstance(x, PackedSequence):
-        raise ValueError(
-            f"The recurrent layer {found.name!r} receives a PackedSequence, which JacobianSpectrum cannot score yet: "
-            "give it a padded tensor, or take another criterion."
-        )
-    initial = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        x_TBI, lengths = unpack(x)
+        return _Layout(x_TBI, lambda y: pack_like(x, y, lengths), lengths)
     if x.dim() == 2:
-        return x.unsqueeze(1), tuple(state.unsqueeze(1) for state in initial), lambda y: y.squeeze(1)
+        return _Layout(x.unsqueeze(1), lambda y: y.squeeze(1), unbatched=True)
     if found.module.batch_first:
-        return x.transpose(0, 1), initial, lambda y: y.transpose(0, 1)
-    return x, initial, lambda y: y
+        return _Layout(x.transpose(0, 1), lambda y: y.transpose(0, 1))
+    return _Layout(x, lambda y: y)

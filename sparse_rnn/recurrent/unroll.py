@@ -22,8 +22,9 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from sparse_rnn.recurrent.cells import State
+from sparse_rnn.recurrent.cells import Project, State
 from sparse_rnn.recurrent.layers import RecurrentLayer
+from sparse_rnn.recurrent.packing import align_first, align_last, running
 from sparse_rnn.recurrent.product import add_product_, product
 
 Weights = Mapping[str, Tensor]
@@ -52,20 +53,34 @@ class Gains:
 class Unrolled:
     """A layer run over a sequence, remembering its states and pre-activations.
 
+    Sequences of different lengths end together: before a sequence begins, its state stays what it was at the start.
+
     Args:
         layer: The layer.
-        x_TBI: Its inputs in the order it reads them.
-        initial: Its initial state, each tensor [B, H].
+        x_TBI: Its inputs, in the order of the sequence, beginning together (a reverse layer reads them backwards).
+        initial: Its initial state, each tensor [B, H]; zeros if not given.
+        lengths: Lengths of the sequences, [B]; T for all of them if not given.
 
     Attributes:
         weights: The kernels, detached.
+        x_TBI: The inputs in the order the layer reads them, ending together.
         states: For each state a tensor [T + 1, B, H]; entry t is the state before step t (from 0).
         roles: For each pre-activation of a step the kernels that make it.
     """
 
-    def __init__(self, layer: RecurrentLayer, x_TBI: Tensor, initial: State) -> None:
+    def __init__(
+        self, layer: RecurrentLayer, x_TBI: Tensor, initial: State | None = None, lengths: Tensor | None = None
+    ) -> None:
         self.layer = layer
-        self.x_TBI = x_TBI
+        self._lengths = lengths
+        self._running = None if lengths is None else running(len(x_TBI), lengths)
+        if layer.reverse:
+            self.x_TBI = x_TBI.flip(0)
+        else:
+            self.x_TBI = x_TBI if lengths is None else align_last(x_TBI, lengths)
+        if initial is None:
+            zeros = x_TBI.new_zeros(x_TBI.shape[1], layer.hidden_size)
+            initial = tuple(zeros for _ in layer.cell.states)
         self.weights = {role: weight.detach() for role, weight in layer.weights.items()}
         self.states = [state.new_empty(len(x_TBI) + 1, *state.shape) for state in initial]
         self.roles: list[tuple[str, ...]] = []
@@ -79,12 +94,19 @@ class Unrolled:
         self._store_states(0, state)
         for t, projection in enumerate(projected):
             made: list[Tensor] = []
-            state = self.layer.cell.step(self._projector(projection, biases, made), self.x_TBI[t], state)
+            state = self._step(self._projector(projection, biases, made), t, state)
             self._store_states(t + 1, state)
             if not self._pre:
                 self._pre = [pre.new_empty(len(self.x_TBI), *pre.shape) for pre in made]
             for stored, pre in zip(self._pre, made, strict=True):
                 stored[t] = pre
+
+    def _step(self, project: Project, steps: slice | int, old: State) -> State:
+        new = self.layer.cell.step(project, self.x_TBI[steps], old)
+        if self._running is None:
+            return new
+        has_begun = self._running[steps]
+        return tuple(torch.where(has_begun, after, before) for after, before in zip(new, old, strict=True))
 
     def _project(self, role: str, value: Tensor, biases: Weights) -> Tensor:
         projected = product(value, self.weights[role].t())
@@ -94,7 +116,7 @@ class Unrolled:
         for stored, part in zip(self.states, state, strict=True):
             stored[t] = part
 
-    def _projector(self, projection: Tensor, biases: Weights, made: list[Tensor]) -> Callable[..., Tensor]:
+    def _projector(self, projection: Tensor, biases: Weights, made: list[Tensor]) -> Project:
         """The ``project`` of one step; the inputs' part is known already."""
 
         def project(**inputs: Tensor) -> Tensor:
@@ -119,7 +141,7 @@ class Unrolled:
         old = tuple(stored[:-1][steps].detach().requires_grad_() for stored in self.states)
         with torch.enable_grad():
             remaining = iter(pre)
-            new = self.layer.cell.step(lambda **_: next(remaining), self.x_TBI[steps], old)
+            new = self._step(lambda **_: next(remaining), steps, old)
         return new, pre, old
 
     def readers(self, state: int) -> Iterator[tuple[int, str]]:
@@ -137,7 +159,9 @@ class Unrolled:
     def output_TBH(self) -> Tensor:
         """The outputs h of all steps, in the order of the sequence as it was given."""
         output = self.states[0][1:]
-        return output.flip(0) if self.layer.reverse else output
+        if self.layer.reverse:
+            return output.flip(0)
+        return output if self._lengths is None else align_first(output, self._lengths)
 
     @torch.no_grad()
     def kernel_gradients(
@@ -191,20 +215,6 @@ class Unrolled:
                 flat = delta[:, r].flatten(0, 1)
                 for role in roles:
                     add_product_(total[role], flat.t(), self.inputs_of(role)[steps].flatten(0, 1))
-
-
-def unroll(layer: RecurrentLayer, x_TBI: Tensor, initial: State | None = None) -> Unrolled:
-    """Runs one layer over a sequence.
-
-    Args:
-        layer: The layer.
-        x_TBI: Its inputs, in the order of the sequence (a reverse layer reads them backwards).
-        initial: Its initial state, each tensor [B, H]; zeros if not given.
-    """
-    if initial is None:
-        zeros = x_TBI.new_zeros(x_TBI.shape[1], layer.hidden_size)
-        initial = tuple(zeros for _ in layer.cell.states)
-    return Unrolled(layer, x_TBI.flip(0) if layer.reverse else x_TBI, initial)
 
 
 def gains(new: State, pre: Sequence[Tensor], old: State, create_graph: bool = False) -> Gains:

@@ -12,7 +12,7 @@ from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.jacobian import StepJacobian, step_gradient
 from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent
-from sparse_rnn.recurrent.unroll import Unrolled, Weights, add, unroll
+from sparse_rnn.recurrent.unroll import Unrolled, Weights, add
 from sparse_rnn.scores.criterion import Criterion, Scores
 
 Projection = Literal["jvp", "vjp", "exact"]
@@ -165,6 +165,6 @@ def _run_on_noise(layer: RecurrentLayer, steps: int, batch: int, around: float |
     weight = layer.weights["ih"]
     x_TBI = (torch.randn(steps, batch, layer.input_size) * NOISE_SD).to(weight)
     if around is None:
-        return unroll(layer, x_TBI)
+        return Unrolled(layer, x_TBI)
     initial = [around + torch.randn(batch, layer.hidden_size) * NOISE_SD for _ in layer.cell.states]
-    return unroll(layer, x_TBI, tuple(state.to(weight) for state in initial))
+    return Unrolled(layer, x_TBI, tuple(state.to(weight) for state in initial))

@@ -8,7 +8,7 @@ from torch.autograd.functional import jacobian
 from sparse_rnn.recurrent.jacobian import StepJacobian
 from sparse_rnn.recurrent.layers import find_recurrent
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
-from sparse_rnn.recurrent.unroll import CHUNK, Unrolled, gains, unroll
+from sparse_rnn.recurrent.unroll import CHUNK, Unrolled, gains
 
 INPUTS, UNITS, BATCH = 3, 5, 2
 MODULES = {
@@ -25,7 +25,7 @@ def unrolled_step(cell: str) -> Unrolled:
     torch.manual_seed(0)
     (layer,) = find_recurrent(MODULES[cell].double())[0].layers[0]
     state = tuple(torch.randn(BATCH, UNITS, dtype=torch.float64) for _ in layer.cell.states)
-    return unroll(layer, torch.randn(1, BATCH, INPUTS, dtype=torch.float64), state)
+    return Unrolled(layer, torch.randn(1, BATCH, INPUTS, dtype=torch.float64), state)
 
 
 def factored(unrolled: Unrolled, observed: range) -> StepJacobian:
@@ -68,7 +68,7 @@ def test_unrolling_gives_the_outputs_of_the_module(cell):
     module = MODULES[cell].double()
     (layer,) = find_recurrent(module)[0].layers[0]
     x = torch.randn(CHUNK + 3, BATCH, INPUTS, dtype=torch.float64)
-    torch.testing.assert_close(unroll(layer, x).output_TBH, module(x)[0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(Unrolled(layer, x).output_TBH, module(x)[0], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("cell", MODULES)
@@ -89,7 +89,7 @@ def test_gradients_through_time_are_those_of_autograd(cell):
         rows[begins[t]] = weight[begins[t]]
         return (rows,)
 
-    actual = unroll(layer, x).kernel_gradients(cotangents, count=2, stop=steps)
+    actual = Unrolled(layer, x).kernel_gradients(cotangents, count=2, stop=steps)
     for t, r in begins.items():
         value = (module(x)[0][t] * weight[r]).sum()
         expected = torch.autograd.grad(value, list(layer.weights.values()))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 from torch.func import functional_call
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.scores import JacobianSpectrum
@@ -218,6 +219,28 @@ def test_initial_states_and_batch_first_are_honoured():
     _, reached = rnn(x[:3].transpose(0, 1))
     halves = criterion.score(rnn, (x[3:].transpose(0, 1), reached))
     assert_scores(halves, criterion.score(rnn, x.transpose(0, 1)))
+
+
+@pytest.mark.parametrize("enforce_sorted", [True, False])
+@pytest.mark.parametrize("cell", ["gru", "lstm", "peephole_lstm"])
+def test_each_packed_sequence_is_scored_at_its_own_end(cell, enforce_sorted):
+    rnn, x = build(cell, bidirectional=True), data()
+    lengths = [6, 5, 3] if enforce_sorted else [5, 3, 6]
+    packed = pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=enforce_sorted)
+    scores = JacobianSpectrum(gamma="none", horizon=2).score(rnn, packed)
+    for suffix in ("l0", "l0_reverse"):
+        alone = _single(cell, rnn, suffix, INPUTS)
+        parameters, kernels = dict(alone.named_parameters()), kernels_of(alone)
+        expected = {name: torch.zeros_like(kernel) for name, kernel in kernels.items()}
+        for u in range(2):
+            chi = 0
+            for b, length in enumerate(lengths):
+                sequence = x[:length, b : b + 1]
+                sequence = sequence.flip(0) if suffix.endswith("reverse") else sequence
+                chi += brute_chi(alone, parameters, sequence, u=u, projection="jvp", observed=("h",), through_time=True)
+            for name, grad in zip(kernels, torch.autograd.grad(chi / BATCH, list(kernels.values())), strict=True):
+                expected[name] += grad.abs()
+        assert_scores(_of(scores, suffix), expected)
 
 
 @pytest.mark.parametrize("projection", ["jvp", "vjp", "exact"])
