@@ -33,6 +33,7 @@ _PACKAGES = sys.stdlib_module_names | {
     "lightning_utilities",
     "jsonargparse",
     "torch",
+    "torchmetrics",
     "numpy",
 }
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")

@@ -141,6 +141,8 @@ def test_an_unknown_config_gets_the_closest_names(refused):
         (["--model.cell", "gruu"], ["cell", "gruu", "peephole_lstm"]),
         (["--model.input_size", "28"], ["28", "8", "--model.input_size 8"]),
         (["--model.hidden_size", "-1"], ["hidden_size"]),
+        (["--data.batch_size", "-1"], ["batch_size=-1", "at least 1"]),
+        (["--model.num_classes", "1"], ["num_classes"]),
         (["--trainer.accelerator", "abacus"], ["abacus", "cpu"]),
         (["--pruning.num_samples", "100000"], ["100000", "lower num_samples"]),
         (["--trainer.max_epochs", "x"], ["trainer.max_epochs", "int", "x"]),

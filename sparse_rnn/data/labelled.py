@@ -28,10 +28,15 @@ class LabelledSequences(LightningDataModule):
     Args:
         batch_size: samples in a batch, on each rank.
         seed: decides how the data are divided and the order of the training batches.
+
+    Raises:
+        ValueError: if the batch size is below 1.
     """
 
     def __init__(self, batch_size: int, seed: int) -> None:
         super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: give the number of samples in a batch, at least 1.")
         self.batch_size = batch_size
         self.seed = seed
         self._splits: Splits | None = None

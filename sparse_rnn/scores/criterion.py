@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor, nn
 
@@ -33,3 +33,9 @@ class Criterion(ABC):
         Returns:
             Parameter name to scores, shaped as the parameter.
         """
+
+
+def check_choice(name: str, value: str, choices: Any) -> None:
+    """Refuses a value that a Literal type does not list with a ValueError."""
+    if value not in get_args(choices):
+        raise ValueError(f"{name}={value!r}: choose one of {', '.join(get_args(choices))}.")

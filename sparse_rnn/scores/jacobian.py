@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +11,14 @@ from torch import Tensor, nn
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.jacobian import StepJacobian, step_gradient
-from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent
+from sparse_rnn.recurrent.layers import find_recurrent
 from sparse_rnn.recurrent.unroll import Unrolled, Weights, add
-from sparse_rnn.scores.criterion import Criterion, Scores
+from sparse_rnn.scores.criterion import Criterion, Scores, check_choice
+from sparse_rnn.scores.gamma import Gamma, gamma_of, normalised
 
 Projection = Literal["jvp", "vjp", "exact"]
 Probe = Literal["ones", "rademacher"]
-Gamma = Literal["sequence", "author", "none"]
 States = Literal["output", "all"]
-
-NOISE_SD = 0.1  # appendix 6.1: gamma is computed on inputs from N(0, 0.1)
-AUTHOR_STEPS, AUTHOR_BATCH = 5, 100
 
 
 class JacobianSpectrum(Criterion):
@@ -70,10 +67,10 @@ class JacobianSpectrum(Criterion):
             raise ValueError(f"horizon={horizon}: the score needs at least one step, give 1 or more (the paper: 4).")
         if not 0 < discount <= 1:
             raise ValueError(f"discount={discount}: give a number in (0, 1] (the paper: 1).")
-        _check_choice("projection", projection, Projection)
-        _check_choice("probe", probe, Probe)
-        _check_choice("gamma", gamma, Gamma)
-        _check_choice("states", states, States)
+        check_choice("projection", projection, Projection)
+        check_choice("probe", probe, Probe)
+        check_choice("gamma", gamma, Gamma)
+        check_choice("states", states, States)
         self.horizon = horizon
         self.discount = discount
         self.projection = projection
@@ -93,13 +90,8 @@ class JacobianSpectrum(Criterion):
         return scores
 
     def _layer_scores(self, unrolled: Unrolled) -> Weights:
-        sensitivity = self._sensitivity(unrolled)
-        if self.gamma == "none":
-            return sensitivity
-        gamma = self._gamma_of(unrolled)
-        return {
-            role: torch.where(gamma[role] == 0, 0.0, total / gamma[role].abs()) for role, total in sensitivity.items()
-        }
+        sensitivity, gamma = self._sensitivity(unrolled), gamma_of(unrolled, self.gamma)
+        return {role: normalised(total, gamma[role]) for role, total in sensitivity.items()}
 
     def _sensitivity(self, unrolled: Unrolled) -> dict[str, Tensor]:
         """Σ_u discount^u |∂χ_u/∂θ|."""
@@ -131,21 +123,6 @@ class JacobianSpectrum(Criterion):
             return h.new_ones(h.shape[-1])
         return (torch.randint(2, h.shape) * 2 - 1).to(h)
 
-    def _gamma_of(self, unrolled: Unrolled) -> Weights:
-        steps, batch, _ = unrolled.x_TBI.shape
-        if self.gamma == "author":
-            reference = _run_on_noise(unrolled.layer, AUTHOR_STEPS, AUTHOR_BATCH, around=1.0)
-            ones = reference.x_TBI.new_ones(())
-            return reference.kernel_gradients(lambda t: (ones,) if t == AUTHOR_STEPS - 1 else None, 1, AUTHOR_STEPS)[0]
-        reference = _run_on_noise(unrolled.layer, steps, batch)
-        share = reference.x_TBI.new_tensor(1 / batch)
-        return reference.kernel_gradients(lambda t: (share,), 1, steps)[0]
-
-
-def _check_choice(name: str, value: str, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise ValueError(f"{name}={value!r}: choose one of {', '.join(get_args(choices))}.")
-
 
 def _entering(cotangents: Sequence[State], last: int) -> Callable[[int], State | None]:
     """Functional u has its cotangent on the state after step ``last - u``, and nowhere else."""
@@ -158,13 +135,3 @@ def _entering(cotangents: Sequence[State], last: int) -> Callable[[int], State |
         return tuple(torch.cat([row, c.unsqueeze(0)]) for row, c in zip(rows, cotangents[u], strict=True))
 
     return at
-
-
-def _run_on_noise(layer: RecurrentLayer, steps: int, batch: int, around: float | None = None) -> Unrolled:
-    """Runs a layer on N(0, 0.1) inputs, from the zero state or from ``around`` + N(0, 0.1)."""
-    weight = layer.weights["ih"]
-    x_TBI = (torch.randn(steps, batch, layer.input_size) * NOISE_SD).to(weight)
-    if around is None:
-        return Unrolled(layer, x_TBI)
-    initial = [around + torch.randn(batch, layer.hidden_size) * NOISE_SD for _ in layer.cell.states]
-    return Unrolled(layer, x_TBI, tuple(state.to(weight) for state in initial))

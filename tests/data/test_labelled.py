@@ -87,3 +87,9 @@ def test_divide_is_disjoint_complete_and_keeps_pairs():
     assert [len(x) for x, _ in parts] == [5, 3, 2]
     assert sorted(torch.cat([x for x, _ in parts]).tolist()) == list(range(10))
     assert all(torch.equal(2 * x, y) for x, y in parts)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_size_below_one_is_refused(batch_size):
+    with pytest.raises(ValueError, match=f"batch_size={batch_size}: give the number of samples in a batch"):
+        SequentialDigits(batch_size=batch_size)

@@ -1,0 +1,55 @@
+"""γ, the normalisation of scores by how strongly a weight moves the hidden states (Zhang and Stadie 2020, eq. 7)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sparse_rnn.recurrent.layers import RecurrentLayer
+from sparse_rnn.recurrent.unroll import Unrolled, Weights
+
+Gamma = Literal["sequence", "author", "none"]
+
+NOISE_SD = 0.1  # appendix 6.1: gamma is computed on inputs from N(0, 0.1)
+AUTHOR_STEPS, AUTHOR_BATCH = 5, 100
+
+
+def gamma_of(unrolled: Unrolled, gamma: Gamma) -> Weights:
+    """γ = E Σ_t Σ_i ∂h̃_i^{(t)}/∂θ for every kernel of a layer.
+
+    Args:
+        unrolled: The layer, unrolled over the samples.
+        gamma: ``sequence``: eq. 7 over as many N(0, 0.1) sequences, of the same length, as there are samples, from the
+            zero state. ``author``: the author's code, ∂ Σ h_last/∂θ after 5 steps of 100 such sequences from a state
+            1 + N(0, 0.1). ``none``: 1.
+
+    Returns:
+        Role to γ, shaped as the kernel.
+    """
+    if gamma == "none":
+        return {role: torch.ones_like(weight) for role, weight in unrolled.weights.items()}
+    if gamma == "author":
+        reference = _run_on_noise(unrolled.layer, AUTHOR_STEPS, AUTHOR_BATCH, around=1.0)
+        ones = reference.x_TBI.new_ones(())
+        return reference.kernel_gradients(lambda t: (ones,) if t == AUTHOR_STEPS - 1 else None, 1, AUTHOR_STEPS)[0]
+    steps, batch, _ = unrolled.x_TBI.shape
+    reference = _run_on_noise(unrolled.layer, steps, batch)
+    share = reference.x_TBI.new_tensor(1 / batch)
+    return reference.kernel_gradients(lambda t: (share,), 1, steps)[0]
+
+
+def normalised(score: Tensor, gamma: Tensor) -> Tensor:
+    """Score / |γ|, and 0 where γ is exactly 0: no reference input moves the hidden state through that weight."""
+    return torch.where(gamma == 0, 0.0, score / gamma.abs())
+
+
+def _run_on_noise(layer: RecurrentLayer, steps: int, batch: int, around: float | None = None) -> Unrolled:
+    """Runs a layer on N(0, 0.1) inputs, from the zero state or from ``around`` + N(0, 0.1)."""
+    weight = layer.weights["ih"]
+    x_TBI = (torch.randn(steps, batch, layer.input_size) * NOISE_SD).to(weight)
+    if around is None:
+        return Unrolled(layer, x_TBI)
+    initial = [around + torch.randn(batch, layer.hidden_size) * NOISE_SD for _ in layer.cell.states]
+    return Unrolled(layer, x_TBI, tuple(state.to(weight) for state in initial))
