@@ -41,6 +41,20 @@ def _shift(x_TBI: Tensor, earlier: Tensor) -> Tensor:
     return x_TBI.gather(0, source_TB.unsqueeze(-1).expand_as(x_TBI))
 
 
+def reading_order(x_TBI: Tensor, lengths: Tensor | None, reverse: bool) -> Tensor:
+    """Sequences that begin together in the order in which a layer reads them, so that all readings end together."""
+    if reverse:
+        return x_TBI.flip(0)
+    return x_TBI if lengths is None else align_last(x_TBI, lengths)
+
+
+def sequence_order(x_TBH: Tensor, lengths: Tensor | None, reverse: bool) -> Tensor:
+    """Takes outputs in reading order back to the order of the sequences, which begin together."""
+    if reverse:
+        return x_TBH.flip(0)
+    return x_TBH if lengths is None else align_first(x_TBH, lengths)
+
+
 def running(steps: int, lengths: Tensor) -> Tensor:
     """Which sequences, aligned at the last step, have begun: [T, B, 1], boolean."""
     order = torch.arange(steps, device=lengths.device).unsqueeze(1)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sparse_rnn.recurrent.cells import Project, State
 from sparse_rnn.recurrent.layers import RecurrentLayer
-from sparse_rnn.recurrent.packing import align_first, align_last, running
+from sparse_rnn.recurrent.packing import reading_order, running, sequence_order
 from sparse_rnn.recurrent.product import add_product_, product
 
 Weights = Mapping[str, Tensor]
@@ -74,10 +74,7 @@ class Unrolled:
         self.layer = layer
         self._lengths = lengths
         self._running = None if lengths is None else running(len(x_TBI), lengths)
-        if layer.reverse:
-            self.x_TBI = x_TBI.flip(0)
-        else:
-            self.x_TBI = x_TBI if lengths is None else align_last(x_TBI, lengths)
+        self.x_TBI = reading_order(x_TBI, lengths, layer.reverse)
         if initial is None:
             zeros = x_TBI.new_zeros(x_TBI.shape[1], layer.hidden_size)
             initial = tuple(zeros for _ in layer.cell.states)
@@ -158,10 +155,7 @@ class Unrolled:
     @property
     def output_TBH(self) -> Tensor:
         """The outputs h of all steps, in the order of the sequence as it was given."""
-        output = self.states[0][1:]
-        if self.layer.reverse:
-            return output.flip(0)
-        return output if self._lengths is None else align_first(output, self._lengths)
+        return sequence_order(self.states[0][1:], self._lengths, self.layer.reverse)
 
     @torch.no_grad()
     def kernel_gradients(
