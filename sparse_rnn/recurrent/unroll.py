@@ -175,7 +175,10 @@ class Unrolled:
         """
         batch, units = self.states[0].shape[1:]
         adjoint = [self.x_TBI.new_zeros(0, batch, units) for _ in self.states]
-        totals = [{role: torch.zeros_like(weight) for role, weight in self.weights.items()} for _ in range(count)]
+        # Transposed, as products of transposed inputs with deltas are the faster way round.
+        totals = [
+            {role: weight.new_zeros(weight.shape[::-1]) for role, weight in self.weights.items()} for _ in range(count)
+        ]
         for first in reversed(range(0, stop, CHUNK)):
             steps = slice(first, min(first + CHUNK, stop))
             chunk = gains(*self.replay(steps))
@@ -184,7 +187,7 @@ class Unrolled:
                 adjoint = _join(adjoint, cotangents(t))
                 adjoint = self._pull_back(chunk[t - first], adjoint, [delta[t - first] for delta in deltas])
             self._contract(steps, deltas, totals[: len(adjoint[0])])
-        return totals
+        return [{role: gradient.t() for role, gradient in total.items()} for total in totals]
 
     def _pull_back(self, gain: Gains, adjoint: Sequence[Tensor], deltas: Sequence[Tensor]) -> list[Tensor]:
         """Takes the adjoint of the state after a step to that before it; writes those of the pre-activations."""
@@ -205,10 +208,11 @@ class Unrolled:
     def _contract(self, steps: slice, deltas: Sequence[Tensor], totals: Sequence[dict[str, Tensor]]) -> None:
         """Adds delta ⊗ input, summed over steps and samples, to the gradients of each functional."""
         for roles, delta in zip(self.roles, deltas, strict=True):
+            inputs = {role: self.inputs_of(role)[steps].flatten(0, 1).t().contiguous() for role in roles}
             for r, total in enumerate(totals):
                 flat = delta[:, r].flatten(0, 1)
                 for role in roles:
-                    add_product_(total[role], flat.t(), self.inputs_of(role)[steps].flatten(0, 1))
+                    add_product_(total[role], inputs[role], flat)
 
 
 def gains(new: State, pre: Sequence[Tensor], old: State, create_graph: bool = False) -> Gains:
