@@ -179,10 +179,10 @@ class Unrolled:
         totals = [
             {role: weight.new_zeros(weight.shape[::-1]) for role, weight in self.weights.items()} for _ in range(count)
         ]
+        deltas = [pre.new_empty(CHUNK, count, *pre.shape[1:]) for pre in self._pre]
         for first in reversed(range(0, stop, CHUNK)):
             steps = slice(first, min(first + CHUNK, stop))
             chunk = gains(*self.replay(steps))
-            deltas = [pre.new_empty(steps.stop - first, count, *pre.shape[1:]) for pre in self._pre]
             for t in reversed(range(first, steps.stop)):
                 adjoint = _join(adjoint, cotangents(t))
                 adjoint = self._pull_back(chunk[t - first], adjoint, [delta[t - first] for delta in deltas])
@@ -210,7 +210,7 @@ class Unrolled:
         for roles, delta in zip(self.roles, deltas, strict=True):
             inputs = {role: self.inputs_of(role)[steps].flatten(0, 1).t().contiguous() for role in roles}
             for r, total in enumerate(totals):
-                flat = delta[:, r].flatten(0, 1)
+                flat = delta[: steps.stop - steps.start, r].flatten(0, 1)
                 for role in roles:
                     add_product_(total[role], inputs[role], flat)
 
