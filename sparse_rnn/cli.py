@@ -24,7 +24,7 @@ import sparse_rnn.scores  # noqa: F401
 from sparse_rnn.callbacks import PruningCallback
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.masks import statistics, table
-from sparse_rnn.recurrent.layers import select_kernels
+from sparse_rnn.recurrent.layers import gates_of
 
 _USER_ERRORS = (DataError, ValueError, FileNotFoundError, MisconfigurationException)
 _PACKAGES = sys.stdlib_module_names | {
@@ -152,7 +152,7 @@ def summary(trainer: Trainer) -> str:
 
 def _sparsity_tables(trainer: Trainer) -> list[str]:
     return [
-        table(statistics(callback.masks, select_kernels(trainer.lightning_module)))
+        table(statistics(callback.masks, gates_of(trainer.lightning_module, callback.masks)))
         for callback in trainer.callbacks  # type: ignore[attr-defined]
         if isinstance(callback, PruningCallback) and callback.masks is not None
     ]

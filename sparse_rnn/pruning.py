@@ -11,7 +11,7 @@ from torch import nn
 
 from sparse_rnn.masks import Allocation, Masks, keep_largest
 from sparse_rnn.recurrent.capture import LossFn
-from sparse_rnn.recurrent.layers import select_kernels
+from sparse_rnn.recurrent.layers import gates_of, select_kernels
 from sparse_rnn.recurrent.no_trace import leave_no_trace
 from sparse_rnn.scores import Criterion, Scores, criterion_named
 
@@ -37,7 +37,7 @@ def prune(
         sparsity: Share of the weights to remove, at least 0 and below 1.
         criterion: A criterion or its name (``"jacobian"``, ``"magnitude"``, ``"random"``).
         loss_fn: ``loss_fn(module, batch)`` runs the model and returns its loss, for criteria that need one.
-        kernels: Shell-style patterns of the names of the kernels to prune; None for all of them.
+        kernels: Shell-style patterns of the names of the weights to prune; None for all recurrent kernels.
         allocation: How the weights to keep are shared out: ``global``, ``per_kernel`` or ``per_gate``.
         seed: Seed of all random numbers of the scoring. PyTorch's own generators are left as they were.
 
@@ -61,16 +61,15 @@ def score_batch(
     loss_fn: LossFn | None = None,
     kernels: Sequence[str] | None = None,
 ) -> Scores:
-    """Scores of the chosen kernels on one batch; the model is left without a trace of it."""
+    """Scores of the chosen weights on one batch; the model is left without a trace of it."""
     chosen = select_kernels(module, kernels)
     with leave_no_trace(module):
-        scores = as_criterion(criterion).score(module, batch, loss_fn)
-    return {name: scores[name] for name in chosen}
+        return as_criterion(criterion).score(module, batch, loss_fn, chosen)
 
 
 def rank(module: nn.Module, scores: Scores, sparsity: float, allocation: Allocation) -> Masks:
     """The masks that keep the weights with the largest scores; nothing is applied yet."""
-    return Masks(keep_largest(scores, sparsity, select_kernels(module), allocation), module)
+    return Masks(keep_largest(scores, sparsity, gates_of(module, scores), allocation), module)
 
 
 def as_criterion(criterion: Criterion | str) -> Criterion:

@@ -81,7 +81,7 @@ def test_patterns_choose_kernels(model):
     assert set(masks) == {"rnn.weight_hh_l0", "rnn.weight_hh_l1"}
     assert torch.equal(model.rnn.weight_ih_l0, dense)
     with pytest.raises(
-        ValueError, match=r"kernels='\*weigth\*' matches none of the model's kernels: rnn\.weight_ih_l0"
+        ValueError, match=r"kernels='\*weigth\*' matches none of the model's weights: rnn\.weight_ih_l0"
     ):
         prune(model, X, sparsity=0.9, kernels=["*weigth*"])
 
@@ -138,3 +138,22 @@ def test_leave_no_trace_restores_tensors_in_place():
     assert cache["list"] == [1]
     assert not hasattr(module, "extra")
     assert module.training
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "random"])
+def test_patterns_reach_weights_beyond_the_recurrent_layers(model, criterion):
+    masks = prune(model, X, sparsity=0.5, criterion=criterion, kernels=["head.weight", "*weight_hh_l0"])
+    assert set(masks) == {"head.weight", "rnn.weight_hh_l0"}
+    assert masks.kept == round(0.5 * (16 + 256))
+
+
+def test_a_model_without_recurrent_layers_is_pruned_by_name():
+    model = nn.Sequential(nn.Conv1d(2, 3, 2), nn.Linear(4, 5))
+    masks = prune(model, None, sparsity=0.5, criterion="magnitude", kernels=["*"])
+    assert set(masks) == {"0.weight", "1.weight"}
+    assert masks.kept == 16
+
+
+def test_the_jacobian_refuses_what_is_no_recurrent_kernel(model):
+    with pytest.raises(ValueError, match=r"recurrent kernels only, and head\.weight is none"):
+        prune(model, X, sparsity=0.5, kernels=["head.weight", "*weight_hh_l0"])

@@ -29,7 +29,7 @@ class OneShotPruning(PruningCallback):
         sparsity: Share of the weights to remove, at least 0 and below 1; exactly round((1 - sparsity)·n) of n stay.
         criterion: What scores the weights: a criterion or its name (``jacobian``, ``magnitude``, ``random``).
         num_samples: Number of training samples to score on (the paper: 64).
-        kernels: Shell-style patterns of the names of the kernels to prune, such as ``*weight_hh*``; by default the
+        kernels: Shell-style patterns of the names of the weights to prune, such as ``*weight_hh*``; by default the
             input and recurrent kernels of every recurrent layer.
         allocation: How the weights to keep are shared out: ``global`` ranks all kernels together (the paper),
             ``per_kernel`` and ``per_gate`` keep the same share of every kernel or gate.

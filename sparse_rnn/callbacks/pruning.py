@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from sparse_rnn.masks import Masks, statistics, table
-from sparse_rnn.recurrent.layers import select_kernels
+from sparse_rnn.recurrent.layers import gates_of
 
 
 class PruningCallback(Callback):
@@ -26,7 +26,7 @@ class PruningCallback(Callback):
     is left.
 
     Args:
-        kernels: Shell-style patterns of the names of the kernels to prune; None for every recurrent kernel.
+        kernels: Shell-style patterns of the names of the weights to prune; None for every recurrent kernel.
     """
 
     def __init__(self, kernels: Sequence[str] | None = None) -> None:
@@ -99,7 +99,7 @@ class PruningCallback(Callback):
     def _report(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.masks is None:
             return
-        rows = statistics(self.masks, select_kernels(pl_module))
+        rows = statistics(self.masks, gates_of(pl_module, self.masks))
         text = table(rows)
         rank_zero_info(f"{type(self).__name__}: {self.masks.kept:,} of {self.masks.total:,} weights kept\n{text}")
         metrics = {f"sparsity/{row.kernel}/{row.gate}": row.sparsity for row in rows}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from sparse_rnn.recurrent import cells
 from sparse_rnn.recurrent.cells import Cell
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+
+RECURRENT = (nn.RNN, nn.LSTM, nn.GRU, PeepholeLSTM)
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def find_recurrent(model: nn.Module) -> list[RecurrentModule]:
     found = [
         RecurrentModule(name, module, _layers(name, module))
         for name, module in model.named_modules()
-        if isinstance(module, (nn.RNN, nn.LSTM, nn.GRU, PeepholeLSTM))
+        if isinstance(module, RECURRENT)
     ]
     if not found:
         raise ValueError(
@@ -88,19 +90,35 @@ def kernel_gates(model: nn.Module) -> dict[str, tuple[str, ...]]:
     }
 
 
-def select_kernels(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, tuple[str, ...]]:
-    """Kernels whose name matches one of the shell-style patterns (all of them for ``None``), with their gates.
+def select_kernels(model: nn.Module, patterns: Sequence[str] | None = None) -> list[str]:
+    """The names of the weights to prune.
+
+    Args:
+        model: The model.
+        patterns: Shell-style patterns over the names of all weight matrices, those of linear layers, convolutions and
+            embeddings included; None for the kernels of all recurrent layers.
 
     Raises:
-        ValueError: If a pattern matches no kernel.
+        ValueError: If a pattern matches nothing, or there is no recurrent layer where no pattern is given.
     """
-    gates = kernel_gates(model)
     if patterns is None:
-        return gates
+        return list(kernel_gates(model))
+    matrices = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in gates):
-            raise ValueError(f"kernels={pattern!r} matches none of the model's kernels: {', '.join(gates)}.")
-    return {name: g for name, g in gates.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
+        if not any(fnmatchcase(name, pattern) for name in matrices):
+            raise ValueError(f"kernels={pattern!r} matches none of the model's weights: {', '.join(matrices)}.")
+    return [name for name in matrices if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def gates_of(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The gates (row blocks) of some weights; a weight that is no recurrent kernel is one block, ``all``."""
+    recurrent = kernel_gates(model) if has_recurrent(model) else {}
+    return {name: recurrent.get(name, ("all",)) for name in names}
+
+
+def has_recurrent(model: nn.Module) -> bool:
+    """Whether a model has a recurrent layer that :func:`find_recurrent` finds."""
+    return any(isinstance(module, RECURRENT) for module in model.modules())
 
 
 def _layers(name: str, module: nn.Module) -> list[tuple[RecurrentLayer, ...]]:

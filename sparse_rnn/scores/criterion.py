@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import Any, get_args
 
 from torch import Tensor, nn
 
 from sparse_rnn.recurrent.capture import LossFn
+from sparse_rnn.recurrent.layers import kernel_gates
 
 Scores = dict[str, Tensor]
 
 
 class Criterion(ABC):
-    """Gives every recurrent weight of a model a score; the weights with the largest scores are kept.
+    """Gives weights of a model a score; the weights with the largest scores are kept.
 
     A criterion that needs random numbers draws them from PyTorch's global CPU generator, so that whoever calls it
     decides on the seed, and the device does not matter.
     """
 
     @abstractmethod
-    def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None) -> Scores:
-        """Scores the kernels of all recurrent layers of a model.
+    def score(
+        self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None, names: Collection[str] | None = None
+    ) -> Scores:
+        """Scores weights of a model.
 
         Args:
             module: The model. It is left as it was but for what its own ``forward`` changes.
@@ -29,10 +33,19 @@ class Criterion(ABC):
                 arguments.
             loss_fn: ``loss_fn(module, batch)`` runs the model and returns its loss. Where it is given, a criterion runs
                 the model through it, and ``batch`` may be anything that it understands.
+            names: The names of the parameters to score; None for the kernels of all recurrent layers.
 
         Returns:
-            Parameter name to scores, shaped as the parameter.
+            Parameter name to scores, shaped as the parameter, for each of ``names``.
+
+        Raises:
+            ValueError: If the criterion cannot score one of them, or needs a loss and has none.
         """
+
+
+def parameters_of(module: nn.Module, names: Collection[str] | None) -> dict[str, nn.Parameter]:
+    """The parameters to score, by name; those of all recurrent kernels if no names are given."""
+    return {name: module.get_parameter(name) for name in (kernel_gates(module) if names is None else names)}
 
 
 def check_choice(name: str, value: str, choices: Any) -> None:

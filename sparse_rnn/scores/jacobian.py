@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.jacobian import StepJacobian, step_gradient
-from sparse_rnn.recurrent.layers import find_recurrent
+from sparse_rnn.recurrent.layers import find_recurrent, kernel_gates
 from sparse_rnn.recurrent.unroll import Unrolled, Weights, add
 from sparse_rnn.scores.criterion import Criterion, Scores, check_choice
 from sparse_rnn.scores.gamma import Gamma, gamma_of, normalised
@@ -79,15 +79,27 @@ class JacobianSpectrum(Criterion):
         self.through_time = through_time
         self.states = states
 
-    def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None) -> Scores:
-        """See :meth:`Criterion.score`. The scores of a module that is called several times are summed."""
+    def score(
+        self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None, names: Collection[str] | None = None
+    ) -> Scores:
+        """See :meth:`Criterion.score`. The scores of a module that is called several times are summed.
+
+        Raises:
+            ValueError: If a name is no recurrent kernel.
+        """
+        others = set(names or ()) - set(kernel_gates(module))
+        if others:
+            raise ValueError(
+                f"JacobianSpectrum scores recurrent kernels only, and {', '.join(sorted(others))} is none: "
+                "leave it out, or take another criterion."
+            )
         scores: Scores = {}
         for unrolled in run_unrolled(module, find_recurrent(module), batch, loss_fn):
             with torch.no_grad():
                 for role, score in self._layer_scores(unrolled).items():
                     name = unrolled.layer.kernels[role]
                     scores[name] = scores[name] + score if name in scores else score
-        return scores
+        return scores if names is None else {name: scores[name] for name in names}
 
     def _layer_scores(self, unrolled: Unrolled) -> Weights:
         sensitivity, gamma = self._sensitivity(unrolled), gamma_of(unrolled, self.gamma)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
 
 from sparse_rnn.recurrent.capture import LossFn
-from sparse_rnn.recurrent.layers import kernel_gates
-from sparse_rnn.scores.criterion import Criterion, Scores
+from sparse_rnn.scores.criterion import Criterion, Scores, parameters_of
 
 
 class Magnitude(Criterion):
     """Scores a weight by its absolute value |θ| (Han et al. 2015). Needs no data."""
 
-    def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None) -> Scores:
+    def score(
+        self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None, names: Collection[str] | None = None
+    ) -> Scores:
         """See :meth:`Criterion.score`; ``batch`` is not looked at."""
-        return {name: module.get_parameter(name).detach().abs() for name in kernel_gates(module)}
+        return {name: parameter.detach().abs() for name, parameter in parameters_of(module, names).items()}

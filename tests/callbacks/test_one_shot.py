@@ -162,7 +162,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path, optimizer):
 
 
 class NeverScores(JacobianSpectrum):
-    def score(self, module, batch, loss_fn=None):
+    def score(self, module, batch, loss_fn=None, names=None):
         raise AssertionError("a resumed run must not score again")
 
 
@@ -210,9 +210,9 @@ def test_several_small_batches_make_up_the_samples(tmp_path):
     seen = []
 
     class Counting(JacobianSpectrum):
-        def score(self, module, batch, loss_fn=None):
+        def score(self, module, batch, loss_fn=None, names=None):
             seen.append(len(batch[0]))
-            return super().score(module, batch, loss_fn)
+            return super().score(module, batch, loss_fn, names)
 
     fit(Project(), [OneShotPruning(criterion=Counting(), num_samples=40)], tmp_path, max_epochs=1)
     assert seen == [16, 16, 8]
