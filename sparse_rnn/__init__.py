@@ -6,13 +6,24 @@ from typing import TYPE_CHECKING, Any
 from sparse_rnn.masks import Masks
 from sparse_rnn.pruning import prune
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
-from sparse_rnn.scores import Criterion, JacobianSpectrum, Magnitude, Random
+from sparse_rnn.scores import SNIP, Criterion, GraSP, JacobianSpectrum, Magnitude, Random
 
 if TYPE_CHECKING:
     from sparse_rnn.callbacks import OneShotPruning
 
 __version__ = "0.1.0"
-__all__ = ["Criterion", "JacobianSpectrum", "Magnitude", "Masks", "OneShotPruning", "PeepholeLSTM", "Random", "prune"]
+__all__ = [
+    "SNIP",
+    "Criterion",
+    "GraSP",
+    "JacobianSpectrum",
+    "Magnitude",
+    "Masks",
+    "OneShotPruning",
+    "PeepholeLSTM",
+    "Random",
+    "prune",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from torch import nn
 from sparse_rnn.masks import Allocation, Masks, keep_largest
 from sparse_rnn.recurrent.capture import LossFn
 from sparse_rnn.recurrent.layers import gates_of, select_kernels
-from sparse_rnn.recurrent.no_trace import leave_no_trace
+from sparse_rnn.recurrent.no_trace import leave_no_trace, rng_kept
 from sparse_rnn.scores import Criterion, Scores, criterion_named
 
 
@@ -35,7 +35,7 @@ def prune(
         module: The model.
         batch: What ``module.forward`` takes: one tensor, a tuple of positional or a dictionary of keyword arguments.
         sparsity: Share of the weights to remove, at least 0 and below 1.
-        criterion: A criterion or its name (``"jacobian"``, ``"magnitude"``, ``"random"``).
+        criterion: A criterion or its name (``"jacobian"``, ``"snip"``, ``"grasp"``, ``"magnitude"``, ``"random"``).
         loss_fn: ``loss_fn(module, batch)`` runs the model and returns its loss, for criteria that need one.
         kernels: Shell-style patterns of the names of the weights to prune; None for all recurrent kernels.
         allocation: How the weights to keep are shared out: ``global``, ``per_kernel`` or ``per_gate``.
@@ -80,7 +80,6 @@ def as_criterion(criterion: Criterion | str) -> Criterion:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seeds PyTorch's generators inside, and gives them back their state on exit."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
+    with rng_kept():
         torch.manual_seed(seed)
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -27,7 +28,8 @@ class OneShotPruning(PruningCallback):
 
     Args:
         sparsity: Share of the weights to remove, at least 0 and below 1; exactly round((1 - sparsity)·n) of n stay.
-        criterion: What scores the weights: a criterion or its name (``jacobian``, ``magnitude``, ``random``).
+        criterion: What scores the weights: a criterion or its name (``jacobian``, ``snip``, ``grasp``, ``magnitude``,
+            ``random``).
         num_samples: Number of training samples to score on (the paper: 64).
         kernels: Shell-style patterns of the names of the weights to prune, such as ``*weight_hh*``; by default the
             input and recurrent kernels of every recurrent layer.
@@ -60,14 +62,17 @@ class OneShotPruning(PruningCallback):
         """Scores the weights on training samples and keeps the best."""
         # Outside: setting up the loader draws from the global generators, as the fit would have done a moment later.
         trainer.fit_loop.setup_data()
-        with isolate_rng(), seeded(self.seed):
-            scores = average_over_ranks(trainer, self._score(trainer, pl_module))
+        with isolate_rng():
+            with seeded(self.seed):
+                batches = training_batches(trainer, self.num_samples)
+            with seeded(self.seed):  # as prune() does on the same samples
+                scores = average_over_ranks(trainer, self._score(trainer, pl_module, batches))
         return rank(pl_module, scores, self.sparsity, self.allocation)
 
-    def _score(self, trainer: Trainer, pl_module: LightningModule) -> Scores:
+    def _score(self, trainer: Trainer, pl_module: LightningModule, batches: list[tuple[Any, int]]) -> Scores:
         loss_fn = training_loss(trainer)
         total: Scores = {}
-        for batch, size in training_batches(trainer, self.num_samples):
+        for batch, size in batches:
             scores = score_batch(pl_module, batch, self.criterion, loss_fn, self.kernels)
             for name, score in scores.items():
                 share = score * (size / self.num_samples)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from sparse_rnn.recurrent.cells import State
-from sparse_rnn.recurrent.layers import RecurrentModule
+from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule
 from sparse_rnn.recurrent.packing import pack_like, unpack
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.unroll import Unrolled
@@ -46,29 +46,44 @@ def run_unrolled(
     Raises:
         ValueError: If one of the modules received nothing, or has a forward of its own.
     """
-    calls: list[tuple[RecurrentModule, list[Unrolled]]] = []
-    with torch.no_grad(), _standing_in(recurrent, calls):
+    seen: list[Unrolled] = []
+
+    def run_layer(layer: RecurrentLayer, *inputs: Any) -> tuple[Tensor, State]:
+        unrolled = Unrolled(layer, *inputs)
+        seen.append(unrolled)
+        return unrolled.output_TBH, tuple(states[-1] for states in unrolled.states)
+
+    with torch.no_grad(), standing_in(recurrent, run_layer):
         run(model, batch, loss_fn)
+    layers = {id(unrolled.layer) for unrolled in seen}
     for found in recurrent:
-        if not any(caller is found for caller, _ in calls):
+        if id(found.layers[0][0]) not in layers:
             raise ValueError(
                 f"The recurrent layer {found.name or type(found.module).__name__!r} received no input while the model "
                 "ran on the batch: prune only models that use all of their recurrent layers."
             )
-    return [layer for _, layers in calls for layer in layers]
+    return seen
+
+
+# Runs one layer: (layer, x_TBI, initial state or None, lengths or None) to outputs [T, B, H] and final state.
+RunLayer = Callable[[RecurrentLayer, Tensor, State | None, Tensor | None], tuple[Tensor, State]]
 
 
 @contextmanager
-def _standing_in(
-    recurrent: Sequence[RecurrentModule], calls: list[tuple[RecurrentModule, list[Unrolled]]]
-) -> Iterator[None]:
+def standing_in(recurrent: Sequence[RecurrentModule], run_layer: RunLayer) -> Iterator[None]:
+    """Lets the recurrent modules of a model run layer by layer through a function of ours.
+
+    Raises:
+        ValueError: If one of them has a forward of its own.
+    """
     for found in recurrent:
         if type(found.module).forward not in (nn.RNN.forward, nn.GRU.forward, nn.LSTM.forward, PeepholeLSTM.forward):
             raise ValueError(
                 f"{type(found.module).__name__} has a forward of its own, so its steps are not known: use the plain "
                 "PyTorch layer, or a criterion that needs no data."
             )
-        vars(found.module)["forward"] = partial(_forward, found, calls)
+    for found in recurrent:
+        vars(found.module)["forward"] = partial(_forward, found, run_layer)
     try:
         yield
     finally:
@@ -76,35 +91,32 @@ def _standing_in(
             del vars(found.module)["forward"]
 
 
-def _forward(
-    found: RecurrentModule, calls: list[tuple[RecurrentModule, list[Unrolled]]], input: Any, hx: Any = None
-) -> tuple[Any, Any]:
-    """What ``found.module.forward`` returns, computed step by step, in the precision of the weights."""
+def _forward(found: RecurrentModule, run_layer: RunLayer, input: Any, hx: Any = None) -> tuple[Any, Any]:
+    """What ``found.module.forward`` returns, computed layer by layer, in the precision of the weights."""
     layout = _layout(found, input)
     dtype = found.layers[0][0].weights["ih"].dtype
     given = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
     initial = tuple((state.unsqueeze(1) if layout.unbatched else state).to(dtype) for state in given)
     with torch.autocast(layout.x_TBI.device.type, enabled=False):
-        layers, output_TBH = _unroll_stack(found, layout.x_TBI.to(dtype), initial, layout.lengths)
-    calls.append((found, layers))
-    finals = [torch.stack([layer.states[index][-1] for layer in layers]) for index in range(len(layers[0].states))]
+        output_TBH, finals = _run_stack(found, run_layer, layout.x_TBI.to(dtype), initial, layout.lengths)
     states = [state.squeeze(1) if layout.unbatched else state for state in finals]
     return layout.restore(output_TBH), states[0] if len(states) == 1 else tuple(states)
 
 
-def _unroll_stack(
-    found: RecurrentModule, x_TBI: Tensor, initial: State, lengths: Tensor | None
-) -> tuple[list[Unrolled], Tensor]:
-    """Unrolls the layers of a module one above the other; each reads the outputs of all directions below it."""
-    layers: list[Unrolled] = []
+def _run_stack(
+    found: RecurrentModule, run_layer: RunLayer, x_TBI: Tensor, initial: State, lengths: Tensor | None
+) -> tuple[Tensor, State]:
+    """Runs the layers of a module one above the other; each reads the outputs of all directions below it."""
+    finals: list[State] = []
     for directions in found.layers:
-        here = [
-            Unrolled(layer, x_TBI, tuple(state[len(layers) + index] for state in initial) or None, lengths)
-            for index, layer in enumerate(directions)
-        ]
-        layers += here
-        x_TBI = torch.cat([unrolled.output_TBH for unrolled in here], dim=-1)
-    return layers, x_TBI
+        outputs = []
+        for layer in directions:
+            own = tuple(state[len(finals)] for state in initial) or None
+            output_TBH, final = run_layer(layer, x_TBI, own, lengths)
+            outputs.append(output_TBH)
+            finals.append(final)
+        x_TBI = torch.cat(outputs, dim=-1)
+    return x_TBI, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Runs a model without leaving a trace in it."""
+"""Runs a model without leaving a trace, in it or in the random numbers."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ def leave_no_trace(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for module, saved in before:
                 module.__dict__ = {k: _restore(v) for k, v in saved.items()}
+
+
+@contextmanager
+def rng_kept() -> Iterator[None]:
+    """Gives PyTorch's generators, those of all devices, back their state on exit."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        yield
 
 
 def _snapshot(value: Any) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sparse_rnn.recurrent.layers import RecurrentLayer
+from sparse_rnn.recurrent.capture import LossFn, run_unrolled
+from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, kernel_gates
 from sparse_rnn.recurrent.unroll import Unrolled, Weights
 
 Gamma = Literal["sequence", "author", "none"]
@@ -43,6 +45,30 @@ def gamma_of(unrolled: Unrolled, gamma: Gamma) -> Weights:
 def normalised(score: Tensor, gamma: Tensor) -> Tensor:
     """Score / |γ|, and 0 where γ is exactly 0: no reference input moves the hidden state through that weight."""
     return torch.where(gamma == 0, 0.0, score / gamma.abs())
+
+
+def normalise(
+    scores: Mapping[str, Tensor], gamma: Gamma, module: nn.Module, batch: Any, loss_fn: LossFn | None
+) -> dict[str, Tensor]:
+    """Divides the scores of recurrent kernels by |γ|; where a layer is called several times, by that of the sum.
+
+    Raises:
+        ValueError: If one of the weights is no recurrent kernel, and γ is asked for.
+    """
+    if gamma == "none":
+        return dict(scores)
+    others = set(scores) - set(kernel_gates(module))
+    if others:
+        raise ValueError(
+            f"gamma={gamma!r} exists for recurrent kernels only, and {', '.join(sorted(others))} is none: leave it "
+            "out, or take gamma='none'."
+        )
+    total: dict[str, Tensor] = {}
+    for unrolled in run_unrolled(module, find_recurrent(module), batch, loss_fn):
+        for role, value in gamma_of(unrolled, gamma).items():
+            name = unrolled.layer.kernels[role]
+            total[name] = total[name] + value if name in total else value
+    return {name: normalised(score, total[name]) for name, score in scores.items()}
 
 
 def _run_on_noise(layer: RecurrentLayer, steps: int, batch: int, around: float | None = None) -> Unrolled:
