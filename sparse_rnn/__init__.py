@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from sparse_rnn.masks import Masks
 from sparse_rnn.pruning import prune
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
-from sparse_rnn.scores import SNIP, Criterion, GraSP, JacobianSpectrum, Magnitude, Random
+from sparse_rnn.scores import SNIP, Criterion, GraSP, JacobianSpectrum, Magnitude, Random, SynFlow
 
 if TYPE_CHECKING:
     from sparse_rnn.callbacks import OneShotPruning
@@ -22,6 +22,7 @@ __all__ = [
     "OneShotPruning",
     "PeepholeLSTM",
     "Random",
+    "SynFlow",
     "prune",
 ]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sparse_rnn.masks import Allocation, Masks, keep_largest
 from sparse_rnn.recurrent.capture import LossFn
@@ -25,6 +25,7 @@ def prune(
     loss_fn: LossFn | None = None,
     kernels: Sequence[str] | None = None,
     allocation: Allocation = "global",
+    rounds: int | None = None,
     seed: int = 0,
 ) -> Masks:
     """Removes the least important recurrent weights of a model: scores them on one batch and sets them to 0, in place.
@@ -35,10 +36,13 @@ def prune(
         module: The model.
         batch: What ``module.forward`` takes: one tensor, a tuple of positional or a dictionary of keyword arguments.
         sparsity: Share of the weights to remove, at least 0 and below 1.
-        criterion: A criterion or its name (``"jacobian"``, ``"snip"``, ``"grasp"``, ``"magnitude"``, ``"random"``).
+        criterion: A criterion or its name (``"jacobian"``, ``"snip"``, ``"grasp"``, ``"synflow"``,
+            ``"magnitude"``, ``"random"``).
         loss_fn: ``loss_fn(module, batch)`` runs the model and returns its loss, for criteria that need one.
         kernels: Shell-style patterns of the names of the weights to prune; None for all recurrent kernels.
         allocation: How the weights to keep are shared out: ``global``, ``per_kernel`` or ``per_gate``.
+        rounds: How often to score, remove some weights and score the survivors again, on the way to the sparsity; None
+            for what the criterion does by itself (100 for SynFlow, 1 for all others).
         seed: Seed of all random numbers of the scoring. PyTorch's own generators are left as they were.
 
     Returns:
@@ -47,10 +51,63 @@ def prune(
     Raises:
         ValueError: If the model has no recurrent layer, a pattern matches nothing, or a value is out of range.
     """
+    criterion = as_criterion(criterion)
     with seeded(seed):
-        scores = score_batch(module, batch, criterion, loss_fn, kernels)
-    masks = rank(module, scores, sparsity, allocation)
-    masks.apply_()
+        return prune_in_rounds(
+            module,
+            lambda: score_batch(module, batch, criterion, loss_fn, kernels),
+            lambda scores, reached: rank(module, scores, reached, allocation),
+            sparsity,
+            criterion.rounds if rounds is None else rounds,
+        )
+
+
+def prune_in_rounds(
+    module: nn.Module,
+    score: Callable[[], Scores],
+    choose: Callable[[Scores, float], Masks],
+    sparsity: float,
+    rounds: int,
+) -> Masks:
+    """Scores, ranks and removes several times, the density falling exponentially to the wished one.
+
+    After round k of K a share (1 - sparsity)^(k/K) of the weights is left (Tanaka et al. 2020; iterative SNIP, de Jorge
+    et al. 2021). What was removed in one round is not scored in the next and never comes back.
+
+    Args:
+        module: The model.
+        score: Scores the weights of the model as it is.
+        choose: Ranks scores and chooses masks of a given sparsity.
+        sparsity: Share of the weights to remove in the end.
+        rounds: K, at least 1.
+
+    Returns:
+        The masks, already applied. If scoring fails in between, all weights are as they were.
+
+    Raises:
+        ValueError: If ``rounds`` is below 1.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds={rounds}: give the number of times to score and prune, at least 1.")
+    dense: dict[str, Tensor] = {}
+    masks: Masks | None = None
+    try:
+        for k in range(1, rounds + 1):
+            scores = score()
+            if masks is not None:
+                scores = {name: s.masked_fill(~masks[name], -torch.inf) for name, s in scores.items()}
+            elif rounds > 1:
+                dense = {name: module.get_parameter(name).detach().clone() for name in scores}
+            # The last one exactly, not up to rounding.
+            reached = sparsity if k == rounds else 1 - (1 - sparsity) ** (k / rounds)
+            masks = choose(scores, reached)
+            masks.apply_()
+    except BaseException:
+        with torch.no_grad():
+            for name, weight in dense.items():
+                module.get_parameter(name).copy_(weight)
+        raise
+    assert masks is not None
     return masks
 
 

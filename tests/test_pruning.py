@@ -115,7 +115,7 @@ def test_a_recurrent_layer_that_gets_no_input_is_named(model):
 
 
 def test_an_unknown_criterion_is_refused(model):
-    with pytest.raises(ValueError, match="criterion='jacobi': choose one of jacobian, snip, grasp, magnitude, random"):
+    with pytest.raises(ValueError, match="criterion='jacobi': choose one of jacobian, snip, grasp, synflow,"):
         prune(model, X, sparsity=0.5, criterion="jacobi")
 
 
@@ -157,3 +157,48 @@ def test_a_model_without_recurrent_layers_is_pruned_by_name():
 def test_the_jacobian_refuses_what_is_no_recurrent_kernel(model):
     with pytest.raises(ValueError, match=r"recurrent kernels only, and head\.weight is none"):
         prune(model, X, sparsity=0.5, kernels=["head.weight", "*weight_hh_l0"])
+
+
+@pytest.mark.parametrize("criterion", ["jacobian", "magnitude", "random", "synflow"])
+@pytest.mark.parametrize("rounds", [1, 2, 7])
+def test_rounds_end_at_exactly_the_wished_number(model, criterion, rounds):
+    masks = prune(model, X, sparsity=0.9, criterion=criterion, rounds=rounds)
+    assert masks.kept == round(0.1 * masks.total)
+
+
+class Recording(Magnitude):
+    """Scores by magnitude and notes how many weights are left each time."""
+
+    def __init__(self):
+        self.left = []
+
+    def score(self, module, batch, loss_fn=None, names=None):
+        scores = super().score(module, batch, loss_fn, names)
+        self.left.append(sum(int(score.count_nonzero()) for score in scores.values()))
+        if len(self.left) == 6:
+            raise RuntimeError("out of memory")
+        return scores
+
+
+def test_the_density_falls_exponentially_over_the_rounds(model):
+    criterion = Recording()
+    masks = prune(model, X, sparsity=0.99, criterion=criterion, rounds=4)
+    assert criterion.left == [round(0.01 ** (k / 4) * masks.total) for k in range(4)]
+
+
+def test_one_criterion_of_the_survivors_alone_is_the_same_in_one_round_or_many(model):
+    once = prune(model, X, sparsity=0.9, criterion="magnitude").digest()
+    torch.manual_seed(0)
+    assert prune(Tagger(), X, sparsity=0.9, criterion="magnitude", rounds=5).digest() == once
+
+
+def test_a_failure_between_rounds_leaves_the_weights_as_they_were(model):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(RuntimeError, match="out of memory"):
+        prune(model, X, sparsity=0.9, criterion=Recording(), rounds=8)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_no_rounds_are_refused(model):
+    with pytest.raises(ValueError, match="rounds=0: give the number of times to score"):
+        prune(model, X, sparsity=0.9, rounds=0)

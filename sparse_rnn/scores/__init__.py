@@ -6,14 +6,26 @@ from sparse_rnn.scores.jacobian import JacobianSpectrum
 from sparse_rnn.scores.magnitude import Magnitude
 from sparse_rnn.scores.random import Random
 from sparse_rnn.scores.snip import SNIP
+from sparse_rnn.scores.synflow import SynFlow
 
-__all__ = ["SNIP", "Criterion", "GraSP", "JacobianSpectrum", "Magnitude", "Random", "Scores", "criterion_named"]
+__all__ = [
+    "SNIP",
+    "Criterion",
+    "GraSP",
+    "JacobianSpectrum",
+    "Magnitude",
+    "Random",
+    "Scores",
+    "SynFlow",
+    "criterion_named",
+]
 
 _BY_NAME: dict[str, type[Criterion]] = {
     "jacobian": JacobianSpectrum,
     "jacobianspectrum": JacobianSpectrum,
     "snip": SNIP,
     "grasp": GraSP,
+    "synflow": SynFlow,
     "magnitude": Magnitude,
     "random": Random,
 }

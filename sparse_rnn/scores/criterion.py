@@ -19,7 +19,12 @@ class Criterion(ABC):
 
     A criterion that needs random numbers draws them from PyTorch's global CPU generator, so that whoever calls it
     decides on the seed, and the device does not matter.
+
+    Attributes:
+        rounds: How often weights are scored and the survivors scored again, unless something else is asked for.
     """
+
+    rounds: int = 1
 
     @abstractmethod
     def score(
@@ -41,6 +46,16 @@ class Criterion(ABC):
         Raises:
             ValueError: If the criterion cannot score one of them, or needs a loss and has none.
         """
+
+
+def refuse_others(criterion: Criterion, module: nn.Module, names: Collection[str] | None) -> None:
+    """Refuses names of weights that are no recurrent kernels with a ValueError."""
+    others = set(names or ()) - set(kernel_gates(module))
+    if others:
+        raise ValueError(
+            f"{type(criterion).__name__} scores recurrent kernels only, and {', '.join(sorted(others))} is none: "
+            "leave it out, or take another criterion."
+        )
 
 
 def parameters_of(module: nn.Module, names: Collection[str] | None) -> dict[str, nn.Parameter]:

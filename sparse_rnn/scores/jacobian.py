@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.jacobian import StepJacobian, step_gradient
-from sparse_rnn.recurrent.layers import find_recurrent, kernel_gates
+from sparse_rnn.recurrent.layers import find_recurrent
 from sparse_rnn.recurrent.unroll import Unrolled, Weights, add
-from sparse_rnn.scores.criterion import Criterion, Scores, check_choice
+from sparse_rnn.scores.criterion import Criterion, Scores, check_choice, refuse_others
 from sparse_rnn.scores.gamma import Gamma, gamma_of, normalised
 
 Projection = Literal["jvp", "vjp", "exact"]
@@ -87,12 +87,7 @@ class JacobianSpectrum(Criterion):
         Raises:
             ValueError: If a name is no recurrent kernel.
         """
-        others = set(names or ()) - set(kernel_gates(module))
-        if others:
-            raise ValueError(
-                f"JacobianSpectrum scores recurrent kernels only, and {', '.join(sorted(others))} is none: "
-                "leave it out, or take another criterion."
-            )
+        refuse_others(self, module, names)
         scores: Scores = {}
         for unrolled in run_unrolled(module, find_recurrent(module), batch, loss_fn):
             with torch.no_grad():

@@ -1,0 +1,100 @@
+"""SynFlow: weights stay that carry the most flow from input to output; no data, no loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparse_rnn.recurrent.capture import LossFn, run_unrolled
+from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, find_recurrent
+from sparse_rnn.scores.criterion import Criterion, Scores, refuse_others
+
+
+class SynFlow(Criterion):
+    """Synaptic flow θ·∂R/∂θ (Tanaka, Kunin, Yamins and Ganguli, NeurIPS 2020), for recurrent layers.
+
+    R is the sum of the outputs for an all-ones input and the absolute values of the weights: the sum, over all paths
+    from an input to an output, of the product of the weights on them. There is no published recurrent version. This one
+
+    - makes the cells linear: h_t = Σ_gates |W_ih| x_t + |W_hh| h_{t-1} (and |W_ch| h_{t-1} in a peephole LSTM), without
+      biases. Every gate is a connection from its inputs to its unit, and saturating tanh and sigmoid, which would stop
+      the flow after a few steps, are gone;
+    - lets a path begin at any step and end at the last one (in both directions of a bidirectional module), over as many
+      steps as the batch has: the batch is looked at for nothing else;
+    - takes each recurrent module for itself, with its own all-ones input; its layers lie one above the other;
+    - scores by log R, θ·∂(log R)/∂θ = θ·∂R/∂θ / R, so that modules of different size can be ranked together, and
+      computes in float64 with the state rescaled after every step, as R grows exponentially with the length.
+
+    It is meant to be repeated on the survivors: ``rounds`` is 100 unless something else is asked for.
+    """
+
+    rounds = 100
+
+    def score(
+        self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None, names: Collection[str] | None = None
+    ) -> Scores:
+        """See :meth:`Criterion.score`. A module that is called several times is taken at its longest sequence.
+
+        Raises:
+            ValueError: If a name is no recurrent kernel.
+        """
+        refuse_others(self, module, names)
+        recurrent = find_recurrent(module)
+        steps: dict[int, int] = {}
+        for unrolled in run_unrolled(module, recurrent, batch, loss_fn):
+            steps[id(unrolled.layer)] = max(steps.get(id(unrolled.layer), 0), len(unrolled.x_TBI))
+        scores: Scores = {}
+        for found in recurrent:
+            scores |= _flow_scores(found, steps[id(found.layers[0][0])])
+        return scores if names is None else {name: scores[name] for name in names}
+
+
+def _flow_scores(found: RecurrentModule, steps: int) -> Scores:
+    weights = {
+        layer.kernels[role]: weight.detach().double().abs().requires_grad_()
+        for directions in found.layers
+        for layer in directions
+        for role, weight in layer.weights.items()
+    }
+    with torch.enable_grad():
+        flow = _total_flow(found, weights, steps)
+        # Once nothing gets through any more, no weight can be told from another.
+        log_flow = flow.log() if flow > 0 else flow
+        gradients = torch.autograd.grad(log_flow, list(weights.values()))
+    return {name: weight.detach() * g for (name, weight), g in zip(weights.items(), gradients, strict=True)}
+
+
+def _total_flow(found: RecurrentModule, weights: Mapping[str, Tensor], steps: int) -> Tensor:
+    """R, up to a constant factor: what arrives at the last step of each direction of the top layer."""
+    first = found.layers[0][0]
+    x_TI = torch.ones(steps, first.input_size, dtype=torch.float64, device=first.weights["ih"].device)
+    for directions in found.layers:
+        runs = [_linear_run(layer, weights, x_TI) for layer in directions]
+        largest = max(log_scale for _, log_scale in runs)
+        outputs = [output_TH * math.exp(log_scale - largest) for output_TH, log_scale in runs]
+        x_TI = torch.cat(outputs, dim=-1)
+    last = [output[0 if layer.reverse else -1] for layer, output in zip(directions, outputs, strict=True)]
+    return torch.cat(last).sum()
+
+
+def _linear_run(layer: RecurrentLayer, weights: Mapping[str, Tensor], x_TI: Tensor) -> tuple[Tensor, float]:
+    """h_t = Σ_gates W_ih x_t + (Σ_gates W_hh) h_{t-1}, scaled to a maximum of 1 at the last step; the scale's log."""
+    of_role = {role: weights[name].unflatten(0, (-1, layer.hidden_size)).sum(0) for role, name in layer.kernels.items()}
+    recurrent = torch.stack([kernel for role, kernel in of_role.items() if layer.cell.reads[role] != "x"]).sum(0)
+    drive_TH = (x_TI.flip(0) if layer.reverse else x_TI) @ of_role["ih"].T
+    h, log_scale = torch.zeros_like(drive_TH[0]), 0.0
+    states, log_scales = [], []
+    for drive in drive_TH:
+        h = recurrent @ h + drive * math.exp(-log_scale)
+        largest = h.detach().max().item()
+        if largest > 0:
+            h, log_scale = h / largest, log_scale + math.log(largest)
+        states.append(h)
+        log_scales.append(log_scale)
+    relative = torch.tensor([scale - log_scale for scale in log_scales], dtype=h.dtype, device=h.device).exp()
+    output_TH = torch.stack(states) * relative.unsqueeze(1)
+    return output_TH.flip(0) if layer.reverse else output_TH, log_scale
