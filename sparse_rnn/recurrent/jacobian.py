@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.product import product
-from sparse_rnn.recurrent.unroll import Gains, Unrolled, Weights, add, gains
+from sparse_rnn.recurrent.unroll import Gains, Gradients, Unrolled, Weights, add, gains
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,14 @@ class StepJacobian:
 Measure = Callable[[StepJacobian], Tensor]
 
 
-def step_gradient(unrolled: Unrolled, t: int, measure: Measure, observed: Sequence[int]) -> tuple[Weights, State]:
+def step_gradient(unrolled: Unrolled, t: int, measure: Measure, observed: Sequence[int]) -> tuple[Gradients, State]:
     """The gradient of ``measure(J)`` of step t, a scalar, with respect to the kernels and the state before the step.
 
     The state counts as a variable of its own here: what it owes to the kernels through earlier steps is left to
-    :meth:`Unrolled.kernel_gradients`.
+    :meth:`Unrolled.backpropagate`.
 
     Returns:
-        Role to gradient, shaped as the kernel; and the gradient of each state, [B, H].
+        Role to gradient, transposed; and the gradient of each state, [B, H].
     """
     weights = {role: weight.detach().requires_grad_() for role, weight in unrolled.weights.items()}
     new, pre, old = unrolled.replay(t)
@@ -101,11 +101,13 @@ def step_gradient(unrolled: Unrolled, t: int, measure: Measure, observed: Sequen
         value = measure(StepJacobian(unrolled, weights, elementwise, observed))
         variables = (*weights.values(), *pre, *old)
         found = torch.autograd.grad(value, variables, allow_unused=True, materialize_grads=True)
-    kernels, deltas = dict(zip(weights, found, strict=False)), found[len(weights) : len(weights) + len(pre)]
+    kernels = {role: gradient.t() for role, gradient in zip(weights, found, strict=False)}
+    deltas = found[len(weights) : len(weights) + len(pre)]
     states = list(found[len(weights) + len(pre) :])
     for roles, delta in zip(unrolled.roles, deltas, strict=True):
         for role in roles:
-            kernels[role] = kernels[role] + product(delta.t(), unrolled.inputs_of(role)[t])
+            inputs = unrolled.inputs_of(role)[t].t().contiguous()
+            kernels[role] = product(inputs, delta).add_(kernels[role])
     for state in range(len(states)):
         for k, role in unrolled.readers(state):
             states[state] = states[state] + product(deltas[k], unrolled.weights[role])

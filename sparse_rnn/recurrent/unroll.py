@@ -28,6 +28,8 @@ from sparse_rnn.recurrent.packing import reading_order, running, sequence_order
 from sparse_rnn.recurrent.product import add_product_, product
 
 Weights = Mapping[str, Tensor]
+# Role to gradient, [I or H, G·H]: transposed, as transposed inputs times deltas are the faster way round.
+Gradients = dict[str, Tensor]
 
 # Steps backpropagated together: enough rows for efficient products with the inputs, few enough to stay in the cache.
 CHUNK = 8
@@ -157,37 +159,33 @@ class Unrolled:
         """The outputs h of all steps, in the order of the sequence as it was given."""
         return sequence_order(self.states[0][1:], self._lengths, self.layer.reverse)
 
+    def no_gradients(self) -> Gradients:
+        """Zeros to add the gradients of one functional to."""
+        return {role: weight.new_zeros(weight.shape[::-1]) for role, weight in self.weights.items()}
+
     @torch.no_grad()
-    def kernel_gradients(
-        self, cotangents: Callable[[int], State | None], count: int, stop: int
-    ) -> list[dict[str, Tensor]]:
-        """Gradients of R functionals of the states with respect to every kernel, through time.
+    def backpropagate(
+        self, cotangents: Callable[[int], State | None], gradients: Sequence[Gradients], stop: int
+    ) -> None:
+        """Adds the gradients of R functionals of the states with respect to every kernel, through time.
 
         Args:
             cotangents: ``cotangents(t)`` gives ∂(functional)/∂(state after step t), explicit part only: for each state
                 a tensor that broadcasts to [r, B, H], or None where there is none. The functionals come in the order of
                 the last step they depend on, the latest first; r counts those that depend on step t or a later one.
-            count: R.
+            gradients: For each functional what to add its gradients to, in place.
             stop: Number of leading steps that the functionals can depend on.
-
-        Returns:
-            For each functional a mapping of role to gradient, shaped as the kernel.
         """
         batch, units = self.states[0].shape[1:]
         adjoint = [self.x_TBI.new_zeros(0, batch, units) for _ in self.states]
-        # Transposed, as products of transposed inputs with deltas are the faster way round.
-        totals = [
-            {role: weight.new_zeros(weight.shape[::-1]) for role, weight in self.weights.items()} for _ in range(count)
-        ]
-        deltas = [pre.new_empty(CHUNK, count, *pre.shape[1:]) for pre in self._pre]
+        deltas = [pre.new_empty(CHUNK, len(gradients), *pre.shape[1:]) for pre in self._pre]
         for first in reversed(range(0, stop, CHUNK)):
             steps = slice(first, min(first + CHUNK, stop))
             chunk = gains(*self.replay(steps))
             for t in reversed(range(first, steps.stop)):
                 adjoint = _join(adjoint, cotangents(t))
                 adjoint = self._pull_back(chunk[t - first], adjoint, [delta[t - first] for delta in deltas])
-            self._contract(steps, deltas, totals[: len(adjoint[0])])
-        return [{role: gradient.t() for role, gradient in total.items()} for total in totals]
+            self._contract(steps, deltas, gradients[: len(adjoint[0])])
 
     def _pull_back(self, gain: Gains, adjoint: Sequence[Tensor], deltas: Sequence[Tensor]) -> list[Tensor]:
         """Takes the adjoint of the state after a step to that before it; writes those of the pre-activations."""
@@ -205,11 +203,11 @@ class Unrolled:
             before.append(add(chain(direct, through)))
         return before
 
-    def _contract(self, steps: slice, deltas: Sequence[Tensor], totals: Sequence[dict[str, Tensor]]) -> None:
+    def _contract(self, steps: slice, deltas: Sequence[Tensor], gradients: Sequence[Gradients]) -> None:
         """Adds delta ⊗ input, summed over steps and samples, to the gradients of each functional."""
         for roles, delta in zip(self.roles, deltas, strict=True):
             inputs = {role: self.inputs_of(role)[steps].flatten(0, 1).t().contiguous() for role in roles}
-            for r, total in enumerate(totals):
+            for r, total in enumerate(gradients):
                 flat = delta[: steps.stop - steps.start, r].flatten(0, 1)
                 for role in roles:
                     add_product_(total[role], inputs[role], flat)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, kernel_gates
-from sparse_rnn.recurrent.unroll import Unrolled, Weights
+from sparse_rnn.recurrent.unroll import Gradients, Unrolled
 
 Gamma = Literal["sequence", "author", "none"]
 
@@ -18,7 +18,7 @@ NOISE_SD = 0.1  # appendix 6.1: gamma is computed on inputs from N(0, 0.1)
 AUTHOR_STEPS, AUTHOR_BATCH = 5, 100
 
 
-def gamma_of(unrolled: Unrolled, gamma: Gamma) -> Weights:
+def gamma_of(unrolled: Unrolled, gamma: Gamma) -> Gradients:
     """γ = E Σ_t Σ_i ∂h̃_i^{(t)}/∂θ for every kernel of a layer.
 
     Args:
@@ -28,23 +28,27 @@ def gamma_of(unrolled: Unrolled, gamma: Gamma) -> Weights:
             1 + N(0, 0.1). ``none``: 1.
 
     Returns:
-        Role to γ, shaped as the kernel.
+        Role to γ, transposed.
     """
     if gamma == "none":
-        return {role: torch.ones_like(weight) for role, weight in unrolled.weights.items()}
+        return {role: total.add_(1) for role, total in unrolled.no_gradients().items()}
     if gamma == "author":
         reference = _run_on_noise(unrolled.layer, AUTHOR_STEPS, AUTHOR_BATCH, around=1.0)
         ones = reference.x_TBI.new_ones(())
-        return reference.kernel_gradients(lambda t: (ones,) if t == AUTHOR_STEPS - 1 else None, 1, AUTHOR_STEPS)[0]
+        total = reference.no_gradients()
+        reference.backpropagate(lambda t: (ones,) if t == AUTHOR_STEPS - 1 else None, [total], AUTHOR_STEPS)
+        return total
     steps, batch, _ = unrolled.x_TBI.shape
     reference = _run_on_noise(unrolled.layer, steps, batch)
     share = reference.x_TBI.new_tensor(1 / batch)
-    return reference.kernel_gradients(lambda t: (share,), 1, steps)[0]
+    total = reference.no_gradients()
+    reference.backpropagate(lambda t: (share,), [total], steps)
+    return total
 
 
-def normalised(score: Tensor, gamma: Tensor) -> Tensor:
-    """Score / |γ|, and 0 where γ is exactly 0: no reference input moves the hidden state through that weight."""
-    return torch.where(gamma == 0, 0.0, score / gamma.abs())
+def normalised_(score: Tensor, gamma: Tensor) -> Tensor:
+    """Score / |γ|, in place; 0 where γ is exactly 0: no reference input moves the hidden state through that weight."""
+    return score.div_(gamma.abs()).masked_fill_(gamma == 0, 0)
 
 
 def normalise(
@@ -67,8 +71,8 @@ def normalise(
     for unrolled in run_unrolled(module, find_recurrent(module), batch, loss_fn):
         for role, value in gamma_of(unrolled, gamma).items():
             name = unrolled.layer.kernels[role]
-            total[name] = total[name] + value if name in total else value
-    return {name: normalised(score, total[name]) for name, score in scores.items()}
+            total[name] = total[name] + value.t() if name in total else value.t()
+    return {name: normalised_(score, total[name]) for name, score in scores.items()}
 
 
 def _run_on_noise(layer: RecurrentLayer, steps: int, batch: int, around: float | None = None) -> Unrolled:

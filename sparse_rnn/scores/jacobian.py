@@ -12,9 +12,9 @@ from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.jacobian import StepJacobian, step_gradient
 from sparse_rnn.recurrent.layers import find_recurrent
-from sparse_rnn.recurrent.unroll import Unrolled, Weights, add
+from sparse_rnn.recurrent.unroll import Gradients, Unrolled, Weights
 from sparse_rnn.scores.criterion import Criterion, Scores, check_choice, refuse_others
-from sparse_rnn.scores.gamma import Gamma, gamma_of, normalised
+from sparse_rnn.scores.gamma import Gamma, gamma_of, normalised_
 
 Projection = Literal["jvp", "vjp", "exact"]
 Probe = Literal["ones", "rademacher"]
@@ -98,22 +98,23 @@ class JacobianSpectrum(Criterion):
 
     def _layer_scores(self, unrolled: Unrolled) -> Weights:
         sensitivity, gamma = self._sensitivity(unrolled), gamma_of(unrolled, self.gamma)
-        return {role: normalised(total, gamma[role]) for role, total in sensitivity.items()}
+        return {role: normalised_(total, gamma[role]).t() for role, total in sensitivity.items()}
 
-    def _sensitivity(self, unrolled: Unrolled) -> dict[str, Tensor]:
+    def _sensitivity(self, unrolled: Unrolled) -> Gradients:
         """Σ_u discount^u |∂χ_u/∂θ|."""
         steps = len(unrolled.x_TBI)
         count = min(self.horizon, steps)
         observed = range(len(unrolled.states)) if self.states == "all" else range(1)
         last = [step_gradient(unrolled, steps - 1 - u, self._chi, observed) for u in range(count)]
-        gradients: list[Weights] = [kernels for kernels, _ in last]
+        gradients = [kernels for kernels, _ in last]
         if self.through_time:
-            cotangents = _entering([states for _, states in last], steps - 2)
-            earlier = unrolled.kernel_gradients(cotangents, count, steps - 1)
-            gradients = [{role: g[role] + e[role] for role in g} for g, e in zip(gradients, earlier, strict=True)]
-        return {
-            role: add(self.discount**u * g[role].abs() for u, g in enumerate(gradients)) for role in unrolled.weights
-        }
+            unrolled.backpropagate(_entering([states for _, states in last], steps - 2), gradients, steps - 1)
+        total, *others = gradients
+        for role, score in total.items():
+            score.abs_()
+            for u, gradient in enumerate(others, start=1):
+                score.add_(gradient[role].abs_(), alpha=self.discount**u)
+        return total
 
     def _chi(self, jacobian: StepJacobian) -> Tensor:
         """χ of one step: the mean over samples and observed units of v²."""
