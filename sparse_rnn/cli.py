@@ -1,6 +1,8 @@
-"""``python -m sparse_rnn {fit,validate,test,predict}``: Lightning's own command line, with pruning as one more key."""
+"""``python -m sparse_rnn {fit,validate,test,predict}``: Lightning's own command line, with pruning as one more key.
 
-import difflib
+``python -m sparse_rnn compare`` goes to `sparse_rnn.compare`.
+"""
+
 import logging
 import re
 import shlex
@@ -8,7 +10,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -22,6 +23,8 @@ import sparse_rnn.data
 import sparse_rnn.modules
 import sparse_rnn.scores  # noqa: F401
 from sparse_rnn.callbacks import PruningCallback
+from sparse_rnn.compare import main as compare
+from sparse_rnn.config_files import find_config
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.masks import statistics, table
 from sparse_rnn.recurrent.layers import gates_of
@@ -57,9 +60,13 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: With status 2 and one line on stderr where a value that the user gave is at fault.
     """
+    args = list(sys.argv[1:] if args is None else args)
     _quieten_lightning()
     try:
-        PruningCLI(args=list(sys.argv[1:] if args is None else args))
+        if args[:1] == ["compare"]:
+            compare(args[1:])
+        else:
+            PruningCLI(args=args)
     except _USER_ERRORS as error:
         if _passed_through_users_code(error):
             raise
@@ -87,6 +94,7 @@ class PruningCLI(LightningCLI):
             LightningDataModule,
             save_config_kwargs={"overwrite": True},
             parser_class=OneLineParser,
+            parser_kwargs={"epilog": "Many fits and a table of them: python -m sparse_rnn compare --help"},
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,  # a model takes its optimizer as an argument
@@ -178,33 +186,6 @@ def resolve_configs(args: Sequence[str]) -> list[str]:
             arg = "--config=" + find_config(arg.removeprefix("--config="))
         resolved.append(arg)
     return resolved
-
-
-def find_config(name: str) -> str:
-    """Find a config in the working directory, then among the shipped ones.
-
-    Args:
-        name: A path, or the name of a shipped file such as ``gru_mnist.yaml``.
-
-    Returns:
-        The path to read.
-
-    Raises:
-        FileNotFoundError: If there is none; the message names the closest shipped configs.
-    """
-    shipped = {path.name: path for path in sorted(_config_folder().glob("*.yaml"))}
-    if Path(name).is_file():
-        return name
-    if name in shipped:
-        return str(shipped[name])
-    closest = difflib.get_close_matches(name, shipped, n=3, cutoff=0.3) or shipped
-    raise FileNotFoundError(f"There is no config {name!r} here or among the shipped ones; close: {', '.join(closest)}.")
-
-
-def _config_folder() -> Path:
-    package = Path(__file__).parent
-    inside_wheel = package / "configs"
-    return inside_wheel if inside_wheel.is_dir() else package.parent / "configs"
 
 
 def _quieten_lightning() -> None:

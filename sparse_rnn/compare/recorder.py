@@ -1,0 +1,63 @@
+"""What a fit of a comparison leaves behind for the table."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+
+class MetricsRecorder(Callback):
+    """Writes a JSON when a fit has ended: last logged metrics, seconds with scoring, and what it was made by.
+
+    Args:
+        path: File to write.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Starts the clock."""
+        self._start = time.monotonic()
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the file."""
+        record = {
+            "seconds": time.monotonic() - self._start,
+            "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
+            "made_by": made_by(pl_module.device),
+        }
+        self.path.write_text(json.dumps(record))
+
+
+def made_by(device: torch.device) -> str:
+    """One line: the commit (of a checkout), versions, and the machine."""
+    versions = f"torch {torch.__version__}, lightning {lightning.__version__}, Python {platform.python_version()}"
+    processors = [_cpu(), f"{torch.get_num_threads()} of {os.cpu_count()} CPUs a run"]
+    if device.type == "cuda":
+        processors.append(torch.cuda.get_device_name(device))
+    return ", ".join([*_commit(), versions, *processors])
+
+
+def _commit() -> list[str]:
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return []
+    describe = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+    found = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
+    return [f"commit {found}"] if found else []
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
