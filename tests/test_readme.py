@@ -5,14 +5,19 @@ from pathlib import Path
 import pytest
 
 from sparse_rnn.cli import find_config, main
+from sparse_rnn.compare.grid import parse
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 COMMANDS = [
-    shlex.split(line, comments=True) for language, code in BLOCKS if language == "bash" for line in code.splitlines()
+    shlex.split(line, comments=True)
+    for language, code in BLOCKS
+    if language == "bash"
+    for line in code.replace("\\\n", "").splitlines()
 ]
 FITS = [command for command in COMMANDS if command[:4] == ["python", "-m", "sparse_rnn", "fit"]]
+COMPARES = [command for command in COMMANDS if command[:4] == ["python", "-m", "sparse_rnn", "compare"]]
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=["lightning", "plain"])
@@ -34,6 +39,14 @@ def test_the_fit_commands_parse(command, capsys):
     with pytest.raises(SystemExit) as exit_:
         main([*command[3:], "--print_config"])
     assert exit_.value.code == 0
+
+
+@pytest.mark.parametrize("command", COMPARES, ids=lambda command: " ".join(command[4:]))
+def test_the_fits_of_the_compare_commands_parse(command, capsys):
+    grid = parse(command[4:])
+    for run in grid.runs():
+        if run.seed == 0:
+            test_the_fit_commands_parse(["python", "-m", "sparse_rnn", *grid.fit_arguments(run)], capsys)
 
 
 def test_every_config_it_names_is_shipped_and_the_other_way_round():
