@@ -115,12 +115,12 @@ def _draw(results: Sequence[Result], grid: Grid, path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     sparsities = sorted(grid.sparsities)
+    dense, _ = mean_and_sd(_values(results, DENSE, 0.0))
+    axes.axhline(dense, color="black", linewidth=1, label=DENSE)
     for criterion, (marker, line) in zip(grid.criteria, cycle(_STYLES)):
         means, sds = np.transpose([mean_and_sd(_values(results, criterion, s)) for s in sparsities])
         axes.errorbar(sparsities, means, yerr=np.nan_to_num(sds), marker=marker, linestyle=line, capsize=3,
                       label=criterion)  # fmt: skip
-    dense, _ = mean_and_sd(_values(results, DENSE, 0.0))
-    axes.axhline(dense, color="black", linewidth=1, label=DENSE)
     axes.set_xticks(sparsities)
     axes.set_xlabel("sparsity")
     axes.set_ylabel(metric(results))
