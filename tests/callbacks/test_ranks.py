@@ -36,7 +36,7 @@ class OneMaskForEachRank(PruningCallback):
         return prune(pl_module.rnn, None, sparsity=0.5, criterion="random", seed=trainer.global_rank)
 
 
-def fit_on_rank(rank: int, port: int, path: str, disagreeing: bool, queue) -> None:
+def fit_on_rank(rank: int, port: int, path: str, disagreeing: bool, queue, both_done) -> None:
     warnings.simplefilter("ignore")
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     os.environ |= {"NODE_RANK": "0", "LOCAL_RANK": str(rank), "RANK": str(rank)}
@@ -61,6 +61,7 @@ def fit_on_rank(rank: int, port: int, path: str, disagreeing: bool, queue) -> No
         trainer.fit(module, DataLoader(samples, batch_size=8))
     except RuntimeError as error:
         queue.put((rank, str(error)))
+        both_done.wait(60)  # a rank that left at once would cut the other off in the middle of the same exchange
         return
     removed = sum(int(module.get_parameter(name)[~mask].count_nonzero()) for name, mask in callback.masks.items())
     queue.put((rank, callback.masks.digest(), callback.masks.kept, removed, module.rnn.weight_hh_l0.sum().item()))
@@ -71,8 +72,10 @@ def fit_on_two_ranks(path, disagreeing: bool) -> list[tuple]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    queue = mp.get_context("spawn").SimpleQueue()
-    mp.start_processes(fit_on_rank, args=(port, str(path), disagreeing, queue), nprocs=2, start_method="spawn")
+    context = mp.get_context("spawn")
+    queue, both_done = context.SimpleQueue(), context.Barrier(2)
+    arguments = (port, str(path), disagreeing, queue, both_done)
+    mp.start_processes(fit_on_rank, args=arguments, nprocs=2, start_method="spawn")
     return [report for _, *report in sorted(queue.get() for _ in range(2))]
 
 
