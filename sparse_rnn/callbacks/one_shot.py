@@ -8,9 +8,10 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from sparse_rnn.allocation import Allocation, check_allocation, check_sparsity
 from sparse_rnn.callbacks.pruning import PruningCallback, average_over_ranks
 from sparse_rnn.callbacks.samples import training_batches, training_loss
-from sparse_rnn.masks import Allocation, Masks, check_allocation, check_sparsity
+from sparse_rnn.masks import Masks
 from sparse_rnn.pruning import as_criterion, prune_in_rounds, rank, score_batch, seeded
 from sparse_rnn.scores import Criterion, Scores
 
