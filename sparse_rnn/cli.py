@@ -48,6 +48,7 @@ _PARSER_NOISE = (
     "Expected a path but",
     "Given value type",
     "Given value: NestedArg",
+    "Given value: Namespace",
 )
 
 

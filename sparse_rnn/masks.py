@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Allocation = Literal["global", "per_kernel", "per_gate"]
-Gates = Mapping[str, tuple[str, ...]]
+from sparse_rnn.allocation import Allocation, Gates, allocate
+from sparse_rnn.ranking import check_room, cut, diagonals, fill_, reserve_
 
 
 class Masks(Mapping[str, Tensor]):
@@ -105,7 +105,13 @@ class Masks(Mapping[str, Tensor]):
 
 
 def keep_largest(
-    scores: Mapping[str, Tensor], sparsity: float, gates: Gates, allocation: Allocation
+    scores: Mapping[str, Tensor],
+    sparsity: float,
+    gates: Gates,
+    allocation: Allocation,
+    diagonal: Collection[str] = (),
+    min_kept: int = 0,
+    progress: float = 1.0,
 ) -> dict[str, Tensor]:
     """Keeps the weights with the largest scores: exactly round((1 - sparsity)·n) of the n weights of every group.
 
@@ -114,55 +120,67 @@ def keep_largest(
         sparsity: Share to remove, in [0, 1).
         gates: Parameter name to its gates (row blocks).
         allocation: What a group is: ``global``, all kernels together; ``per_kernel``, each kernel; ``per_gate``, each
-            gate of each kernel.
+            gate of each kernel; ``erk``, each kernel, of a density proportional to (units + inputs) / (units · inputs)
+            and at most 1 (Erdős-Rényi-Kernel, Evci et al. 2020; every gate counts as a matrix of its own), which
+            together keep round((1 - sparsity)·n). Or a mapping of shell-style patterns of parameter names to the
+            density of each kernel that matches, or to a mapping of gate names to densities; what it does not name is
+            one more group, which keeps what is left of round((1 - sparsity)·n). Where it names everything, the sum of
+            the rounded counts stays.
+        diagonal: Parameter names of kernels, of whose square gates the diagonals stay, counted within the total.
+        min_kept: Number of its best weights that every kernel, gate and neuron keeps, within the total. A neuron is a
+            unit's incoming weights in one kernel, over all gates.
+        progress: Share of the rounds that is over, in (0, 1]: a group that keeps a share d of its weights in the end
+            keeps d^progress of them.
 
     Returns:
         Parameter name to mask.
 
     Raises:
-        ValueError: If the sparsity or the allocation is out of range, or a score is not a number.
+        ValueError: If a value is out of range, values contradict each other, or a score is not a number.
     """
-    check_sparsity(sparsity)
-    check_allocation(allocation)
+    check_min_kept(min_kept)
+    shapes = {name: score.shape for name, score in scores.items()}
+    groups = [group.on_the_way(progress) for group in allocate(shapes, gates, sparsity, allocation)]
     for name, score in scores.items():
         if torch.isnan(score).any():
             raise ValueError(
                 f"{int(torch.isnan(score).sum())} scores of {name} are NaN: the model's activations or weights are not "
                 "finite; check the initialisation and the input scale, or take another criterion."
             )
-    if allocation == "global":
-        flat = torch.cat([score.flatten() for score in scores.values()])
-        parts = _keep(flat, sparsity).split([score.numel() for score in scores.values()])
-        return {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
-    return {
-        name: torch.cat([_keep(block, sparsity) for block in score.flatten().chunk(blocks)]).view_as(score)
-        for name, score in scores.items()
-        for blocks in [len(gates[name]) if allocation == "per_gate" else 1]
-    }
+    blocks = {name: cut(score, gates[name]) for name, score in scores.items()}
+    keep = diagonals(blocks, diagonal)
+    check_room(groups, keep)
+    if min_kept:
+        reserve_(keep, blocks, groups, min_kept)
+    for group in groups:
+        fill_([keep[name][g] for name, g in group.blocks], [blocks[name][g] for name, g in group.blocks], group.kept)
+    return {name: mask.view_as(scores[name]) for name, mask in keep.items()}
 
 
-def check_sparsity(sparsity: float) -> None:
-    """Refuses a sparsity outside [0, 1) with a ValueError."""
-    if not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity={sparsity}: give the share of weights to remove, at least 0 and below 1.")
+def check_min_kept(min_kept: int) -> None:
+    """Refuses a negative number with a ValueError."""
+    if min_kept < 0:
+        raise ValueError(f"min_kept={min_kept}: give the number of weights to keep at least, 0 for no such guard.")
 
 
-def check_allocation(allocation: str) -> None:
-    """Refuses an unknown allocation with a ValueError."""
-    if allocation not in get_args(Allocation):
-        raise ValueError(f"allocation={allocation!r}: choose one of {', '.join(get_args(Allocation))}.")
+def emptied(masks: Mapping[str, Tensor], gates: Gates) -> str | None:
+    """One sentence that names the kernels and gates without any weight left, and counts the neurons; None without any.
 
-
-def _keep(scores: Tensor, sparsity: float) -> Tensor:
-    """Mask of the round((1 - sparsity)·n) largest of a flat tensor; the earlier of equal scores wins."""
-    count = round((1 - sparsity) * scores.numel())
-    if count == 0:
-        return torch.zeros_like(scores, dtype=torch.bool)
-    threshold = scores.kthvalue(scores.numel() - count + 1).values
-    keep = scores > threshold
-    ties = (scores == threshold).nonzero().flatten()
-    keep[ties[: count - int(keep.count_nonzero())]] = True
-    return keep
+    A neuron is a unit's incoming weights in one kernel, over all gates. What lies in an emptied kernel is not told.
+    """
+    kernels = [name for name, mask in masks.items() if not mask.any()]
+    blocks = {name: cut(mask, gates[name]) for name, mask in masks.items() if name not in kernels}
+    gone = [
+        f"gate {gate} of {name}"
+        for name in blocks
+        for gate, mask in zip(gates[name], blocks[name], strict=True)
+        if not mask.any()
+    ]
+    neurons = sum(int((~mask.any(2).any(0)).sum()) for mask in blocks.values())
+    gone = [f"kernel {name}" for name in kernels] + gone + ([f"{neurons} neurons"] if neurons else [])
+    if not gone:
+        return None
+    return f"No weight is left of {', '.join(gone)}: to keep some there, give min_kept=1 or another allocation."
 
 
 @dataclass(frozen=True)

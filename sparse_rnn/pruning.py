@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparse_rnn.masks import Allocation, Masks, keep_largest
+from sparse_rnn.allocation import Allocation
+from sparse_rnn.masks import Masks, emptied, keep_largest
 from sparse_rnn.recurrent.capture import LossFn
-from sparse_rnn.recurrent.layers import gates_of, select_kernels
+from sparse_rnn.recurrent.layers import gates_of, select_kernels, state_kernels
 from sparse_rnn.recurrent.no_trace import leave_no_trace, rng_kept
+from sparse_rnn.rescale import LayerChi, Rescale, layer_chi, rescaling
 from sparse_rnn.scores import Criterion, Scores, criterion_named
 
 
@@ -25,6 +28,9 @@ def prune(
     loss_fn: LossFn | None = None,
     kernels: Sequence[str] | None = None,
     allocation: Allocation = "global",
+    keep_diagonal: bool = False,
+    min_kept: int = 0,
+    rescale: Rescale = False,
     rounds: int | None = None,
     seed: int = 0,
 ) -> Masks:
@@ -40,7 +46,16 @@ def prune(
             ``"magnitude"``, ``"random"``).
         loss_fn: ``loss_fn(module, batch)`` runs the model and returns its loss, for criteria that need one.
         kernels: Shell-style patterns of the names of the weights to prune; None for all recurrent kernels.
-        allocation: How the weights to keep are shared out: ``global``, ``per_kernel`` or ``per_gate``.
+        allocation: How the weights to keep are shared out: ``global``, ``per_kernel``, ``per_gate``, ``erk``, or a
+            mapping such as ``{"*weight_hh*": {"n": 0.1}, "*weight_ih*": 0.2}`` of name patterns to the density of each
+            kernel, or of its gates; see :func:`sparse_rnn.masks.keep_largest`.
+        keep_diagonal: Whether the diagonal of every gate of the recurrent kernels (``weight_hh``, ``weight_ch``) always
+            stays, counted within the total.
+        min_kept: Number of its best-scored weights that every kernel, gate and neuron (a unit's incoming weights in one
+            kernel, over all gates) keeps, within the total; 0 warns where nothing is left of one.
+        rescale: ``True`` multiplies what stays of every gate of every kernel so that its second moment is what it was,
+            ``"chi"`` what stays of the recurrent kernels of a layer, by one factor, so that its χ is: the mean of
+            (J·1)² over samples, units and the last four steps of the batch.
         rounds: How often to score, remove some weights and score the survivors again, on the way to the sparsity; None
             for what the criterion does by itself (100 for SynFlow, 1 for all others).
         seed: Seed of all random numbers of the scoring. PyTorch's own generators are left as they were.
@@ -49,24 +64,33 @@ def prune(
         The masks, already applied.
 
     Raises:
-        ValueError: If the model has no recurrent layer, a pattern matches nothing, or a value is out of range.
+        ValueError: If the model has no recurrent layer, a pattern matches nothing, a value is out of range, or
+            what is asked for contradicts itself.
     """
     criterion = as_criterion(criterion)
+    gates = gates_of(module, select_kernels(module, kernels))
+
+    def measure() -> LayerChi:
+        with seeded(seed):
+            return layer_chi(module, batch, loss_fn)
+
+    rescale_ = rescaling(module, gates, rescale, measure)
     with seeded(seed):
-        return prune_in_rounds(
+        masks = prune_in_rounds(
             module,
             lambda: score_batch(module, batch, criterion, loss_fn, kernels),
-            lambda scores, reached: rank(module, scores, reached, allocation),
-            sparsity,
+            lambda scores, progress: rank(module, scores, sparsity, allocation, keep_diagonal, min_kept, progress),
             criterion.rounds if rounds is None else rounds,
         )
+    for message in filter(None, [*rescale_(masks), emptied(masks, gates)]):
+        warnings.warn(message, stacklevel=2)
+    return masks
 
 
 def prune_in_rounds(
     module: nn.Module,
     score: Callable[[], Scores],
     choose: Callable[[Scores, float], Masks],
-    sparsity: float,
     rounds: int,
 ) -> Masks:
     """Scores, ranks and removes several times, the density falling exponentially to the wished one.
@@ -77,8 +101,7 @@ def prune_in_rounds(
     Args:
         module: The model.
         score: Scores the weights of the model as it is.
-        choose: Ranks scores and chooses masks of a given sparsity.
-        sparsity: Share of the weights to remove in the end.
+        choose: Ranks scores and chooses masks, given k / K.
         rounds: K, at least 1.
 
     Returns:
@@ -98,9 +121,7 @@ def prune_in_rounds(
                 scores = {name: s.masked_fill(~masks[name], -torch.inf) for name, s in scores.items()}
             elif rounds > 1:
                 dense = {name: module.get_parameter(name).detach().clone() for name in scores}
-            # The last one exactly, not up to rounding.
-            reached = sparsity if k == rounds else 1 - (1 - sparsity) ** (k / rounds)
-            masks = choose(scores, reached)
+            masks = choose(scores, k / rounds)
             masks.apply_()
     except BaseException:
         with torch.no_grad():
@@ -124,9 +145,19 @@ def score_batch(
         return as_criterion(criterion).score(module, batch, loss_fn, chosen)
 
 
-def rank(module: nn.Module, scores: Scores, sparsity: float, allocation: Allocation) -> Masks:
+def rank(
+    module: nn.Module,
+    scores: Scores,
+    sparsity: float,
+    allocation: Allocation,
+    keep_diagonal: bool,
+    min_kept: int,
+    progress: float,
+) -> Masks:
     """The masks that keep the weights with the largest scores; nothing is applied yet."""
-    return Masks(keep_largest(scores, sparsity, gates_of(module, scores), allocation), module)
+    diagonal = state_kernels(module) if keep_diagonal else ()
+    gates = gates_of(module, scores)
+    return Masks(keep_largest(scores, sparsity, gates, allocation, diagonal, min_kept, progress), module)
 
 
 def as_criterion(criterion: Criterion | str) -> Criterion:

@@ -138,6 +138,12 @@ def test_an_unknown_config_gets_the_closest_names(refused):
         (["--pruning.sparsty", "0.9"], ["sparsty", "not accepted"]),
         (["--pruning", "OneShotPruner"], ["pruning", "no class OneShotPruner", "--help"]),
         (["--pruning.criterion", "Randm"], ["Randm", "random"]),
+        (["--pruning.allocation", "layer"], ["allocation", "per_gate", "erk", "layer"]),
+        (["--pruning.allocation", '{"*hh*": {"q": 0.1}}'], ["rnn.weight_hh_l0 has no gate 'q', only r, z, n"]),
+        (["--pruning.allocation", '{"*hh*": 2}'], ["density 2.0 of *hh*", "at most 1."]),
+        (["--pruning.min_kept", "-1"], ["min_kept=-1", "no such guard."]),
+        (["--pruning.min_kept", "99"], ["min_kept=99", "lower min_kept"]),
+        (["--pruning.rescale", "norm"], ["rescale", "chi", "norm"]),
         (["--model.cell", "gruu"], ["cell", "gruu", "peephole_lstm"]),
         (["--model.input_size", "28"], ["28", "8", "--model.input_size 8"]),
         (["--model.hidden_size", "-1"], ["hidden_size"]),
@@ -153,6 +159,7 @@ def test_an_unknown_config_gets_the_closest_names(refused):
 def test_a_user_s_mistake_takes_one_line(refused, args, said):
     line = refused("fit", *DIGITS, *args)
     assert all(part in line for part in said), line
+    assert "Namespace" not in line
 
 
 def test_missing_data_takes_one_line(refused, tmp_path, monkeypatch):
@@ -195,6 +202,28 @@ def test_pruning_leaves_the_wished_share_of_weights(fitted, args, kept):
     weights = kernels(checkpoint)
     assert weights.count_nonzero() == round(kept * len(weights))
     assert ("sparsity" in out) == (kept < 1)
+
+
+def test_allocations_and_guards_are_keys(fitted, tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "pruning:\n  init_args:\n    allocation:\n      '*weight_hh*': {n: 0.25}\n      '*weight_ih*': 0.5\n"
+        "    min_kept: 1\n    keep_diagonal: true\n    rescale: chi\n"
+    )
+    out, checkpoint = fitted("--config", "mine.yaml", "--pruning.sparsity", "0.6")
+    kept = {tuple(line.split()[:2]): int(line.split()[2]) for line in out.splitlines() if line.startswith("rnn.weight")}
+    assert kept["rnn.weight_hh_l0", "n"] == round(0.25 * 36)
+    assert sum(kept["rnn.weight_ih_l0", gate] for gate in "rzn") == round(0.5 * 144)
+    assert kernels(checkpoint).count_nonzero() == round(0.4 * 252)
+    for gate in kernels(checkpoint)[-108:].view(3, 6, 6):
+        assert gate.diagonal().count_nonzero() == 6
+
+
+@pytest.mark.parametrize(
+    "args", [["--pruning.allocation", "erk"], ["--pruning.allocation", '{"*hh*": 0.05}', "--pruning.rescale", "true"]]
+)
+def test_an_allocation_is_an_argument(fitted, args):
+    _, checkpoint = fitted(*args, "--pruning.sparsity", "0.9")
+    assert kernels(checkpoint).count_nonzero() == round(0.1 * 252)
 
 
 def test_a_checkpoint_serves_python_and_every_subcommand(fitted, run, capsys):

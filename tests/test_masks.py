@@ -27,6 +27,14 @@ def test_global_keeps_exactly_the_largest_and_the_earlier_of_equals(sparsity, se
     assert kept == sorted(expected)
 
 
+def test_scores_may_lie_in_any_order_in_memory():
+    scores = scores_of(ties=True)
+    masks = keep_largest(scores, 0.7, GATES, "global")
+    strided = keep_largest({name: s.t().contiguous().t() for name, s in scores.items()}, 0.7, GATES, "global")
+    assert all(torch.equal(masks[name], strided[name]) for name in masks)
+    assert all(mask.is_contiguous() for mask in strided.values())  # as the weights they will be multiplied with
+
+
 @pytest.mark.parametrize(("allocation", "blocks"), [("per_kernel", 1), ("per_gate", 3)])
 def test_each_group_keeps_its_share(allocation, blocks):
     scores = scores_of()

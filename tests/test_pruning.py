@@ -1,8 +1,12 @@
+import warnings
+
 import pytest
 import torch
 from torch import nn
 
-from sparse_rnn import JacobianSpectrum, Magnitude, Random, prune
+from sparse_rnn import JacobianSpectrum, Magnitude, PeepholeLSTM, Random, prune
+from sparse_rnn.masks import statistics
+from sparse_rnn.recurrent.layers import gates_of
 from sparse_rnn.recurrent.no_trace import leave_no_trace
 
 
@@ -84,6 +88,32 @@ def test_patterns_choose_kernels(model):
         ValueError, match=r"kernels='\*weigth\*' matches none of the model's weights: rnn\.weight_ih_l0"
     ):
         prune(model, X, sparsity=0.9, kernels=["*weigth*"])
+
+
+def test_the_diagonal_of_every_recurrent_gate_stays():
+    rnn = PeepholeLSTM(8, 8)
+    masks = prune(rnn, torch.randn(7, 4, 8), sparsity=0.85, criterion="random", keep_diagonal=True)
+    for name in ("weight_hh_l0", "weight_ch_l0"):
+        assert all(gate.diagonal().all() for gate in masks[name].chunk(4))
+    assert not masks["weight_ih_l0"][:8].diagonal().all()
+    assert masks.kept == round(0.15 * masks.total)
+
+
+def test_an_emptied_neuron_is_warned_about_unless_guarded(model):
+    with pytest.warns(UserWarning, match=r"No weight is left of gate g of rnn\.weight_ih_l0, .*, \d+ neurons: "):
+        prune(model, X, sparsity=0.9)
+    masks = prune(model, X, sparsity=0.9, min_kept=1)
+    assert masks.kept == round(0.1 * masks.total)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prune(Tagger(), X, sparsity=0.9, min_kept=1)
+
+
+def test_named_gates_keep_their_density(model):
+    masks = prune(model, X, sparsity=0.9, allocation={"*weight_hh*": {"g": 0.25}, "*ih_l0": 0.5})
+    assert [int(masks[f"rnn.weight_hh_l{depth}"].chunk(4)[2].sum()) for depth in (0, 1)] == [16, 16]
+    assert int(masks["rnn.weight_ih_l0"].sum()) == 48
+    assert masks.kept == round(0.1 * masks.total)
 
 
 def test_a_loss_function_runs_the_model(model):
@@ -202,3 +232,39 @@ def test_a_failure_between_rounds_leaves_the_weights_as_they_were(model):
 def test_no_rounds_are_refused(model):
     with pytest.raises(ValueError, match="rounds=0: give the number of times to score"):
         prune(model, X, sparsity=0.9, rounds=0)
+
+
+@pytest.mark.parametrize(
+    "allocation", ["per_gate", "erk", {"*weight_hh*": {"g": 0.2}, "*ih_l0": 0.5}, {"*ih*": 0.3, "*hh*": 0.3}]
+)
+@pytest.mark.parametrize("criterion", ["magnitude", "random"])
+def test_rounds_end_at_the_counts_of_the_allocation_and_the_guards_hold(model, allocation, criterion):
+    options = {"sparsity": 0.7, "criterion": criterion, "allocation": allocation, "min_kept": 1, "keep_diagonal": True}
+    masks = prune(model, X, rounds=5, **options)
+    torch.manual_seed(0)
+    once = prune(Tagger(), X, **options)
+    gates = gates_of(model, masks)
+    assert masks.kept == once.kept
+    if allocation == "per_gate":
+        assert statistics(masks, gates) == statistics(once, gates)
+    if allocation == "erk":
+        assert [int(mask.sum()) for mask in masks.values()] == [int(mask.sum()) for mask in once.values()]
+    for name, mask in masks.items():
+        assert mask.view(4, 8, -1).any(2).any(0).all()
+        assert mask.view(4, -1).any(1).all()
+        if "weight_hh" in name:
+            assert mask.view(4, 8, 8).diagonal(dim1=1, dim2=2).all()
+
+
+def test_nothing_comes_back_between_rounds(model):
+    applied = []
+
+    class Watching(Random):
+        def score(self, module, batch, loss_fn=None, names=None):
+            scores = super().score(module, batch, loss_fn, names)
+            applied.append({name: module.get_parameter(name) != 0 for name in scores})
+            return scores
+
+    masks = prune(model, X, sparsity=0.8, criterion=Watching(), allocation="per_gate", min_kept=1, rounds=6)
+    for before, after in zip(applied, [*applied[1:], dict(masks)], strict=True):
+        assert all((before[name] | ~after[name]).all() for name in masks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from textwrap import indent
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,6 +15,8 @@ from torch.utils.hooks import RemovableHandle
 
 from sparse_rnn.masks import Masks, statistics, table
 from sparse_rnn.recurrent.layers import gates_of
+
+Key = TypeVar("Key")
 
 
 class PruningCallback(Callback):
@@ -120,8 +122,8 @@ def _check_agreement(trainer: Trainer, masks: Masks) -> None:
         )
 
 
-def average_over_ranks(trainer: Trainer, scores: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The mean of every rank's scores, equal on all of them."""
+def average_over_ranks(trainer: Trainer, values: dict[Key, torch.Tensor]) -> dict[Key, torch.Tensor]:
+    """The mean of every rank's values, equal on all of them."""
     if trainer.world_size == 1:
-        return scores
-    return {name: trainer.strategy.reduce(score, reduce_op="mean") for name, score in scores.items()}
+        return values
+    return {name: trainer.strategy.reduce(value, reduce_op="mean") for name, value in values.items()}

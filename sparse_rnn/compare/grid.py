@@ -8,8 +8,8 @@ from inspect import isabstract
 from pathlib import Path
 from typing import NoReturn
 
+from sparse_rnn.allocation import check_sparsity
 from sparse_rnn.config_files import find_config
-from sparse_rnn.masks import check_sparsity
 from sparse_rnn.scores import Criterion
 
 DENSE = "dense"

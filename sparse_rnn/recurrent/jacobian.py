@@ -85,6 +85,15 @@ class StepJacobian:
 Measure = Callable[[StepJacobian], Tensor]
 
 
+@torch.no_grad()
+def chi(unrolled: Unrolled, last: int = 4) -> Tensor:
+    """χ of a layer: the mean of (J·1)² over samples, units and the last steps (Zhang and Stadie 2020, eq. 3)."""
+    steps = slice(max(len(unrolled.x_TBI) - last, 0), None)
+    jacobian = StepJacobian(unrolled, unrolled.weights, gains(*unrolled.replay(steps)), (0,))
+    (v,) = jacobian.jvp([unrolled.x_TBI.new_ones(unrolled.layer.hidden_size)])
+    return v.square().mean()
+
+
 def step_gradient(unrolled: Unrolled, t: int, measure: Measure, observed: Sequence[int]) -> tuple[Gradients, State]:
     """The gradient of ``measure(J)`` of step t, a scalar, with respect to the kernels and the state before the step.
 

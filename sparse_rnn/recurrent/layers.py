@@ -44,6 +44,11 @@ class RecurrentLayer:
         """Number of inputs, I."""
         return self.weights["ih"].shape[1]
 
+    @property
+    def state_kernels(self) -> tuple[str, ...]:
+        """The names of the kernels that read a state (``weight_hh``, ``weight_ch``) rather than the input."""
+        return tuple(kernel for role, kernel in self.kernels.items() if self.cell.reads[role] != "x")
+
 
 @dataclass(frozen=True)
 class RecurrentModule:
@@ -88,6 +93,17 @@ def kernel_gates(model: nn.Module) -> dict[str, tuple[str, ...]]:
         for layer in directions
         for kernel in layer.kernels.values()
     }
+
+
+def state_kernels(model: nn.Module) -> list[str]:
+    """The names of the kernels of a model that read a state rather than the input."""
+    return [
+        kernel
+        for recurrent in find_recurrent(model)
+        for directions in recurrent.layers
+        for layer in directions
+        for kernel in layer.state_kernels
+    ]
 
 
 def select_kernels(model: nn.Module, patterns: Sequence[str] | None = None) -> list[str]:

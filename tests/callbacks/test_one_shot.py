@@ -206,6 +206,53 @@ def test_patterns_and_rank_by_gate(tmp_path):
     assert [int(gate.sum()) for gate in callback.masks["rnn.weight_hh_l1"].chunk(4)] == [36] * 4
 
 
+class KernelsAtStart(Callback):
+    def on_fit_start(self, trainer, pl_module):
+        self.kernels = {n: p.detach().clone() for n, p in pl_module.named_parameters() if "weight_" in n}
+
+
+@pytest.mark.parametrize("rescale", [True, "chi"])
+def test_a_run_is_rescaled_once_and_never_on_resume(tmp_path, rescale):
+    def run(callback, ckpt_path=None, epochs=1):
+        seed_everything(0)
+        module, start = Project(), KernelsAtStart()
+        dense = {n: p.detach().clone() for n, p in module.named_parameters()}
+        trainer = fit(module, [callback, start], tmp_path, max_epochs=epochs, ckpt_path=ckpt_path)
+        return dense, start.kernels, trainer, module
+
+    callback = OneShotPruning(sparsity=0.8, criterion=Magnitude(), rescale=rescale, allocation="per_gate")
+    dense, kernels, trainer, module = run(callback)
+    ratios = {n: (kernels[n] / dense[n])[mask] for n, mask in callback.masks.items()}
+    scaled = [n for n, ratio in ratios.items() if not torch.equal(ratio, torch.ones_like(ratio))]
+    assert scaled == (list(ratios) if rescale is True else [n for n in ratios if "weight_hh" in n])
+    if rescale is True:
+        assert all(kernels[n].norm() == pytest.approx(dense[n].norm().item(), rel=1e-5) for n in ratios)
+    trainer.save_checkpoint(tmp_path / "saved.ckpt")
+    saved = {n: p.detach().clone() for n, p in module.named_parameters()}
+    again = OneShotPruning(sparsity=0.8, criterion=NeverScores(), rescale=rescale)
+    _, resumed, _, _ = run(again, tmp_path / "saved.ckpt", epochs=2)
+    assert all(torch.equal(resumed[n], saved[n]) for n in resumed)
+
+
+@pytest.mark.parametrize("rescale", [True, "chi"])
+def test_rescaling_leaves_a_dense_run_bit_for_bit_alone(tmp_path, rescale):
+    def run(callbacks):
+        seed_everything(3)
+        module = Project()
+        fit(module, callbacks, tmp_path, data=loader(shuffle=True), max_steps=3, max_epochs=-1)
+        return module
+
+    dense, pruned = run([]), run([OneShotPruning(sparsity=0.0, rescale=rescale)])
+    for (name, a), b in zip(dense.named_parameters(), pruned.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_what_lost_everything_is_warned_about_by_name(tmp_path):
+    callback = OneShotPruning(sparsity=0.5, criterion="random", allocation={"*weight_hh_l1": {"z": 0}, "*ih_l0": 0.0})
+    with pytest.warns(UserWarning, match=r"left of kernel rnn\.weight_ih_l0, gate z of rnn\.weight_hh_l1: to keep"):
+        fit(Project(), [callback], tmp_path, max_steps=1)
+
+
 def test_several_small_batches_make_up_the_samples(tmp_path):
     seen = []
 
@@ -258,6 +305,9 @@ def test_manual_optimisation_is_refused_for_criteria_that_run_the_model(tmp_path
         ({"sparsity": 95}, "sparsity=95: give the share"),
         ({"num_samples": 0}, "num_samples=0"),
         ({"criterion": "spectral"}, "criterion='spectral'"),
+        ({"allocation": {"*": 2}}, "the density 2 of"),
+        ({"min_kept": -1}, "min_kept=-1"),
+        ({"rescale": "norm"}, "rescale='norm': choose one of False, True"),
         ({"allocation": "layer"}, "allocation='layer'"),
     ],
 )
