@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+Restore = Callable[[], Any]
+GENERATORS = (torch.Generator, random.Random, np.random.Generator)
 
 
 @contextmanager
 def leave_no_trace(model: nn.Module) -> Iterator[None]:
     """Restores on exit what running a model changes in it: attributes, buffers, hidden states, metrics, flags.
 
-    Tensors keep their identity (their values are copied back), so references held elsewhere stay true. Parameters and
-    their gradients are not touched: nothing here calls ``backward``.
+    Tensors, containers and random generators keep their identity (their values are put back), so references held
+    elsewhere stay true; objects of other classes are put back as they are. Parameters and their gradients are not
+    touched: nothing here calls ``backward``, and a training step that changes parameters itself runs under
+    :func:`parameters_kept`.
     """
-    before = [(module, {k: _snapshot(v) for k, v in module.__dict__.items()}) for module in model.modules()]
+    before = [(module, _restorers(module.__dict__.items())) for module in model.modules()]
     try:
         yield
     finally:
         with torch.no_grad():
-            for module, saved in before:
-                module.__dict__ = {k: _restore(v) for k, v in saved.items()}
+            for module, restorers in before:
+                module.__dict__ = {k: restore() for k, restore in restorers}
 
 
 @contextmanager
@@ -34,27 +42,86 @@ def rng_kept() -> Iterator[None]:
         yield
 
 
-def _snapshot(value: Any) -> Any:
+@contextmanager
+def parameters_kept(model: nn.Module) -> Iterator[None]:
+    """Puts back on exit the values, the gradients and the ``requires_grad`` flags of a model's parameters.
+
+    Parameters that were not changed are not written to, so a graph that was recorded inside stays valid.
+    """
+    before = [(p, _tensor_restorer(p), _restorer(p.grad), p.requires_grad) for p in model.parameters()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, restore, restore_gradient, flag in before:
+                restore()
+                parameter.grad = restore_gradient()
+                parameter.requires_grad_(flag)
+
+
+@contextmanager
+def kept(values: Iterable[Any]) -> Iterator[None]:
+    """Puts back on exit what tensors, containers and random generators hold."""
+    restorers = [_restorer(value) for value in values]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for restore in restorers:
+                restore()
+
+
+def _restorer(value: Any) -> Restore:
+    """A function that puts back what a value holds now, and returns the value."""
     if type(value) is Tensor:
-        return value, value.detach().clone()
-    if type(value) in (dict, list):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return value, [(k, _snapshot(v)) for k, v in items]
-    return value, None
+        return _tensor_restorer(value)
+    if isinstance(value, GENERATORS):
+        return _generator_restorer(value)
+    if isinstance(value, (dict, list, deque, set)):
+        return _container_restorer(value)
+    if isinstance(value, tuple):
+        items = _restorers(enumerate(value))
+        return _and_return(value, lambda items: [restore() for _, restore in items], items)
+    return lambda: value
 
 
-def _restore(saved: Any) -> Any:
-    value, copy = saved
-    if copy is None:
+def _restorers(items: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Restore]]:
+    return [(key, _restorer(value)) for key, value in items]
+
+
+def _and_return(value: Any, put_back: Callable[[Any], Any], state: Any) -> Restore:
+    def restore() -> Any:
+        put_back(state)
         return value
-    if isinstance(value, Tensor):
+
+    return restore
+
+
+def _tensor_restorer(value: Tensor) -> Restore:
+    def put_back(copy: Tensor) -> None:
         if not torch.equal(value, copy):
             value.copy_(copy)
-        return value
-    items = [(k, _restore(v)) for k, v in copy]
-    value.clear()
-    if isinstance(value, dict):
-        value.update(items)
-    else:
-        value.extend(v for _, v in items)
-    return value
+
+    return _and_return(value, put_back, value.detach().clone())
+
+
+def _generator_restorer(value: Any) -> Restore:
+    if isinstance(value, torch.Generator):
+        return _and_return(value, value.set_state, value.get_state())
+    if isinstance(value, random.Random):
+        return _and_return(value, value.setstate, value.getstate())
+    return _and_return(value, lambda state: setattr(value.bit_generator, "state", state), value.bit_generator.state)
+
+
+def _container_restorer(value: Any) -> Restore:
+    items = _restorers(value.items() if isinstance(value, dict) else enumerate(value))
+
+    def put_back(items: list[tuple[Any, Restore]]) -> None:
+        before = [(key, restore()) for key, restore in items]
+        value.clear()
+        if isinstance(value, (list, deque)):
+            value.extend(item for _, item in before)
+        else:
+            value.update(before if isinstance(value, dict) else [item for _, item in before])
+
+    return _and_return(value, put_back, items)
