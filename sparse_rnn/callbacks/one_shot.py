@@ -127,8 +127,9 @@ class OneShotPruning(PruningCallback):
     ) -> dict[Key, Tensor]:
         """The mean over the samples of all ranks."""
         total: dict[Key, Tensor] = {}
+        samples = sum(size for _, size in batches)
         for batch, size in batches:
             for name, value in measure(batch).items():
-                share = value * (size / self.num_samples)
+                share = value * (size / samples)
                 total[name] = total[name] + share if name in total else share
         return average_over_ranks(trainer, total)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from textwrap import indent
 from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from torch import nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.hooks import RemovableHandle
 
 from sparse_rnn.masks import Masks, statistics, table
@@ -31,6 +34,11 @@ class PruningCallback(Callback):
         kernels: Shell-style patterns of the names of the weights to prune; None for every recurrent kernel.
     """
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> PruningCallback:
+        """Serves projects that import ``pytorch_lightning`` as well."""
+        _join_other_name()
+        return super().__new__(cls)
+
     def __init__(self, kernels: Sequence[str] | None = None) -> None:
         self.kernels = list(kernels) if kernels is not None else None
         self.masks: Masks | None = None
@@ -49,7 +57,8 @@ class PruningCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The masks, packed to bits; empty before they are chosen."""
-        return {} if self.masks is None else {"masks": self.masks.state_dict()}
+        packed = self._saved if self.masks is None else self.masks.state_dict()
+        return {} if packed is None else {"masks": packed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes the masks of a checkpoint; they come into force at once if the fit has started already."""
@@ -64,11 +73,17 @@ class PruningCallback(Callback):
             _check_agreement(trainer, self.masks)
         self._module = pl_module
         self._enforce(pl_module)
-        self._release()
-        self._handles = [
-            optimizer.register_step_post_hook(lambda *_: self._apply()) for optimizer in trainer.optimizers
-        ]
+        self._hold(trainer)
         self._report(trainer, pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Holds on to the optimizers that will train: those of :meth:`on_fit_start` may have been replaced."""
+        self._hold(trainer)
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Masks the gradients in manual optimisation, where the project itself clips them, before it steps."""
+        if self.masks is not None and not pl_module.automatic_optimization:
+            self.masks.apply_to_gradients_()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Masks the gradients: Lightning clips them next."""
@@ -87,10 +102,18 @@ class PruningCallback(Callback):
         if self._saved is not None:
             self.masks, self._saved = Masks.from_state_dict(self._saved, pl_module), None
         self._apply()
+        for copied in _copies(pl_module):
+            Masks(self.masks or {}, copied).apply_()
 
     def _apply(self) -> None:
         if self.masks is not None:
             self.masks.apply_()
+
+    def _hold(self, trainer: Trainer) -> None:
+        self._release()
+        self._handles = [
+            optimizer.register_step_post_hook(lambda *_: self._apply()) for optimizer in trainer.optimizers
+        ]
 
     def _release(self) -> None:
         for handle in self._handles:
@@ -110,6 +133,29 @@ class PruningCallback(Callback):
             add_text = getattr(getattr(logger, "experiment", None), "add_text", None)
             if add_text is not None:  # TensorBoard reads Markdown, where four spaces keep a table as it is
                 add_text("sparsity", indent(text, "    "), global_step=trainer.global_step)
+
+
+def _join_other_name() -> None:
+    """Makes pruning callbacks callbacks of ``pytorch_lightning`` too, if the project has imported it.
+
+    Lightning is installed under two names, each with a class tree of its own, and its trainers ask for their own
+    ``Callback``. Importing the other name here would send the messages of a project that does not use it elsewhere.
+    """
+    other = getattr(sys.modules.get("pytorch_lightning"), "Callback", None)
+    if other is not None and other not in PruningCallback.__bases__:
+        PruningCallback.__bases__ += (other,)
+
+
+_join_other_name()  # for pytorch_lightning's command line, which asks for the class before there is an instance
+
+
+def _copies(pl_module: LightningModule) -> Iterator[nn.Module]:
+    """The copies of a model that other callbacks, such as those that average weights, made before it was pruned."""
+    for callback in pl_module.trainer.callbacks:  # type: ignore[attr-defined]
+        for value in vars(callback).values():
+            model = value.module if isinstance(value, AveragedModel) else value
+            if model is not pl_module and type(model) is type(pl_module):
+                yield model
 
 
 def _check_agreement(trainer: Trainer, masks: Masks) -> None:

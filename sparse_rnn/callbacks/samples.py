@@ -5,40 +5,44 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers.logger import DummyLogger
-from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.data import extract_batch_size
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import DataLoader, Sampler
+
+from sparse_rnn.callbacks.inert import inert
+from sparse_rnn.recurrent.no_trace import GENERATORS, kept
 
 
 def training_batches(trainer: Trainer, num_samples: int) -> list[tuple[Any, int]]:
     """The first batches of the project's own training loader, until they hold ``num_samples`` samples.
 
-    The loader is iterated as a copy, and its generators are put back: training will see what it would have seen. The
-    trainer must have set it up (``trainer.fit_loop.setup_data()``).
+    The loader is iterated as a copy, and the random generators it draws from are put back: training will see what it
+    would have seen. The trainer must have set it up (``trainer.fit_loop.setup_data()``).
 
     Returns:
-        Batches as the loader gives them, on the CPU, each with its number of samples; the last one is cut to size.
+        Batches as the loader gives them, on the CPU, each with its number of samples. The last one is cut to size
+        where everything in it has one entry a sample, and is whole otherwise.
 
     Raises:
         ValueError: If the loader ends before there are enough samples, or there is none.
     """
-    loader = trainer.train_dataloader
+    loader = trainer.fit_loop._combined_loader
     if loader is None:
         raise ValueError("There is no training data to score the weights on: give fit() a train_dataloader.")
     batches: list[tuple[Any, int]] = []
     missing = num_samples
-    with _generators_kept(loader):
-        for batch, _, _ in iter(CombinedLoader(_copy_loaders(loader), "min_size")):
-            size = extract_batch_size(batch)
-            batches.append((_cut(batch, size, missing), min(size, missing)))
+    with kept(_generators(loader.flattened)):
+        for batch, _, _ in iter(_copied(loader)):
+            size = _size(batch)
+            if size > missing and _can_be_cut(batch):
+                batch, size = _cut(batch, missing), missing
+            batches.append((batch, size))
             missing -= size
             if missing <= 0:
                 return batches
@@ -49,71 +53,98 @@ def training_batches(trainer: Trainer, num_samples: int) -> list[tuple[Any, int]
 
 
 def training_loss(trainer: Trainer) -> Any:
-    """A loss function that runs the project's ``training_step`` on one of its batches, with logging silenced.
+    """A loss function that runs the project's ``training_step`` on one of its batches, without its effects.
 
-    Call it inside :func:`sparse_rnn.recurrent.no_trace.leave_no_trace`, which takes the silenced methods away again.
+    The loss is what was given to ``manual_backward``, summed, if anything was, else what ``training_step`` returns.
     """
 
-    def loss_fn(module: nn.Module, batch: Any) -> Tensor:
-        assert isinstance(module, nn.Module)
-        if not module.automatic_optimization:
+    def loss_fn(module: Any, batch: Any) -> Any:
+        batch = trainer.precision_plugin.convert_input(batch)
+        batch = module._on_before_batch_transfer(batch)
+        batch = trainer.strategy.batch_to_device(batch)
+        takes_index = len(inspect.signature(module.training_step).parameters) > 1
+        with inert(trainer, module) as losses, trainer.precision_plugin.train_step_context():
+            try:
+                output = module.training_step(batch, 0) if takes_index else module.training_step(batch)
+            except (AttributeError, TypeError, RuntimeError) as error:
+                raise RuntimeError(
+                    f"{type(module).__name__}.training_step failed when it was run on a batch before training, to see "
+                    f"what the recurrent layers receive: {error} (What on_train_start and the hooks after it "
+                    "prepare is not there yet, and there are no gradients: prepare it in __init__ or setup, or take "
+                    "criterion='magnitude' or 'random'.)"
+                ) from error
+        returned = output.get("loss") if isinstance(output, dict) else output
+        loss = sum(losses) if losses else returned
+        if loss is None and torch.is_grad_enabled():
             raise ValueError(
-                f"{type(module).__name__} optimises manually: its training_step cannot be run just to see its inputs. "
-                "Take criterion='random' or 'magnitude', or call sparse_rnn.prune() on the module before fit()."
+                f"{type(module).__name__}.training_step gave no loss for the first training batches, which the "
+                "criterion needs: take criterion='jacobian', 'magnitude' or 'random'."
             )
-        for name in ("log", "log_dict"):
-            setattr(module, name, _ignore)
-        batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
-        step = module.training_step
-        takes_index = len(inspect.signature(step).parameters) > 1  # type: ignore[arg-type]
-        with trainer.precision_plugin.train_step_context(), _loggers_silenced(trainer):
-            output = step(batch, 0) if takes_index else step(batch)  # type: ignore[operator]
-        return output["loss"] if isinstance(output, dict) else output
+        return loss
 
     return loss_fn
 
 
-def _ignore(*args: Any, **kwargs: Any) -> None:
-    """Stands in for ``LightningModule.log``, which Lightning forbids before training."""
+def _copied(loader: Any) -> Any:
+    """A shallow copy of a combined loader, without the trainer's limits; what iterating changes belongs to it."""
+    copied = copy.copy(loader)
+    copied.flattened = [_copied_loader(found) for found in loader.flattened]
+    copied.limits = None
+    return copied
 
 
-@contextmanager
-def _loggers_silenced(trainer: Trainer) -> Iterator[None]:
-    loggers = trainer.loggers
-    trainer.loggers = [DummyLogger() for _ in loggers]
-    try:
-        yield
-    finally:
-        trainer.loggers = loggers
+def _copied_loader(loader: Any) -> Any:
+    if not isinstance(loader, DataLoader):
+        return loader
+    copied = copy.copy(loader)
+    for name in ("sampler", "batch_sampler"):
+        vars(copied)[name] = _copied_sampler(vars(loader)[name])  # DataLoader forbids to set them
+    return copied
 
 
-def _loaders(loader: Any) -> list[DataLoader]:
-    return [found for found in CombinedLoader(loader).flattened if isinstance(found, DataLoader)]
+def _copied_sampler(sampler: Any) -> Any:
+    if not isinstance(sampler, Sampler):
+        return sampler
+    copied: Any = copy.copy(sampler)
+    if hasattr(copied, "sampler"):
+        copied.sampler = _copied_sampler(copied.sampler)
+    return copied
 
 
-def _copy_loaders(loader: Any) -> Any:
-    """Shallow copies: persistent workers and a resumable loader's position belong to the copy."""
-    return tree_map(lambda leaf: copy.copy(leaf) if isinstance(leaf, DataLoader) else leaf, loader)
+def _generators(loaders: list[Any]) -> Iterator[Any]:
+    """The random generators that loaders, their samplers and their data sets draw from."""
+    for loader in loaders:
+        batch_sampler = getattr(loader, "batch_sampler", None)
+        owners = (
+            loader,
+            getattr(loader, "sampler", None),
+            batch_sampler,
+            getattr(batch_sampler, "sampler", None),
+            getattr(loader, "dataset", None),
+        )
+        for owner in owners:
+            yield from (value for value in getattr(owner, "__dict__", {}).values() if isinstance(value, GENERATORS))
 
 
-@contextmanager
-def _generators_kept(loader: Any) -> Iterator[None]:
-    generators = [
-        generator
-        for found in _loaders(loader)
-        for generator in (found.generator, getattr(found.sampler, "generator", None))
-        if isinstance(generator, torch.Generator)
-    ]
-    states = [generator.get_state() for generator in generators]
-    try:
-        yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
+def _leaves(batch: Any) -> list[Any]:
+    return tree_leaves(batch, is_leaf=lambda leaf: isinstance(leaf, PackedSequence))
 
 
-def _cut(batch: Any, size: int, wanted: int) -> Any:
-    """The first ``wanted`` samples of a batch of ``size``; the whole batch if it has no more."""
-    if size <= wanted:
-        return batch
-    return tree_map(lambda x: x[:wanted] if isinstance(x, Tensor) and x.dim() and len(x) == size else x, batch)
+def _size(batch: Any) -> int:
+    """The number of samples in a batch."""
+    for leaf in _leaves(batch):
+        if isinstance(leaf, PackedSequence):
+            return int(leaf.batch_sizes[0])
+        if isinstance(leaf, Tensor) and leaf.dim():
+            return len(leaf)
+    return extract_batch_size(batch)
+
+
+def _can_be_cut(batch: Any) -> bool:
+    """Whether all in it are tensors of one length, so that cutting leaves them consistent."""
+    leaves = _leaves(batch)
+    return all(isinstance(leaf, Tensor) for leaf in leaves) and len({len(leaf) for leaf in leaves if leaf.dim()}) == 1
+
+
+def _cut(batch: Any, wanted: int) -> Any:
+    return tree_map(lambda x: x[:wanted] if x.dim() else x, batch)
