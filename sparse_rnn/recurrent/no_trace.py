@@ -46,9 +46,9 @@ def rng_kept() -> Iterator[None]:
 def parameters_kept(model: nn.Module) -> Iterator[None]:
     """Puts back on exit the values, the gradients and the ``requires_grad`` flags of a model's parameters.
 
-    Parameters that were not changed are not written to, so a graph that was recorded inside stays valid.
+    A graph that was recorded inside stays valid: the values it was recorded with are back, and autograd sees no change.
     """
-    before = [(p, _tensor_restorer(p), _restorer(p.grad), p.requires_grad) for p in model.parameters()]
+    before = [(p, _tensor_restorer(p.data), _restorer(p.grad), p.requires_grad) for p in model.parameters()]
     try:
         yield
     finally:

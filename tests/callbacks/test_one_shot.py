@@ -289,16 +289,6 @@ def test_too_few_samples_are_reported(tmp_path):
         fit(Project(), [OneShotPruning(num_samples=200)], tmp_path)
 
 
-def test_manual_optimisation_is_refused_for_criteria_that_run_the_model(tmp_path):
-    class Manual(Project):
-        def __init__(self):
-            super().__init__()
-            self.automatic_optimization = False
-
-    with pytest.raises(ValueError, match="Manual optimises manually"):
-        fit(Manual(), [OneShotPruning()], tmp_path)
-
-
 @pytest.mark.parametrize(
     ("option", "message"),
     [

@@ -76,7 +76,7 @@ def fit(name, path, callbacks, package="lightning.pytorch", epochs=EPOCHS, ckpt_
         trainer=trainer,
         losses=losses,
         logged=(Path(trainer.logger.log_dir) / "metrics.csv").read_text(),
-        drawn=(random.random(), float(np.random.rand()), torch.rand(1).item()),
+        drawn=(random.random(), np.random.get_state()[1].tolist(), torch.rand(1).item()),  # noqa: NPY002
     )
 
 
