@@ -37,7 +37,7 @@ def inert(trainer: Trainer, module: LightningModule) -> Iterator[list[Tensor]]:
         for part in parts:
             stack.enter_context(_replaced(part, log=_ignore, log_dict=_ignore, print=_ignore, manual_backward=collect))
         for optimizer in optimizers:
-            stack.enter_context(_replaced(optimizer, step=_run_closure, zero_grad=_ignore))
+            stack.enter_context(_replaced(optimizer, step=_run_closure))
         for scheduler in schedulers:
             stack.enter_context(_replaced(scheduler, step=_ignore))
         yield losses

@@ -86,10 +86,9 @@ def training_loss(trainer: Trainer) -> Any:
 
 
 def _copied(loader: Any) -> Any:
-    """A shallow copy of a combined loader, without the trainer's limits; what iterating changes belongs to it."""
+    """A shallow copy of a combined loader; what iterating changes belongs to it."""
     copied = copy.copy(loader)
     copied.flattened = [_copied_loader(found) for found in loader.flattened]
-    copied.limits = None
     return copied
 
 

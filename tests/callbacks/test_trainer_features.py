@@ -136,9 +136,24 @@ def test_masks_of_a_checkpoint_are_saved_again_even_before_the_fit_has_begun():
     assert pruning.state_dict()["masks"]["rnn.weight_hh_l0"]["shape"] == [2, 4]
 
 
+class Noisy(torch.optim.SGD):
+    """Moves every weight, whatever its gradient."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = super().step(closure)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.add_(1e-3 * torch.randn_like(parameter))
+        return loss
+
+
 class NewOptimizers(Project):
     def on_fit_start(self):
         self.trainer.strategy.setup_optimizers(self.trainer)
+
+    def configure_optimizers(self):
+        return Noisy(self.parameters(), lr=0.1)
 
 
 def test_optimizers_that_replace_others_before_training_are_held_on_to(train):

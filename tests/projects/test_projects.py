@@ -1,5 +1,6 @@
 """Lightning projects written without us, in the manner of public ones: dropping the callback in is all it takes."""
 
+import csv
 import random
 import subprocess
 import sys
@@ -75,9 +76,16 @@ def fit(name, path, callbacks, package="lightning.pytorch", epochs=EPOCHS, ckpt_
         module=module,
         trainer=trainer,
         losses=losses,
-        logged=(Path(trainer.logger.log_dir) / "metrics.csv").read_text(),
+        logged=logged(Path(trainer.logger.log_dir) / "metrics.csv"),
         drawn=(random.random(), np.random.get_state()[1].tolist(), torch.rand(1).item()),  # noqa: NPY002
     )
+
+
+def logged(path: Path) -> list[dict[str, str]]:
+    """What the project itself wrote to its logger, row by row."""
+    with path.open() as file:
+        rows = [{k: v for k, v in row.items() if v and "sparsity" not in k} for row in csv.DictReader(file)]
+    return [row for row in rows if row.keys() - {"epoch", "step"}]
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +132,7 @@ def test_with_sparsity_zero_a_project_runs_bit_for_bit_as_without_us(name, tmp_p
     ours = fit(name, tmp_path / "ours", [pruning(name, sparsity=0.0)], epochs=1)
     assert same(dense.module, ours.module)
     assert ours.losses == dense.losses
+    assert ours.logged == dense.logged
     assert ours.drawn == dense.drawn
     for attribute in ("drawn", "truth_probability"):  # state that the projects keep outside of their tensors
         assert getattr(dense.module, attribute, None) == getattr(ours.module, attribute, None)
@@ -187,6 +196,9 @@ def test_projects_that_import_lightning_by_either_name_train_and_resume(package,
     stopped.trainer.save_checkpoint(tmp_path / "stopped.ckpt")
     resumed, second = run(2, tmp_path / "stopped.ckpt")
     assert type(unbroken.trainer).__module__.startswith(package)
+    pl = __import__(package, fromlist=["Trainer"])
+    assert first in pl.Trainer(accelerator="cpu", logger=False, callbacks=first, default_root_dir=tmp_path).callbacks
+    assert issubclass(OneShotPruning, pl.Callback)  # for the command line of that name
     assert first.masks.digest() == second.masks.digest()
     for module in (unbroken.module, resumed.module):
         assert (removed(module.state_dict(), first.masks) == 0.0).all()
