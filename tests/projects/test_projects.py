@@ -22,7 +22,7 @@ CRITERIA = {
     "tagger": "jacobian",
     "gan": "jacobian",
     "speech": "jacobian",
-    "scheduled_sampling": "magnitude",
+    "scheduled_sampling": "jacobian",
 }
 EPOCHS, SPARSITY = 4, 0.8
 all_projects = pytest.mark.parametrize("name", CRITERIA)
