@@ -29,7 +29,10 @@ class OneShotPruning(PruningCallback):
     When a fit starts, the module's own ``training_step`` is run on a few training samples to see what its recurrent
     layers receive; their weights are scored, and all but the best are set to 0 and kept there. Nothing else is
     changed: with ``sparsity=0`` a run is bit for bit the run without the callback. A resumed run takes its masks from
-        the checkpoint.
+    the checkpoint.
+
+    Optimisation may be automatic or manual; in manual optimisation the loss is the sum of what ``training_step``
+    backpropagates. Hooks such as ``on_train_start`` have not run yet, so ``training_step`` must not depend on them.
 
     With several batches the scores are averaged, weighted by batch size; with several ranks every rank scores its own
     ``num_samples`` samples and the scores are averaged over ranks.
@@ -38,7 +41,8 @@ class OneShotPruning(PruningCallback):
         sparsity: Share of the weights to remove, at least 0 and below 1; exactly round((1 - sparsity)·n) of n stay.
         criterion: What scores the weights: a criterion or its name (``jacobian``, ``snip``, ``grasp``, ``synflow``,
             ``magnitude``, ``random``).
-        num_samples: Number of training samples to score on (the paper: 64).
+        num_samples: Number of training samples to score on (the paper: 64). A batch that holds more than tensors of
+            one length is not cut, so there can be a few more.
         kernels: Shell-style patterns of the names of the weights to prune, such as ``*weight_hh*``; by default the
             input and recurrent kernels of every recurrent layer.
         allocation: How the weights to keep are shared out: ``global`` ranks all kernels together (the paper),
