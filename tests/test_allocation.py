@@ -1,7 +1,7 @@
 from math import prod
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sparse_rnn.allocation import allocate
@@ -24,6 +24,7 @@ def shapes_of_kernels(draw):
 
 @settings(max_examples=200, deadline=None)
 @given(shapes=shapes_of_kernels(), sparsity=st.floats(0, 0.999))
+@example(shapes={"k0": (8, 11), "k1": (44, 17)}, sparsity=0.669921875)
 def test_erk_keeps_the_exact_total_in_proportion_but_never_more_than_there_is(shapes, sparsity):
     kept = counts("erk", sparsity, shapes)
     assert sum(kept.values()) == round((1 - sparsity) * sum(map(prod, shapes.values())))
@@ -37,9 +38,9 @@ def test_erk_keeps_the_exact_total_in_proportion_but_never_more_than_there_is(sh
     if scale:
         assert max(low for low, _ in scale) <= min(high for _, high in scale)
         full = [name for name, shape in shapes.items() if kept[name] == prod(shape)]
-        for name in full:  # and would fill the full ones
+        for name in full:  # and would fill the full ones, to within the rounding
             rows, inputs = shapes[name]
-            assert max(high for _, high in scale) * 4 * (rows / 4 + inputs) >= rows * inputs
+            assert max(high for _, high in scale) * 4 * (rows / 4 + inputs) >= rows * inputs - 1
 
 
 def test_erk_redistributes_what_a_full_kernel_cannot_take():
