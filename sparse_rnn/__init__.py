@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from sparse_rnn.masks import Masks
 from sparse_rnn.pruning import prune
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.register import register_cell
 from sparse_rnn.scores import SNIP, Criterion, GraSP, JacobianSpectrum, Magnitude, Random, SynFlow
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = [
     "Random",
     "SynFlow",
     "prune",
+    "register_cell",
 ]
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from sparse_rnn.recurrent.cells import State
-from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule
+from sparse_rnn.recurrent.layers import SEQUENCE_MODULES, RecurrentLayer, RecurrentModule
+from sparse_rnn.recurrent.loop import Loop, recording
 from sparse_rnn.recurrent.packing import pack_like, unpack
-from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.unroll import Unrolled
 
 LossFn = Callable[[nn.Module, Any], Tensor]
@@ -41,11 +41,14 @@ def run_unrolled(
     """Runs the model on a batch and returns all its recurrent layers as they were unrolled, in the order of the calls.
 
     While the model runs, the step-by-step layers stand in for the fused ones, so nothing is computed twice. They apply
-    no dropout between the layers of a module.
+    no dropout between the layers of a module. The steps of a cell in a loop are joined to sequences afterwards
+    (:class:`sparse_rnn.recurrent.loop.Loop`), which come last.
 
     Raises:
-        ValueError: If one of the modules received nothing, or has a forward of its own.
+        ValueError: If one of the modules received nothing, has a forward of its own, or is not elementwise.
     """
+    _check_elementwise(recurrent)
+    loops = [Loop(found) for found in recurrent if found.takes_one_step]
     seen: list[Unrolled] = []
 
     def run_layer(layer: RecurrentLayer, *inputs: Any) -> tuple[Tensor, State]:
@@ -53,8 +56,9 @@ def run_unrolled(
         seen.append(unrolled)
         return unrolled.output_TBH, tuple(states[-1] for states in unrolled.states)
 
-    with torch.no_grad(), standing_in(recurrent, run_layer):
+    with torch.no_grad(), standing_in(recurrent, run_layer), recording(loops):
         run(model, batch, loss_fn)
+    seen += [unrolled for loop in loops for unrolled in loop.unrolled()]
     layers = {id(unrolled.layer) for unrolled in seen}
     for found in recurrent:
         if id(found.layers[0][0]) not in layers:
@@ -69,38 +73,52 @@ def run_unrolled(
 RunLayer = Callable[[RecurrentLayer, Tensor, State | None, Tensor | None], tuple[Tensor, State]]
 
 
+def _check_elementwise(recurrent: Sequence[RecurrentModule]) -> None:
+    for found in recurrent:
+        for layer in (layer for directions in found.layers for layer in directions if not layer.cell.elementwise):
+            kernels = ", ".join(layer.kernels.values())
+            raise ValueError(
+                f"{found.name or type(found.module).__name__} ({layer.cell.name}) is not elementwise but for its "
+                f"kernels, so its temporal Jacobian is not known in factored form: score {kernels} by a criterion that "
+                "needs no Jacobian, such as Magnitude."
+            )
+
+
 @contextmanager
 def standing_in(recurrent: Sequence[RecurrentModule], run_layer: RunLayer) -> Iterator[None]:
     """Lets the recurrent modules of a model run layer by layer through a function of ours.
 
+    Cells keep their forward: their loop is the user's, and they can be differentiated twice as they are.
+
     Raises:
         ValueError: If one of them has a forward of its own.
     """
-    for found in recurrent:
-        if type(found.module).forward not in (nn.RNN.forward, nn.GRU.forward, nn.LSTM.forward, PeepholeLSTM.forward):
+    modules = [found for found in recurrent if not found.takes_one_step]
+    for found in modules:
+        if type(found.module).forward not in [kind.forward for kind in SEQUENCE_MODULES]:
             raise ValueError(
                 f"{type(found.module).__name__} has a forward of its own, so its steps are not known: use the plain "
                 "PyTorch layer, or a criterion that needs no data."
             )
-    for found in recurrent:
+    for found in modules:
         vars(found.module)["forward"] = partial(_forward, found, run_layer)
     try:
         yield
     finally:
-        for found in recurrent:
+        for found in modules:
             del vars(found.module)["forward"]
 
 
 def _forward(found: RecurrentModule, run_layer: RunLayer, input: Any, hx: Any = None) -> tuple[Any, Any]:
-    """What ``found.module.forward`` returns, computed layer by layer, in the precision of the weights."""
+    """What ``found.module.forward`` returns, computed layer by layer, in the type of the weights."""
     layout = _layout(found, input)
     dtype = found.layers[0][0].weights["ih"].dtype
     given = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
     initial = tuple((state.unsqueeze(1) if layout.unbatched else state).to(dtype) for state in given)
     with torch.autocast(layout.x_TBI.device.type, enabled=False):
         output_TBH, finals = _run_stack(found, run_layer, layout.x_TBI.to(dtype), initial, layout.lengths)
-    states = [state.squeeze(1) if layout.unbatched else state for state in finals]
-    return layout.restore(output_TBH), states[0] if len(states) == 1 else tuple(states)
+    states = [(state.squeeze(1) if layout.unbatched else state).to(dtype) for state in finals]
+    return layout.restore(output_TBH.to(dtype)), states[0] if len(states) == 1 else tuple(states)
 
 
 def _run_stack(

@@ -30,8 +30,9 @@ class Cell:
         name: The cell's name in messages, for instance ``"gru"``.
         gates: The row blocks of every kernel, in PyTorch's order.
         states: The names of the state tensors; the first is the output ``h``.
-        reads: What each kernel multiplies: ``"x"`` or the name of a state.
+        reads: What each kernel multiplies: ``"x"``, the name of a state, or of what the step computes on its way.
         step: One time step, ``step(project, x_BI, state) -> state``, every state tensor of shape [B, H].
+        elementwise: Whether all in the step but the kernels acts on each unit alone.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Cell:
     states: tuple[str, ...]
     reads: dict[str, str]
     step: Step
+    elementwise: bool = True
 
 
 def rnn_tanh_step(project: Project, x_BI: Tensor, state: State) -> State:
@@ -76,6 +78,13 @@ def lstm_step(project: Project, x_BI: Tensor, state: State) -> State:
     return _lstm_update(project(ih=x_BI, hh=h), c)
 
 
+def projected_lstm_step(project: Project, x_BI: Tensor, state: State) -> State:
+    """The LSTM with ``proj_size``: h' = W_hr m, m = o tanh(c') (Sak et al. 2014), as in :class:`torch.nn.LSTM`."""
+    h, c = state
+    m, c_next = _lstm_update(project(ih=x_BI, hh=h), c)
+    return project(hr=m), c_next
+
+
 def peephole_lstm_step(project: Project, x_BI: Tensor, state: State) -> State:
     """The LSTM whose four gates also see W_ch c (Zhang and Stadie 2020, Table 1)."""
     h, c = state
@@ -94,6 +103,13 @@ RNN_TANH = Cell("rnn_tanh", ("h",), ("h",), {"ih": "x", "hh": "h"}, rnn_tanh_ste
 RNN_RELU = Cell("rnn_relu", ("h",), ("h",), {"ih": "x", "hh": "h"}, rnn_relu_step)
 GRU = Cell("gru", ("r", "z", "n"), ("h",), {"ih": "x", "hh": "h"}, gru_step)
 LSTM = Cell("lstm", ("i", "f", "g", "o"), ("h", "c"), {"ih": "x", "hh": "h"}, lstm_step)
+PROJECTED_LSTM = Cell(
+    "projected_lstm",
+    ("i", "f", "g", "o"),
+    ("h", "c"),
+    {"ih": "x", "hh": "h", "hr": "m"},
+    projected_lstm_step,
+)
 PEEPHOLE_LSTM = Cell(
     "peephole_lstm", ("i", "f", "g", "o"), ("h", "c"), {"ih": "x", "hh": "h", "ch": "c"}, peephole_lstm_step
 )

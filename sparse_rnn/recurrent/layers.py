@@ -7,13 +7,17 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from sparse_rnn.recurrent import cells
 from sparse_rnn.recurrent.cells import Cell
+from sparse_rnn.recurrent.parameters import check_initialised, plain_parameter
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.register import own_cell, registered
 
-RECURRENT = (nn.RNN, nn.LSTM, nn.GRU, PeepholeLSTM)
+SEQUENCE_MODULES = (nn.RNN, nn.LSTM, nn.GRU, PeepholeLSTM)
+CELL_MODULES = (nn.RNNCell, nn.LSTMCell, nn.GRUCell)
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,8 @@ class RecurrentLayer:
 
     Attributes:
         cell: Its cell.
-        kernels: Role (``"ih"``, ``"hh"``, ``"ch"``) to the kernel's parameter name in the whole model.
+        kernels: Role (``"ih"``, ``"hh"``, ``"ch"``) to the kernel's parameter name in the whole model; a parameter that
+            several layers share has the name that was found first.
         weights: Role to the kernel, a live parameter of shape [G·H, I or H].
         biases: Role to the bias, a live parameter of shape [G·H]; empty without biases.
         reverse: Whether the layer runs from the last step to the first.
@@ -37,12 +42,27 @@ class RecurrentLayer:
     @property
     def hidden_size(self) -> int:
         """Number of units, H."""
-        return self.weights["hh"].shape[1]
+        return len(next(iter(self.weights.values()))) // len(self.cell.gates)
 
     @property
     def input_size(self) -> int:
         """Number of inputs, I."""
-        return self.weights["ih"].shape[1]
+        return next(self.weights[role].shape[1] for role, source in self.cell.reads.items() if source == "x")
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """Number of units of each state; an LSTM's h is as large as its projection, where it has one."""
+        h, *others = (self.hidden_size for _ in self.cell.states)
+        return (len(self.weights["hr"]) if self.cell is cells.PROJECTED_LSTM else h, *others)
+
+    @property
+    def precision(self) -> torch.dtype:
+        """What scores are computed in: the type of the weights, but float32 at least."""
+        return torch.promote_types(next(iter(self.weights.values())).dtype, torch.float32)
+
+    def gates_of(self, role: str) -> tuple[str, ...]:
+        """The row blocks of a kernel; a projection (``hr``) has one, which is h."""
+        return ("h",) if self.cell is cells.PROJECTED_LSTM and role == "hr" else self.cell.gates
 
     @property
     def state_kernels(self) -> tuple[str, ...]:
@@ -64,22 +84,33 @@ class RecurrentModule:
     module: nn.Module
     layers: Sequence[Sequence[RecurrentLayer]]
 
+    @property
+    def takes_one_step(self) -> bool:
+        """Whether a call of the module is one step, and the loop over time is the user's."""
+        return not isinstance(self.module, SEQUENCE_MODULES)
+
 
 def find_recurrent(model: nn.Module) -> list[RecurrentModule]:
-    """Every nn.RNN, nn.LSTM, nn.GRU and PeepholeLSTM in a model, in the order of ``named_modules``.
+    """Every recurrent module in a model, in the order of ``named_modules``, each once.
+
+    These are nn.RNN, nn.LSTM, nn.GRU, PeepholeLSTM, nn.RNNCell, nn.LSTMCell, nn.GRUCell, and the cells given to
+    :func:`sparse_rnn.register_cell`. What is inside such a module is part of it.
 
     Raises:
-        ValueError: If the model has none of them, or one has a projection (``proj_size``).
+        ValueError: If the model has none of them, has parameters without values (lazy or on the meta device), or a
+            kernel is computed from other parameters.
     """
-    found = [
-        RecurrentModule(name, module, _layers(name, module))
-        for name, module in model.named_modules()
-        if isinstance(module, RECURRENT)
-    ]
+    check_initialised(model)
+    names: dict[nn.Parameter, str] = {}
+    found: list[RecurrentModule] = []
+    for name, module in model.named_modules():
+        if _is_recurrent(module) and not any(_is_inside(name, outer.name) for outer in found):
+            found.append(RecurrentModule(name, module, _layers(name, module, names)))
     if not found:
         raise ValueError(
-            f"{type(model).__name__} has no recurrent layer: sparse_rnn looks for nn.RNN, nn.LSTM, nn.GRU and "
-            "PeepholeLSTM modules; check that the model is built before pruning."
+            f"{type(model).__name__} has no recurrent layer: sparse_rnn looks for nn.RNN, nn.LSTM, nn.GRU, their cells "
+            "nn.RNNCell, nn.LSTMCell, nn.GRUCell, PeepholeLSTM, and what was given to register_cell; check that the "
+            "model is built before pruning."
         )
     return found
 
@@ -87,11 +118,11 @@ def find_recurrent(model: nn.Module) -> list[RecurrentModule]:
 def kernel_gates(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """The names of all kernels of a model's recurrent layers, each with its gates (row blocks of equal height)."""
     return {
-        kernel: layer.cell.gates
+        kernel: layer.gates_of(role)
         for recurrent in find_recurrent(model)
         for directions in recurrent.layers
         for layer in directions
-        for kernel in layer.kernels.values()
+        for role, kernel in layer.kernels.items()
     }
 
 
@@ -119,7 +150,11 @@ def select_kernels(model: nn.Module, patterns: Sequence[str] | None = None) -> l
     """
     if patterns is None:
         return list(kernel_gates(model))
-    matrices = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]
+    check_initialised(model)
+    recurrent = kernel_gates(model) if has_recurrent(model) else {}
+    # A kernel that something else shares goes by its name as a kernel.
+    known = {model.get_parameter(kernel): kernel for kernel in recurrent}
+    matrices = [known.get(parameter, name) for name, parameter in model.named_parameters() if parameter.dim() > 1]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in matrices):
             raise ValueError(f"kernels={pattern!r} matches none of the model's weights: {', '.join(matrices)}.")
@@ -134,42 +169,76 @@ def gates_of(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[str, ...
 
 def has_recurrent(model: nn.Module) -> bool:
     """Whether a model has a recurrent layer that :func:`find_recurrent` finds."""
-    return any(isinstance(module, RECURRENT) for module in model.modules())
+    return any(_is_recurrent(module) for module in model.modules())
 
 
-def _layers(name: str, module: nn.Module) -> list[tuple[RecurrentLayer, ...]]:
-    if getattr(module, "proj_size", 0):
-        raise ValueError(f"{name or type(module).__name__} has proj_size={module.proj_size}: it is not supported yet.")
+def _is_recurrent(module: nn.Module) -> bool:
+    return isinstance(module, (*SEQUENCE_MODULES, *CELL_MODULES)) or registered(module) is not None
+
+
+def _is_inside(name: str, outer: str) -> bool:
+    return not outer or name.startswith(f"{outer}.")
+
+
+def _layers(name: str, module: nn.Module, names: dict[nn.Parameter, str]) -> list[tuple[RecurrentLayer, ...]]:
+    if known := registered(module):
+        weights = _parameters(name, module, known.kernels)
+        cell = own_cell(module, known, weights, name)
+        return [(_layer(name, module, cell, known.kernels, known.biases, names),)]
+    if isinstance(module, CELL_MODULES):
+        return [(_standard_layer(name, module, "", names),)]
     suffixes = ("", "_reverse") if module.bidirectional else ("",)
     return [
-        tuple(_layer(name, module, f"l{depth}{suffix}", reverse=bool(suffix)) for suffix in suffixes)
+        tuple(_standard_layer(name, module, f"_l{depth}{suffix}", names) for suffix in suffixes)
         for depth in range(int(module.num_layers))  # type: ignore[arg-type]
     ]
 
 
-def _layer(name: str, module: nn.Module, suffix: str, reverse: bool) -> RecurrentLayer:
+def _standard_layer(name: str, module: nn.Module, suffix: str, names: dict[nn.Parameter, str]) -> RecurrentLayer:
     cell = _cell(module, suffix)
-    parameters = dict(module.named_parameters(recurse=False))
-    prefix = f"{name}." if name else ""
+    kernels = {role: f"weight_{role}{suffix}" for role in cell.reads}
+    biases = {role: f"bias_{role}{suffix}" for role in cell.reads}
+    return _layer(name, module, cell, kernels, biases, names, reverse=suffix.endswith("_reverse"))
+
+
+def _layer(
+    name: str,
+    module: nn.Module,
+    cell: Cell,
+    kernels: Mapping[str, str],
+    biases: Mapping[str, str],
+    names: dict[nn.Parameter, str],
+    reverse: bool = False,
+) -> RecurrentLayer:
+    """Gathers a layer's parameters by their names in the module; ``names`` remembers those in the model."""
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    weights = _parameters(name, module, kernels)
     return RecurrentLayer(
         cell=cell,
-        kernels={role: f"{prefix}weight_{role}_{suffix}" for role in cell.reads},
-        weights={role: parameters[f"weight_{role}_{suffix}"] for role in cell.reads},
-        biases={
-            role: parameters[f"bias_{role}_{suffix}"] for role in cell.reads if f"bias_{role}_{suffix}" in parameters
-        },
+        kernels={role: names.setdefault(weights[role], _join(name, path)) for role, path in kernels.items()},
+        weights=weights,
+        biases={role: parameters[path] for role, path in biases.items() if path in parameters},
         reverse=reverse,
     )
 
 
+def _parameters(name: str, module: nn.Module, kernels: Mapping[str, str]) -> dict[str, nn.Parameter]:
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    return {role: plain_parameter(parameters, path, _join(name, path), module) for role, path in kernels.items()}
+
+
+def _join(name: str, path: str) -> str:
+    return f"{name}.{path}" if name else path
+
+
 def _cell(module: nn.Module, suffix: str) -> Cell:
-    if isinstance(module, nn.GRU):
+    if isinstance(module, (nn.GRU, nn.GRUCell)):
         return cells.GRU
-    if isinstance(module, nn.LSTM):
-        return cells.LSTM
-    if isinstance(module, nn.RNN):
+    if isinstance(module, (nn.LSTM, nn.LSTMCell)):
+        return cells.PROJECTED_LSTM if getattr(module, "proj_size", 0) else cells.LSTM
+    if isinstance(module, (nn.RNN, nn.RNNCell)):
         return cells.RNN_TANH if module.nonlinearity == "tanh" else cells.RNN_RELU
-    peephole: Tensor | None = getattr(module, f"peephole_{suffix}", None)
+    peephole: Tensor | None = getattr(module, f"peephole{suffix}", None)
     if peephole is None:
         return cells.PEEPHOLE_LSTM
     step = partial(cells.diagonal_peephole_lstm_step, peephole=peephole.detach())

@@ -27,7 +27,7 @@ def run_layer(
     """
     inputs_TBI = reading_order(x_TBI, lengths, layer.reverse)
     has_begun = None if lengths is None else running(len(x_TBI), lengths)
-    state = initial or tuple(x_TBI.new_zeros(x_TBI.shape[1], layer.hidden_size) for _ in layer.cell.states)
+    state = initial or tuple(x_TBI.new_zeros(x_TBI.shape[1], size) for size in layer.state_sizes)
 
     def project(**inputs: Tensor) -> Tensor:
         first, *others = (linear(value, layer.weights[r], layer.biases.get(r)) for r, value in inputs.items())

@@ -7,8 +7,10 @@ for each sample and unit. With them
     ∂h'/∂h = diag(∂h'/∂h|_a) + Σ_gates diag(∂h'/∂a_gate) W_hh,gate         (the temporal Jacobian, eq. 3 of the paper)
 
 and backpropagating R functionals at once is one matrix product a step, and one a kernel for several steps together.
-Unrolling keeps states and pre-activations only; gains are derived from them, by autograd, a few steps at a time, when
-they are needed. Fused layers have no double backward and hide what lies between, so they are not used.
+What a step computes on its way and multiplies with a kernel, an *intermediate* such as m in an LSTM's h' = W_hr m, has
+gains like a new state. Unrolling keeps states, pre-activations and intermediates only; gains are derived from them, by
+autograd, a few steps at a time, when they are needed. Fused layers have no double backward and hide what lies between,
+so they are not used.
 
 Shape suffixes: T steps, B samples, I inputs, H units, G gates, R functionals.
 """
@@ -17,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -40,22 +41,28 @@ class Gains:
     """Elementwise derivatives of one step or, with a leading dimension, of several.
 
     Attributes:
-        pre: ``pre[s][k]`` = ∂ new state s / ∂ pre-activation k, [..., B, G, H].
-        state: ``state[s][r]`` = ∂ new state s / ∂ old state r with the pre-activations held, [..., B, H].
+        pre: ``pre[s][k]`` = ∂ output s / ∂ pre-activation k, [..., B, G, H]; the outputs are the new states and, after
+            them, the intermediates. None where an output does not depend on it.
+        state: ``state[s][r]`` = ∂ output s / ∂ old state r with the pre-activations held, [..., B, H], or None.
     """
 
-    pre: Sequence[Sequence[Tensor]]
-    state: Sequence[Sequence[Tensor]]
+    pre: Sequence[Sequence[Tensor | None]]
+    state: Sequence[Sequence[Tensor | None]]
 
     def __getitem__(self, t: int) -> Gains:
         """The gains of one of several steps."""
-        return Gains([[gain[t] for gain in row] for row in self.pre], [[gain[t] for gain in row] for row in self.state])
+        return Gains(
+            [[None if gain is None else gain[t] for gain in row] for row in self.pre],
+            [[None if gain is None else gain[t] for gain in row] for row in self.state],
+        )
 
 
 class Unrolled:
     """A layer run over a sequence, remembering its states and pre-activations.
 
     Sequences of different lengths end together: before a sequence begins, its state stays what it was at the start.
+    Half precision is too coarse for derivatives of derivatives: all is computed in float32, or float64 where the
+    weights are.
 
     Args:
         layer: The layer.
@@ -64,10 +71,11 @@ class Unrolled:
         lengths: Lengths of the sequences, [B]; T for all of them if not given.
 
     Attributes:
-        weights: The kernels, detached.
+        weights: The kernels, detached, in the precision of the computation.
         x_TBI: The inputs in the order the layer reads them, ending together.
         states: For each state a tensor [T + 1, B, H]; entry t is the state before step t (from 0).
         roles: For each pre-activation of a step the kernels that make it.
+        intermediates: Role to what the kernel reads, [T, B, N], for those that read neither the input nor a state.
     """
 
     def __init__(
@@ -76,29 +84,40 @@ class Unrolled:
         self.layer = layer
         self._lengths = lengths
         self._running = None if lengths is None else running(len(x_TBI), lengths)
-        self.x_TBI = reading_order(x_TBI, lengths, layer.reverse)
+        self.x_TBI = reading_order(x_TBI.to(layer.precision), lengths, layer.reverse)
         if initial is None:
-            zeros = x_TBI.new_zeros(x_TBI.shape[1], layer.hidden_size)
-            initial = tuple(zeros for _ in layer.cell.states)
-        self.weights = {role: weight.detach() for role, weight in layer.weights.items()}
+            initial = tuple(self.x_TBI.new_zeros(x_TBI.shape[1], size) for size in layer.state_sizes)
+        initial = tuple(state.to(layer.precision) for state in initial)
+        self.weights = {role: weight.detach().to(layer.precision) for role, weight in layer.weights.items()}
         self.states = [state.new_empty(len(x_TBI) + 1, *state.shape) for state in initial]
         self.roles: list[tuple[str, ...]] = []
+        known = ("x", *layer.cell.states)
+        self._on_the_way = [role for role, source in layer.cell.reads.items() if source not in known]
+        self.intermediates: dict[str, Tensor] = {}
         self._pre: list[Tensor] = []
         self._run(initial)
 
     @torch.no_grad()
     def _run(self, state: State) -> None:
-        biases = {role: bias.detach() for role, bias in self.layer.biases.items()}
-        projected = self._project("ih", self.x_TBI, biases)
+        biases = {role: bias.detach().to(self.x_TBI) for role, bias in self.layer.biases.items()}
+        readers = [role for role, source in self.layer.cell.reads.items() if source == "x"]
+        projected = {role: self._project(role, self.x_TBI, biases) for role in readers}
         self._store_states(0, state)
-        for t, projection in enumerate(projected):
+        for t in range(len(self.x_TBI)):
             made: list[Tensor] = []
-            state = self._step(self._projector(projection, biases, made), t, state)
+            between: dict[str, Tensor] = {}
+            known = {role: projection[t] for role, projection in projected.items()}
+            state = self._step(self._projector(known, biases, made, between), t, state)
             self._store_states(t + 1, state)
-            if not self._pre:
+            if t == 0:
                 self._pre = [pre.new_empty(len(self.x_TBI), *pre.shape) for pre in made]
+                self.intermediates = {
+                    role: between[role].new_empty(len(self.x_TBI), *between[role].shape) for role in self._on_the_way
+                }
             for stored, pre in zip(self._pre, made, strict=True):
                 stored[t] = pre
+            for role, stored in self.intermediates.items():
+                stored[t] = between[role]
 
     def _step(self, project: Project, steps: slice | int, old: State) -> State:
         new = self.layer.cell.step(project, self.x_TBI[steps], old)
@@ -115,15 +134,17 @@ class Unrolled:
         for stored, part in zip(self.states, state, strict=True):
             stored[t] = part
 
-    def _projector(self, projection: Tensor, biases: Weights, made: list[Tensor]) -> Project:
-        """The ``project`` of one step; the inputs' part is known already."""
+    def _projector(self, known: Weights, biases: Weights, made: list[Tensor], between: dict[str, Tensor]) -> Project:
+        """The ``project`` of one step; what the kernels make of the input is known already."""
 
         def project(**inputs: Tensor) -> Tensor:
+            between.update(inputs)
             if len(self.roles) == len(made):
                 self.roles.append(tuple(inputs))
             made.append(
                 add(
-                    projection if role == "ih" else self._project(role, value, biases) for role, value in inputs.items()
+                    known[role] if role in known else self._project(role, value, biases)
+                    for role, value in inputs.items()
                 )
             )
             return made[-1]
@@ -134,14 +155,25 @@ class Unrolled:
         """Takes steps again, differentiably, from the pre-activations and states that are stored.
 
         Returns:
-            The new states; the pre-activations [..., B, G·H] and the old states [..., B, H] as leaves they depend on.
+            The new states and, after them, the intermediates; the pre-activations [..., B, G·H] and the old states
+            [..., B, H] as leaves they depend on.
         """
         pre = [stored[steps].detach().requires_grad_() for stored in self._pre]
         old = tuple(stored[:-1][steps].detach().requires_grad_() for stored in self.states)
         with torch.enable_grad():
             remaining = iter(pre)
-            new = self._step(lambda **_: next(remaining), steps, old)
-        return new, pre, old
+            between: dict[str, Tensor] = {}
+
+            def project(**inputs: Tensor) -> Tensor:
+                between.update(inputs)
+                return next(remaining)
+
+            new = self._step(project, steps, old)
+        return (*new, *(between[role] for role in self.intermediates)), pre, old
+
+    def output_read(self, role: str) -> int | None:
+        """The index, among the outputs of a step, of the intermediate that a kernel reads; None if it reads none."""
+        return len(self.states) + self._on_the_way.index(role) if role in self._on_the_way else None
 
     def readers(self, state: int) -> Iterator[tuple[int, str]]:
         """The kernels that read a state: index of the pre-activation they contribute to, and role."""
@@ -151,6 +183,8 @@ class Unrolled:
 
     def inputs_of(self, role: str) -> Tensor:
         """What a kernel multiplies in every step, [T, B, I or H]."""
+        if role in self.intermediates:
+            return self.intermediates[role]
         source = self.layer.cell.reads[role]
         return self.x_TBI if source == "x" else self.states[self.layer.cell.states.index(source)][:-1]
 
@@ -176,8 +210,7 @@ class Unrolled:
             gradients: For each functional what to add its gradients to, in place.
             stop: Number of leading steps that the functionals can depend on.
         """
-        batch, units = self.states[0].shape[1:]
-        adjoint = [self.x_TBI.new_zeros(0, batch, units) for _ in self.states]
+        adjoint = [state.new_zeros(0, *state.shape[1:]) for state in self.states]
         deltas = [pre.new_empty(CHUNK, len(gradients), *pre.shape[1:]) for pre in self._pre]
         for first in reversed(range(0, stop, CHUNK)):
             steps = slice(first, min(first + CHUNK, stop))
@@ -190,17 +223,19 @@ class Unrolled:
     def _pull_back(self, gain: Gains, adjoint: Sequence[Tensor], deltas: Sequence[Tensor]) -> list[Tensor]:
         """Takes the adjoint of the state after a step to that before it; writes those of the pre-activations."""
         rows = len(adjoint[0])
-        for k, delta in enumerate(deltas):
-            blocks = delta[:rows].unflatten(-1, gain.pre[0][k].shape[-2:])
-            torch.mul(adjoint[0].unsqueeze(-2), gain.pre[0][k], out=blocks)
-            for s in range(1, len(adjoint)):
-                blocks.addcmul_(adjoint[s].unsqueeze(-2), gain.pre[s][k])
+        outputs = dict(enumerate(adjoint))
+        for k, delta in reversed(list(enumerate(deltas))):
+            terms = [(a, gain.pre[s][k]) for s, a in outputs.items()]
+            _multiply_add(delta[:rows], [(a, by_pre) for a, by_pre in terms if by_pre is not None])
             delta[rows:].zero_()
+            for role in self.roles[k]:
+                if (read := self.output_read(role)) is not None:
+                    outputs[read] = product(delta[:rows], self.weights[role])
         before = []
-        for state in range(len(adjoint)):
-            direct = (a * gain.state[s][state] for s, a in enumerate(adjoint))
-            through = (product(deltas[k][:rows], self.weights[role]) for k, role in self.readers(state))
-            before.append(add(chain(direct, through)))
+        for state, after in enumerate(adjoint):
+            direct = [a * by for s, a in outputs.items() if (by := gain.state[s][state]) is not None]
+            through = [product(deltas[k][:rows], self.weights[role]) for k, role in self.readers(state)]
+            before.append(add([*direct, *through]) if direct or through else torch.zeros_like(after))
         return before
 
     def _contract(self, steps: slice, deltas: Sequence[Tensor], gradients: Sequence[Gradients]) -> None:
@@ -213,21 +248,34 @@ class Unrolled:
                     add_product_(total[role], inputs[role], flat)
 
 
+def _multiply_add(delta: Tensor, terms: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Writes Σ adjoint · gain into the adjoint of a pre-activation, [r, B, G·H]."""
+    if not terms:
+        delta.zero_()
+        return
+    (adjoint, gain), *others = terms
+    blocks = delta.unflatten(-1, gain.shape[-2:])
+    torch.mul(adjoint.unsqueeze(-2), gain, out=blocks)
+    for adjoint, gain in others:
+        blocks.addcmul_(adjoint.unsqueeze(-2), gain)
+
+
 def gains(new: State, pre: Sequence[Tensor], old: State, create_graph: bool = False) -> Gains:
     """Differentiates the elementwise part of steps, as :meth:`Unrolled.replay` returns it."""
     by_pre, by_state = [], []
-    for index, output in enumerate(new):
-        found = torch.autograd.grad(
-            output,
-            (*pre, *old),
-            torch.ones_like(output),
-            create_graph=create_graph,
-            retain_graph=create_graph or index + 1 < len(new),
-            allow_unused=True,
-            materialize_grads=True,
-        )
+    for output in new:
+        found: Sequence[Tensor | None] = [None] * (len(pre) + len(old))
+        if output.requires_grad:
+            found = torch.autograd.grad(
+                output,
+                (*pre, *old),
+                torch.ones_like(output),
+                create_graph=create_graph,
+                retain_graph=create_graph or output is not new[-1],
+                allow_unused=True,
+            )
         units = output.shape[-1]
-        by_pre.append([gain.unflatten(-1, (-1, units)) for gain in found[: len(pre)]])
+        by_pre.append([gain if gain is None else gain.unflatten(-1, (-1, units)) for gain in found[: len(pre)]])
         by_state.append(found[len(pre) :])
     return Gains(by_pre, by_state)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
-from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, kernel_gates
+from sparse_rnn.recurrent.layers import find_recurrent, kernel_gates
 from sparse_rnn.recurrent.unroll import Gradients, Unrolled
 
 Gamma = Literal["sequence", "author", "none"]
@@ -33,13 +33,13 @@ def gamma_of(unrolled: Unrolled, gamma: Gamma) -> Gradients:
     if gamma == "none":
         return {role: total.add_(1) for role, total in unrolled.no_gradients().items()}
     if gamma == "author":
-        reference = _run_on_noise(unrolled.layer, AUTHOR_STEPS, AUTHOR_BATCH, around=1.0)
+        reference = _run_on_noise(unrolled, AUTHOR_STEPS, AUTHOR_BATCH, around=1.0)
         ones = reference.x_TBI.new_ones(())
         total = reference.no_gradients()
         reference.backpropagate(lambda t: (ones,) if t == AUTHOR_STEPS - 1 else None, [total], AUTHOR_STEPS)
         return total
     steps, batch, _ = unrolled.x_TBI.shape
-    reference = _run_on_noise(unrolled.layer, steps, batch)
+    reference = _run_on_noise(unrolled, steps, batch)
     share = reference.x_TBI.new_tensor(1 / batch)
     total = reference.no_gradients()
     reference.backpropagate(lambda t: (share,), [total], steps)
@@ -75,11 +75,11 @@ def normalise(
     return {name: normalised_(score, total[name]) for name, score in scores.items()}
 
 
-def _run_on_noise(layer: RecurrentLayer, steps: int, batch: int, around: float | None = None) -> Unrolled:
+def _run_on_noise(unrolled: Unrolled, steps: int, batch: int, around: float | None = None) -> Unrolled:
     """Runs a layer on N(0, 0.1) inputs, from the zero state or from ``around`` + N(0, 0.1)."""
-    weight = layer.weights["ih"]
-    x_TBI = (torch.randn(steps, batch, layer.input_size) * NOISE_SD).to(weight)
+    layer, like = unrolled.layer, unrolled.x_TBI
+    x_TBI = (torch.randn(steps, batch, like.shape[-1]) * NOISE_SD).to(like)
     if around is None:
         return Unrolled(layer, x_TBI)
-    initial = [around + torch.randn(batch, layer.hidden_size) * NOISE_SD for _ in layer.cell.states]
-    return Unrolled(layer, x_TBI, tuple(state.to(weight) for state in initial))
+    initial = [around + torch.randn(batch, size) * NOISE_SD for size in layer.state_sizes]
+    return Unrolled(layer, x_TBI, tuple(state.to(like) for state in initial))

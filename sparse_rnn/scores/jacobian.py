@@ -118,13 +118,12 @@ class JacobianSpectrum(Criterion):
 
     def _chi(self, jacobian: StepJacobian) -> Tensor:
         """χ of one step: the mean over samples and observed units of v²."""
-        h = jacobian.gains.state[0][0]
-        units = h.shape[-1] * len(jacobian.observed)
+        states = [jacobian.unrolled.states[s][0] for s in jacobian.observed]
         if self.projection == "exact":
-            return jacobian.squared_sum().mean() / units
-        q = [self._probe_like(h) for _ in jacobian.observed]
+            return jacobian.squared_sum().mean() / sum(state.shape[-1] for state in states)
+        q = [self._probe_like(state) for state in states]
         v = jacobian.jvp(q) if self.projection == "jvp" else jacobian.vjp(q)
-        return torch.stack(v).square().mean()
+        return torch.cat(v, dim=-1).square().mean()
 
     def _probe_like(self, h: Tensor) -> Tensor:
         if self.probe == "ones":

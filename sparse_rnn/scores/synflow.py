@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,13 +44,25 @@ class SynFlow(Criterion):
         """
         refuse_others(self, module, names)
         recurrent = find_recurrent(module)
+        _refuse_intermediates(recurrent)
         steps: dict[int, int] = {}
         for unrolled in run_unrolled(module, recurrent, batch, loss_fn):
             steps[id(unrolled.layer)] = max(steps.get(id(unrolled.layer), 0), len(unrolled.x_TBI))
         scores: Scores = {}
         for found in recurrent:
-            scores |= _flow_scores(found, steps[id(found.layers[0][0])])
+            for name, score in _flow_scores(found, steps[id(found.layers[0][0])]).items():
+                scores[name] = scores[name] + score if name in scores else score
         return scores if names is None else {name: scores[name] for name in names}
+
+
+def _refuse_intermediates(recurrent: Sequence[RecurrentModule]) -> None:
+    for layer in (layer for found in recurrent for directions in found.layers for layer in directions):
+        for role, source in layer.cell.reads.items():
+            if source not in ("x", *layer.cell.states):
+                raise ValueError(
+                    f"SynFlow does not know what flows through {layer.kernels[role]}, which reads neither the input "
+                    "nor a state: take another criterion."
+                )
 
 
 def _flow_scores(found: RecurrentModule, steps: int) -> Scores:
@@ -71,7 +83,7 @@ def _flow_scores(found: RecurrentModule, steps: int) -> Scores:
 def _total_flow(found: RecurrentModule, weights: Mapping[str, Tensor], steps: int) -> Tensor:
     """R, up to a constant factor: what arrives at the last step of each direction of the top layer."""
     first = found.layers[0][0]
-    x_TI = torch.ones(steps, first.input_size, dtype=torch.float64, device=first.weights["ih"].device)
+    x_TI = torch.ones(steps, first.input_size, dtype=torch.float64, device=next(iter(weights.values())).device)
     for directions in found.layers:
         runs = [_linear_run(layer, weights, x_TI) for layer in directions]
         largest = max(log_scale for _, log_scale in runs)
@@ -84,8 +96,10 @@ def _total_flow(found: RecurrentModule, weights: Mapping[str, Tensor], steps: in
 def _linear_run(layer: RecurrentLayer, weights: Mapping[str, Tensor], x_TI: Tensor) -> tuple[Tensor, float]:
     """h_t = Σ_gates W_ih x_t + (Σ_gates W_hh) h_{t-1}, scaled to a maximum of 1 at the last step; the scale's log."""
     of_role = {role: weights[name].unflatten(0, (-1, layer.hidden_size)).sum(0) for role, name in layer.kernels.items()}
-    recurrent = torch.stack([kernel for role, kernel in of_role.items() if layer.cell.reads[role] != "x"]).sum(0)
-    drive_TH = (x_TI.flip(0) if layer.reverse else x_TI) @ of_role["ih"].T
+    reading = layer.cell.reads
+    recurrent = torch.stack([kernel for role, kernel in of_role.items() if reading[role] != "x"]).sum(0)
+    inputs = torch.stack([kernel for role, kernel in of_role.items() if reading[role] == "x"]).sum(0)
+    drive_TH = (x_TI.flip(0) if layer.reverse else x_TI) @ inputs.T
     h, log_scale = torch.zeros_like(drive_TH[0]), 0.0
     states, log_scales = [], []
     for drive in drive_TH:

@@ -256,6 +256,102 @@ def test_single_precision_agrees_with_double(cell, projection):
         torch.testing.assert_close(single[name].double(), score, rtol=1e-3, atol=1e-5 * (1 + score.max().item()))
 
 
+class Loop(nn.Module):
+    """A cell with a layer's parameters, driven step by step."""
+
+    def __init__(self, rnn: nn.Module) -> None:
+        super().__init__()
+        kind = {nn.RNN: nn.RNNCell, nn.GRU: nn.GRUCell, nn.LSTM: nn.LSTMCell}[type(rnn)]
+        options = {"nonlinearity": rnn.nonlinearity} if kind is nn.RNNCell else {}
+        self.cell = kind(INPUTS, UNITS, **options).double()
+        self.cell.load_state_dict({name.removesuffix("_l0"): p for name, p in rnn.state_dict().items()})
+
+    def forward(self, x: Tensor, state=None):
+        for x_t in x:
+            state = self.cell(x_t, state)
+        return state
+
+
+def _as_layer(scores: dict) -> dict:
+    return {f"{name.rpartition('.')[2]}_l0": score for name, score in scores.items()}
+
+
+@pytest.mark.parametrize("cell", ["rnn_tanh", "rnn_relu", "gru", "lstm"])
+def test_a_cell_in_a_loop_is_scored_as_an_unrolled_layer(cell):
+    rnn, x = build(cell), data()
+    expected = brute_sensitivity(rnn, x, horizon=4, discount=1.0, projection="jvp")
+    scores = JacobianSpectrum(gamma="none").score(Loop(rnn), x)
+    assert set(scores) == {"cell.weight_ih", "cell.weight_hh"}
+    assert_scores(_as_layer(scores), expected)
+
+
+def test_every_sequence_of_a_cell_counts():
+    rnn = build("gru")
+    first, second = data(), data().flip(0)[:3]
+
+    class Twice(Loop):
+        def forward(self, x):
+            for sequence in x:
+                super().forward(sequence)
+
+    scores = JacobianSpectrum(gamma="none").score(Twice(rnn), [[first, second]])
+    parts = [brute_sensitivity(rnn, x, horizon=len(x[:4]), discount=1.0, projection="jvp") for x in (first, second)]
+    assert_scores(_as_layer(scores), {name: parts[0][name] + parts[1][name] for name in parts[0]})
+
+
+class Siamese(nn.Module):
+    """Two layers on different inputs; they may be one module, or share a kernel."""
+
+    def __init__(self, left: nn.Module, right: nn.Module) -> None:
+        super().__init__()
+        self.left, self.right = left, right
+
+    def forward(self, x: Tensor, y: Tensor) -> None:
+        self.left(x), self.right(y)
+
+
+@pytest.mark.parametrize("shared", ["module", "hidden kernel"])
+def test_a_shared_kernel_has_the_scores_of_all_its_uses(shared):
+    left, right = build("gru"), build("gru")
+    with torch.no_grad():
+        right.weight_ih_l0.neg_()
+    x, y = data(), data().flip(0)
+    if shared == "module":
+        right = left
+    else:
+        right.weight_hh_l0 = left.weight_hh_l0
+    parts = [
+        brute_sensitivity(rnn, inputs, horizon=4, discount=1.0, projection="jvp")
+        for rnn, inputs in ((left, x), (right, y))
+    ]
+    both = {name: parts[0][name] + parts[1][name] for name in parts[0]}
+    expected = {"left.weight_ih_l0": both["weight_ih_l0"], "left.weight_hh_l0": both["weight_hh_l0"]}
+    if shared == "hidden kernel":
+        expected["left.weight_ih_l0"] = parts[0]["weight_ih_l0"]
+        expected["right.weight_ih_l0"] = parts[1]["weight_ih_l0"]
+    model = Siamese(left, right)
+    assert_scores(JacobianSpectrum(gamma="none").score(model, (x, y)), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("cell", [*CELLS, "gru cell", "lstm cell"])
+def test_half_precision_is_scored_in_single(cell, dtype):
+    rnn, x = build(cell.removesuffix(" cell")), data().to(dtype)
+    model = (Loop(rnn) if cell.endswith("cell") else rnn).to(dtype)
+    criterion = JacobianSpectrum(gamma="none")
+    half = criterion.score(model, x)
+    single = criterion.score(model.float(), x.float())
+    assert all(score.dtype == torch.float32 for score in half.values())
+    assert_scores(half, single)
+
+
+def test_a_frozen_kernel_is_scored_like_any_other():
+    rnn, x = build("lstm"), data()
+    expected = JacobianSpectrum(gamma="none").score(rnn, x)
+    rnn.requires_grad_(False)
+    assert_scores(JacobianSpectrum(gamma="none").score(rnn, x), expected)
+
+
 def test_rademacher_probes_estimate_the_exact_norm():
     rnn, x = build("gru"), data()
     exact = JacobianSpectrum(projection="exact", gamma="none", horizon=1).score(rnn, x)["weight_hh_l0"]

@@ -1,0 +1,125 @@
+"""Recurrent cells that the model drives by a loop of its own: which calls make a sequence."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparse_rnn.recurrent.cells import State
+from sparse_rnn.recurrent.layers import CELL_MODULES, RecurrentModule
+from sparse_rnn.recurrent.register import registered
+from sparse_rnn.recurrent.unroll import Unrolled
+
+
+@dataclass
+class _Sequence:
+    """Consecutive steps: their inputs, the state before the first, and those after the first and the last."""
+
+    inputs: list[Tensor]
+    initial: State | None
+    first: State
+    last: State
+
+
+class Loop:
+    """Stands in for a cell's forward, which it calls, and joins the calls to sequences.
+
+    A call continues the sequence whose last state it is given, value by value, so a state may be detached or copied on
+    its way. Any other state (none, zeros, one changed by dropout, by masking or by what attention feeds in, fewer
+    samples than before) begins a new sequence from there.
+
+    Args:
+        found: The cell, a module that takes one step when it is called.
+
+    Raises:
+        ValueError: If it has a forward of its own that :func:`sparse_rnn.register_cell` was not told of.
+    """
+
+    def __init__(self, found: RecurrentModule) -> None:
+        self.found = found
+        self._layer = found.layers[0][0]
+        self._forward = type(found.module).forward
+        if not registered(found.module) and self._forward not in [kind.forward for kind in CELL_MODULES]:
+            raise ValueError(
+                f"{type(found.module).__name__} has a forward of its own, so its steps are not known: use the plain "
+                "PyTorch cell, give yours to register_cell, or take a criterion that needs no data."
+            )
+        self._signature = inspect.signature(self._forward)
+        self._sequences: list[_Sequence] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the cell returns, computed in the precision of its weights."""
+        _, x, *rest = self._signature.bind(self.found.module, *args, **kwargs).args
+        given = _as_tuple(rest[0]) if rest and rest[0] is not None else None
+        dtype = next(iter(self._layer.weights.values())).dtype
+        state = None if given is None else tuple(part.to(dtype) for part in given)
+        passed = () if state is None else (state if isinstance(rest[0], (tuple, list)) else state[0],)
+        with torch.autocast(x.device.type, enabled=False):
+            returned = self._forward(self.found.module, x.to(dtype), *passed, *rest[1:])
+        self._record(x, state, self._checked(returned))
+        return returned
+
+    def unrolled(self) -> list[Unrolled]:
+        """The sequences, each unrolled as a layer from the state that it began with, on the inputs it received.
+
+        Raises:
+            ValueError: If a step of the cell's equations does not give what its forward gave.
+        """
+        return [self._unroll(sequence) for sequence in self._sequences]
+
+    def _record(self, x: Tensor, state: State | None, new: State) -> None:
+        batched_x, last = torch.atleast_2d(x.clone()), tuple(part.clone() for part in new)
+        for sequence in reversed(self._sequences):
+            if state is not None and all(map(torch.equal, state, sequence.last)):
+                sequence.inputs.append(batched_x)
+                sequence.last = last
+                return
+        initial = None if state is None else tuple(part.clone() for part in state)
+        self._sequences.append(_Sequence([batched_x], initial, last, last))
+
+    def _unroll(self, sequence: _Sequence) -> Unrolled:
+        x_TBI, initial = torch.stack(sequence.inputs), sequence.initial
+        if initial is not None:
+            initial = tuple(part.expand(x_TBI.shape[1], -1) for part in initial)
+        unrolled = Unrolled(self._layer, x_TBI, initial)
+        # Rounding errors of a step are far below this, and grow with the steps: the first one tells.
+        tolerance = torch.finfo(sequence.first[0].dtype).eps ** 0.5
+        for stored, wanted in zip(unrolled.states, sequence.first, strict=True):
+            if not torch.allclose(stored[1], torch.atleast_2d(wanted).to(stored), tolerance, tolerance, equal_nan=True):
+                raise ValueError(
+                    f"A step of {self.found.name or self._layer.cell.name!r} gives another state than its forward (by "
+                    f"{(stored[1] - wanted).abs().max().item():.2g}): its equations are not what forward computes; "
+                    "correct the step given to register_cell, or leave random parts such as dropout out of forward."
+                )
+        return unrolled
+
+    def _checked(self, returned: Any) -> State:
+        state, names = _as_tuple(returned), self._layer.cell.states
+        if len(state) != len(names) or not all(isinstance(part, Tensor) for part in state):
+            raise ValueError(
+                f"{self.found.name or self._layer.cell.name!r} returned {type(returned).__name__}, not its new state "
+                f"{names}: a cell is called as cell(x, state) -> state; see register_cell."
+            )
+        return state
+
+
+@contextmanager
+def recording(loops: Sequence[Loop]) -> Iterator[None]:
+    """Lets loops stand in for the forwards of their cells."""
+    for loop in loops:
+        vars(loop.found.module)["forward"] = loop
+    try:
+        yield
+    finally:
+        for loop in loops:
+            del vars(loop.found.module)["forward"]
+
+
+def _as_tuple(state: Any) -> tuple[Any, ...]:
+    return tuple(state) if isinstance(state, (tuple, list)) else (state,)

@@ -1,0 +1,55 @@
+"""Which parameters of a model can be pruned in place, and what to do about those that cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+
+
+def check_initialised(model: nn.Module) -> None:
+    """Refuses a model some of whose parameters have no values yet with a ValueError."""
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise ValueError(f"{name} is not initialised yet: run the model on a batch once before pruning.")
+        if parameter.is_meta:
+            raise ValueError(
+                f"{name} is on the meta device and has no values: give the model its weights "
+                '(model.to_empty(device="cpu"), then initialise or load them) before pruning.'
+            )
+
+
+def plain_parameter(parameters: Mapping[str, nn.Parameter], path: str, name: str, module: nn.Module) -> nn.Parameter:
+    """The parameter of a module at a path.
+
+    Args:
+        parameters: Those of the module.
+        path: Name in the module.
+        name: Name in the whole model, for messages.
+        module: The module.
+
+    Raises:
+        ValueError: If it is computed from others (weight_norm, spectral_norm, torch.nn.utils.prune), or is not there.
+    """
+    if path in parameters:
+        return parameters[path]
+    owner_path, _, attribute = path.rpartition(".")
+    owner, where = module.get_submodule(owner_path), f"model.{name}".rpartition(".")[0]
+    if parametrize.is_parametrized(owner, attribute):
+        by, undo = "a parametrization", "torch.nn.utils.parametrize.remove_parametrizations"
+    elif hasattr(owner, f"{attribute}_mask"):
+        by, undo = "torch.nn.utils.prune", "torch.nn.utils.prune.remove"
+    elif hasattr(owner, f"{attribute}_orig"):
+        by, undo = "spectral_norm", "torch.nn.utils.remove_spectral_norm"
+    elif hasattr(owner, f"{attribute}_g"):
+        by, undo = "weight_norm", "torch.nn.utils.remove_weight_norm"
+    else:
+        raise ValueError(
+            f"{name} is not a parameter of {type(module).__name__}: sparse_rnn sets weights to 0 in place, which needs "
+            "a parameter of that name; remove what computes it from others."
+        )
+    raise ValueError(
+        f"{name} is computed by {by}, which would undo the zeros: call {undo}({where}, {attribute!r}) first."
+    )

@@ -1,0 +1,195 @@
+"""Kernels that are shared, frozen, in half precision, without values, or computed from other parameters."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, spectral_norm, weight_norm
+from torch.nn.utils import prune as torch_prune
+
+from sparse_rnn import SNIP, GraSP, SynFlow, prune
+from sparse_rnn.recurrent.layers import kernel_gates, select_kernels
+
+CRITERIA = ["jacobian", "magnitude", "random"]
+X = torch.randn(6, 4, 3, generator=torch.Generator().manual_seed(1))
+
+
+class EncoderDecoder(nn.Module):
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, x):
+        _, state = self.encoder(x)
+        return self.decoder(x, state)[0]
+
+
+def tied() -> EncoderDecoder:
+    torch.manual_seed(0)
+    model = EncoderDecoder(nn.GRU(3, 4), nn.GRU(3, 4))
+    model.decoder.weight_hh_l0 = model.encoder.weight_hh_l0
+    return model
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_a_tied_kernel_is_masked_and_counted_once(criterion):
+    model = tied()
+    masks = prune(model, X, sparsity=0.75, criterion=criterion)
+    assert set(masks) == {"encoder.weight_ih_l0", "encoder.weight_hh_l0", "decoder.weight_ih_l0"}
+    assert masks.total == 36 + 48 + 36
+    assert masks.kept == 30
+    assert model.decoder.weight_hh_l0 is model.encoder.weight_hh_l0
+    assert torch.equal(model.decoder.weight_hh_l0 != 0, masks["encoder.weight_hh_l0"])
+
+
+class Loop(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTMCell(3, 4)
+
+    def forward(self, x):
+        state = None
+        for x_t in x:
+            state = self.cell(x_t, state)
+        return state[0]
+
+
+class Projected(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(3, 4, proj_size=2)
+
+    def forward(self, x):
+        return self.rnn(x)[0]
+
+
+def squares(model, x):
+    return model(x).square().mean()
+
+
+@pytest.mark.parametrize("gamma", ["none", "sequence"])
+@pytest.mark.parametrize("build", [tied, Loop, Projected])
+@pytest.mark.parametrize("criterion", [SNIP, GraSP])
+def test_criteria_of_the_loss_score_every_kernel_over_all_its_uses(criterion, build, gamma):
+    model = build().double()
+    x = X.double()
+    kernels = {name: model.get_parameter(name) for name in kernel_gates(model)}
+    scores = criterion(gamma=gamma).score(model, x, squares)
+    assert set(scores) == set(kernels)
+    assert all(score.isfinite().all() and score.count_nonzero() for score in scores.values())
+    if criterion is SNIP and gamma == "none":
+        gradients = torch.autograd.grad(squares(model, x), list(kernels.values()))
+        for (name, kernel), gradient in zip(kernels.items(), gradients, strict=True):
+            torch.testing.assert_close(scores[name], (kernel * gradient).abs().detach())
+
+
+def test_synflow_sums_the_flows_through_a_tied_kernel_and_refuses_a_projection():
+    model = tied()
+    both = SynFlow().score(model, X)
+    alone = [SynFlow().score(rnn, X)["weight_hh_l0"] for rnn in (model.encoder, model.decoder)]
+    torch.testing.assert_close(both["encoder.weight_hh_l0"], sum(alone))
+    assert set(SynFlow().score(Loop(), X)) == {"cell.weight_ih", "cell.weight_hh"}
+    with pytest.raises(ValueError, match=r"does not know what flows through rnn\.weight_hr_l0"):
+        SynFlow().score(Projected(), X)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_a_module_used_twice_is_found_once(criterion):
+    torch.manual_seed(0)
+    rnn = nn.GRU(3, 4)
+    masks = prune(EncoderDecoder(rnn, rnn), X, sparsity=0.5, criterion=criterion)
+    assert set(masks) == {"encoder.weight_ih_l0", "encoder.weight_hh_l0"}
+    assert masks.total == 36 + 48
+
+
+def test_a_kernel_tied_to_something_else_has_its_own_name():
+    model = nn.ModuleDict({"embedding": nn.Linear(3, 12, bias=False), "rnn": nn.GRU(3, 4)})
+    model["rnn"].weight_ih_l0 = model["embedding"].weight
+    assert list(kernel_gates(model)) == ["rnn.weight_ih_l0", "rnn.weight_hh_l0"]
+    assert select_kernels(model, ["*"]) == ["rnn.weight_ih_l0", "rnn.weight_hh_l0"]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_a_frozen_kernel_is_pruned_like_any_other(criterion):
+    torch.manual_seed(0)
+    rnn = nn.LSTM(3, 8)
+    free = prune(rnn, X, sparsity=0.5, criterion=criterion)
+    torch.manual_seed(0)
+    rnn = nn.LSTM(3, 8)
+    rnn.weight_hh_l0.requires_grad_(False)
+    frozen = prune(rnn, X, sparsity=0.5, criterion=criterion)
+    assert frozen.digest() == free.digest()
+    assert not rnn.weight_hh_l0.requires_grad
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_kernels_keep_their_type_and_exact_count(dtype, criterion):
+    torch.manual_seed(0)
+    rnn = nn.LSTM(3, 8, num_layers=2).to(dtype)
+    masks = prune(rnn, X.to(dtype), sparsity=0.9, criterion=criterion)
+    assert masks.kept == round(0.1 * masks.total)
+    assert all(p.dtype == dtype for p in rnn.parameters())
+    assert sum(int(rnn.get_parameter(name).count_nonzero()) for name in masks) == masks.kept
+
+
+def test_a_half_precision_model_gets_half_precision_from_its_layers():
+    model = nn.Sequential(nn.LSTM(3, 8), Last(), nn.Linear(8, 2)).bfloat16()
+    assert prune(model, X.bfloat16(), sparsity=0.5).sparsity == 0.5
+
+
+class Last(nn.Module):
+    def forward(self, returned):
+        return returned[0][-1]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_parameters_without_values_are_refused(criterion):
+    with pytest.raises(ValueError, match=r"weight_ih_l0 is on the meta device and has no values.*to_empty"):
+        prune(nn.GRU(3, 4, device="meta"), X, sparsity=0.5, criterion=criterion)
+    lazy = nn.Sequential(nn.LazyLinear(3), nn.GRU(3, 4))
+    with pytest.raises(ValueError, match=r"0\.weight is not initialised yet: run the model on a batch once"):
+        prune(lazy, X, sparsity=0.5, criterion=criterion)
+    lazy(X)
+    assert prune(lazy, X, sparsity=0.5, criterion=criterion).sparsity == 0.5
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("reparametrise", "undo"),
+    [
+        (weight_norm, nn.utils.remove_weight_norm),
+        (spectral_norm, nn.utils.remove_spectral_norm),
+        (parametrizations.weight_norm, nn.utils.parametrize.remove_parametrizations),
+        (parametrizations.spectral_norm, nn.utils.parametrize.remove_parametrizations),
+        (lambda m, n: torch_prune.random_unstructured(m, n, amount=0.5), torch_prune.remove),
+    ],
+    ids=["weight_norm", "spectral_norm", "parametrized weight_norm", "parametrized spectral_norm", "prune"],
+)
+def test_a_computed_kernel_is_refused_with_what_to_do_and_that_helps(reparametrise, undo):
+    model = nn.Sequential(nn.GRU(3, 4))
+    reparametrise(model[0], "weight_hh_l0")
+    with pytest.raises(ValueError, match=rf"0\.weight_hh_l0 is computed by .*\.{undo.__name__}\(model\.0, 'weight_hh"):
+        prune(model, X, sparsity=0.5, criterion="magnitude")
+    undo(model[0], "weight_hh_l0")
+    assert prune(model, X, sparsity=0.5, criterion="magnitude").sparsity == 0.5
+
+
+def test_a_kernel_that_is_no_parameter_is_refused():
+    model = nn.GRU(3, 4)
+    raw = model.weight_hh_l0.detach()
+    del model.weight_hh_l0
+    model.weight_hh_l0 = raw
+    with pytest.raises(ValueError, match="weight_hh_l0 is not a parameter of GRU"):
+        prune(model, X, sparsity=0.5)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_all_three_kernels_of_a_projected_lstm_are_pruned(criterion):
+    rnn = nn.LSTM(3, 8, proj_size=2)
+    assert kernel_gates(rnn)["weight_hr_l0"] == ("h",)
+    masks = prune(rnn, X, sparsity=0.75, criterion=criterion, allocation="per_gate")
+    assert {name: int(mask.count_nonzero()) for name, mask in masks.items()} == {
+        "weight_ih_l0": 24,
+        "weight_hh_l0": 16,
+        "weight_hr_l0": 4,
+    }
