@@ -160,6 +160,7 @@ def summary(trainer: Trainer) -> str:
 
 
 def _sparsity_tables(trainer: Trainer) -> list[str]:
+    # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
     return [
         table(statistics(callback.masks, gates_of(trainer.lightning_module, callback.masks)))
         for callback in trainer.callbacks  # type: ignore[attr-defined]

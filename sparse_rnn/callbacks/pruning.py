@@ -151,6 +151,7 @@ _join_other_name()  # for pytorch_lightning's command line, which asks for the c
 
 def _copies(pl_module: LightningModule) -> Iterator[nn.Module]:
     """The copies of a model that other callbacks, such as those that average weights, made before it was pruned."""
+    # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
     for callback in pl_module.trainer.callbacks:  # type: ignore[attr-defined]
         for value in vars(callback).values():
             model = value.module if isinstance(value, AveragedModel) else value

@@ -71,7 +71,7 @@ class LabelledSequences(LightningDataModule):
         if self.trainer is None:
             return self._loader(self.splits.train, shuffle=True)
         go_on_where_stopped(self.trainer)
-        # Lightning stops the shuffling of a DataLoader only.
+        # Lightning stops the shuffling of a DataLoader only. It sets overfit_batches where mypy does not see it.
         return self._loader(self.splits.train, shuffle=not self.trainer.overfit_batches)  # type: ignore[attr-defined]
 
     def val_dataloader(self) -> BatchLoader:

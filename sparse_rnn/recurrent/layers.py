@@ -188,6 +188,7 @@ def _layers(name: str, module: nn.Module, names: dict[nn.Parameter, str]) -> lis
     if isinstance(module, CELL_MODULES):
         return [(_standard_layer(name, module, "", names),)]
     suffixes = ("", "_reverse") if module.bidirectional else ("",)
+    # An attribute of an nn.Module may be anything to mypy; here it is the number that PyTorch checked.
     return [
         tuple(_standard_layer(name, module, f"_l{depth}{suffix}", names) for suffix in suffixes)
         for depth in range(int(module.num_layers))  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """Returns a @ b; in float32 on a CPU by oneDNN, which nn.LSTM uses too: PyTorch's BLAS can be half as fast.
+    """Returns a @ b; in float32 on a CPU by oneDNN, which nn.LSTM uses too: PyTorch's BLAS can be much slower.
 
     Args:
         a: [..., M, K].
@@ -14,7 +14,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     if onednn_multiplies(a):
         weight = b.t()
         if not (weight.is_contiguous() or b.is_contiguous()):
-            # A strided slice, and oneDNN silently takes its reference loop, a thousand times slower.
+            # A strided slice, and oneDNN silently takes its reference loop, slower by orders of magnitude.
             weight = weight.contiguous()
         return torch.ops.mkldnn._linear_pointwise(a, weight, None, "none", [], "")
     return a @ b

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequenc
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.peephole_function import _fused_steps, _plain_steps
 
+# The shape suffixes of the code: steps, samples, inputs, units.
 T, B, I, H = 5, 3, 4, 6  # noqa: E741
 BOTH_FORMS = pytest.mark.parametrize("peepholes", ["full", "diagonal"])
 SHAPES = pytest.mark.parametrize(
