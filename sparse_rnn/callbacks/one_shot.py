@@ -19,6 +19,7 @@ from sparse_rnn.recurrent.capture import LossFn
 from sparse_rnn.recurrent.layers import gates_of, select_kernels
 from sparse_rnn.rescale import LayerChi, Rescale, check_rescale, layer_chi, rescaling
 from sparse_rnn.scores import Criterion, Scores
+from sparse_rnn.scores.criterion import summed
 
 Key = TypeVar("Key")
 
@@ -130,10 +131,6 @@ class OneShotPruning(PruningCallback):
         self, trainer: Trainer, batches: list[tuple[Any, int]], measure: Callable[[Any], dict[Key, Tensor]]
     ) -> dict[Key, Tensor]:
         """The mean over the samples of all ranks."""
-        total: dict[Key, Tensor] = {}
         samples = sum(size for _, size in batches)
-        for batch, size in batches:
-            for name, value in measure(batch).items():
-                share = value * (size / samples)
-                total[name] = total[name] + share if name in total else share
-        return average_over_ranks(trainer, total)
+        shares = ((name, value * (size / samples)) for batch, size in batches for name, value in measure(batch).items())
+        return average_over_ranks(trainer, summed(shares))

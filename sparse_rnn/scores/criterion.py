@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
-from typing import Any, get_args
+from collections.abc import Collection, Iterable
+from typing import Any, TypeVar, get_args
 
 from torch import Tensor, nn
 
@@ -12,6 +12,7 @@ from sparse_rnn.recurrent.capture import LossFn
 from sparse_rnn.recurrent.layers import kernel_gates
 
 Scores = dict[str, Tensor]
+Key = TypeVar("Key")
 
 
 class Criterion(ABC):
@@ -61,6 +62,14 @@ def refuse_others(criterion: Criterion, module: nn.Module, names: Collection[str
 def parameters_of(module: nn.Module, names: Collection[str] | None) -> dict[str, nn.Parameter]:
     """The parameters to score, by name; those of all recurrent kernels if no names are given."""
     return {name: module.get_parameter(name) for name in (kernel_gates(module) if names is None else names)}
+
+
+def summed(parts: Iterable[tuple[Key, Tensor]]) -> dict[Key, Tensor]:
+    """The sum of all tensors that go by the same name."""
+    total: dict[Key, Tensor] = {}
+    for name, part in parts:
+        total[name] = total[name] + part if name in total else part
+    return total
 
 
 def check_choice(name: str, value: str, choices: Any) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.layers import find_recurrent, kernel_gates
 from sparse_rnn.recurrent.unroll import Gradients, Unrolled
+from sparse_rnn.scores.criterion import summed
 
 Gamma = Literal["sequence", "author", "none"]
 
@@ -67,11 +68,11 @@ def normalise(
             f"gamma={gamma!r} exists for recurrent kernels only, and {', '.join(sorted(others))} is none: leave it "
             "out, or take gamma='none'."
         )
-    total: dict[str, Tensor] = {}
-    for unrolled in run_unrolled(module, find_recurrent(module), batch, loss_fn):
-        for role, value in gamma_of(unrolled, gamma).items():
-            name = unrolled.layer.kernels[role]
-            total[name] = total[name] + value.t() if name in total else value.t()
+    total = summed(
+        (unrolled.layer.kernels[role], value.t())
+        for unrolled in run_unrolled(module, find_recurrent(module), batch, loss_fn)
+        for role, value in gamma_of(unrolled, gamma).items()
+    )
     return {name: normalised_(score, total[name]) for name, score in scores.items()}
 
 

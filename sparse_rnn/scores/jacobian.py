@@ -12,8 +12,8 @@ from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.jacobian import StepJacobian, step_gradient
 from sparse_rnn.recurrent.layers import find_recurrent
-from sparse_rnn.recurrent.unroll import Gradients, Unrolled, Weights
-from sparse_rnn.scores.criterion import Criterion, Scores, check_choice, refuse_others
+from sparse_rnn.recurrent.unroll import Gradients, Unrolled
+from sparse_rnn.scores.criterion import Criterion, Scores, check_choice, refuse_others, summed
 from sparse_rnn.scores.gamma import Gamma, gamma_of, normalised_
 
 Projection = Literal["jvp", "vjp", "exact"]
@@ -88,17 +88,15 @@ class JacobianSpectrum(Criterion):
             ValueError: If a name is no recurrent kernel.
         """
         refuse_others(self, module, names)
-        scores: Scores = {}
-        for unrolled in run_unrolled(module, find_recurrent(module), batch, loss_fn):
-            with torch.no_grad():
-                for role, score in self._layer_scores(unrolled).items():
-                    name = unrolled.layer.kernels[role]
-                    scores[name] = scores[name] + score if name in scores else score
+        layers = run_unrolled(module, find_recurrent(module), batch, loss_fn)
+        with torch.no_grad():
+            scores = summed(item for unrolled in layers for item in self._layer_scores(unrolled).items())
         return scores if names is None else {name: scores[name] for name in names}
 
-    def _layer_scores(self, unrolled: Unrolled) -> Weights:
+    def _layer_scores(self, unrolled: Unrolled) -> Scores:
         sensitivity, gamma = self._sensitivity(unrolled), gamma_of(unrolled, self.gamma)
-        return {role: normalised_(total, gamma[role]).t() for role, total in sensitivity.items()}
+        names = unrolled.layer.kernels
+        return {names[role]: normalised_(total, gamma[role]).t() for role, total in sensitivity.items()}
 
     def _sensitivity(self, unrolled: Unrolled) -> Gradients:
         """Σ_u discount^u |∂χ_u/∂θ|."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, find_recurrent
-from sparse_rnn.scores.criterion import Criterion, Scores, refuse_others
+from sparse_rnn.scores.criterion import Criterion, Scores, refuse_others, summed
 
 
 class SynFlow(Criterion):
@@ -48,10 +48,8 @@ class SynFlow(Criterion):
         steps: dict[int, int] = {}
         for unrolled in run_unrolled(module, recurrent, batch, loss_fn):
             steps[id(unrolled.layer)] = max(steps.get(id(unrolled.layer), 0), len(unrolled.x_TBI))
-        scores: Scores = {}
-        for found in recurrent:
-            for name, score in _flow_scores(found, steps[id(found.layers[0][0])]).items():
-                scores[name] = scores[name] + score if name in scores else score
+        flows = (_flow_scores(found, steps[id(found.layers[0][0])]) for found in recurrent)
+        scores = summed(item for flow in flows for item in flow.items())
         return scores if names is None else {name: scores[name] for name in names}
 
 
