@@ -26,7 +26,7 @@ from lightning.pytorch import Trainer, seed_everything
 from machine import describe
 from torch import Tensor
 
-from sparse_rnn.data.columns import ColumnLoader
+from sparse_rnn.data.loaders.columns import ColumnLoader
 from sparse_rnn.modules import LanguageModel, RowAdam
 
 WARM_UP = 3

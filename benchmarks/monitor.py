@@ -24,9 +24,9 @@ from machine import describe
 from torch.utils.data import TensorDataset
 
 from sparse_rnn import OneShotPruning, SparsityMonitor
-from sparse_rnn.analysis.spectrum import spectrum, unrolled_layers
-from sparse_rnn.data.batches import BatchLoader
+from sparse_rnn.data.loaders.batches import BatchLoader
 from sparse_rnn.modules import SequenceClassifier
+from sparse_rnn.recurrent.spectrum import spectrum, unrolled_layers
 
 INPUTS, LENGTH, BATCH = 28, 28, 64
 STEPS_OF_AN_EPOCH = 985

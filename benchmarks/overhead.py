@@ -36,9 +36,9 @@ from sparse_rnn import (
     OneShotPruning,
 )
 from sparse_rnn.callbacks import PruningCallback
-from sparse_rnn.data.batches import BatchLoader
+from sparse_rnn.data.loaders.batches import BatchLoader
 from sparse_rnn.modules import SequenceClassifier
-from sparse_rnn.schedules import CosineDecay, Cubic, NarangRamp
+from sparse_rnn.pruning.schedules import CosineDecay, Cubic, NarangRamp
 
 WARM_UP = 5
 

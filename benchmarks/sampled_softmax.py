@@ -23,9 +23,9 @@ import torch
 from machine import describe
 from torch import Tensor
 
-from sparse_rnn.modules.row_adam import RowAdam
-from sparse_rnn.modules.sampled_softmax import SampledSoftmaxLoss, log_uniform, probability
-from sparse_rnn.modules.softmax import FullSoftmax
+from sparse_rnn.modules.optim.row_adam import RowAdam
+from sparse_rnn.modules.softmax.output_layers import FullSoftmax
+from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss, log_uniform, probability
 
 COUNTS = Path(os.environ.get("SPARSE_RNN_DATA", "")) / "lm1b" / "unigram-counts.sorted.txt.gz"
 KINDS = ["full", "sampled"]

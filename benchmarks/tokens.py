@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 from machine import describe
 
-from sparse_rnn.data.corpus import Corpus
-from sparse_rnn.data.token_store import prepare
+from sparse_rnn.data.tokens.corpus import Corpus
+from sparse_rnn.data.tokens.token_store import prepare
 
 ROUNDS = 3
 

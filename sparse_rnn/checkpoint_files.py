@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sparse_rnn.arguments import one_line
+from sparse_rnn.cli.arguments import one_line
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -1,6 +1,14 @@
-import pytest
+import shutil
 
-from sparse_rnn.cli import main
+import pytest
+import torch
+
+from sparse_rnn.cli.main import main
+
+DIGITS = ["fit", "--config", "gru_digits.yaml", "--trainer.enable_progress_bar", "false"]
+DIGITS += ["--trainer.accelerator", "cpu", "--model.hidden_size", "6", "--trainer.max_epochs", "2"]
+DIGITS += ["--trainer.limit_train_batches", "3", "--trainer.log_every_n_steps", "1"]
+DIGITS += ["--pruning.sparsity", "0.75", "--pruning.num_samples", "8"]
 
 
 @pytest.fixture
@@ -26,3 +34,45 @@ def refused(run, capsys):
         return line
 
     return refused
+
+
+@pytest.fixture(scope="session")
+def fit(tmp_path_factory):
+    """Fits a small GRU on digits and gives its last checkpoint."""
+
+    def fit(*args):
+        folder = tmp_path_factory.mktemp("run")
+        main([*DIGITS, "--trainer.default_root_dir", str(folder), *args])
+        return folder / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
+
+    return fit
+
+
+@pytest.fixture(scope="session")
+def jacobian(fit):
+    return fit()
+
+
+@pytest.fixture(scope="session")
+def dense(fit):
+    return fit("--pruning", "null")
+
+
+@pytest.fixture
+def changed(jacobian, tmp_path):
+    """Copies a run, lets a function change its checkpoint, replaces texts in its config, and gives the checkpoint."""
+
+    def changed(change=lambda checkpoint: None, name="run", **texts):
+        folder = tmp_path / name
+        shutil.copytree(jacobian.parents[1], folder)
+        path = folder / "checkpoints" / "last.ckpt"
+        checkpoint = torch.load(path, weights_only=True)
+        change(checkpoint)
+        torch.save(checkpoint, path)
+        config = folder / "config.yaml"
+        for before, after in texts.items():
+            assert before in config.read_text()
+            config.write_text(config.read_text().replace(before, after))
+        return path
+
+    return changed

@@ -8,8 +8,8 @@ import yaml
 from torch.utils.data import TensorDataset
 
 from sparse_rnn.data import OneBillionWords, SequentialMNIST, WikiText2, WikiText103
-from sparse_rnn.data.corpus import Corpus
 from sparse_rnn.data.labelled import Splits
+from sparse_rnn.data.tokens.corpus import Corpus
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 # Share of the weights left after the two steps below, where it is not 5 %.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sparse_rnn.cli import find_config, main
+from sparse_rnn.cli.main import find_config, main
 from sparse_rnn.compare.grid import parse
 
 ROOT = Path(__file__).parent.parent

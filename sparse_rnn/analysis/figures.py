@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from torch import Tensor
 
-from sparse_rnn.analysis.connections import Connections
 from sparse_rnn.analysis.curves import Curve
 from sparse_rnn.analysis.maps import ConnectionMap
-from sparse_rnn.analysis.spectrum import Spectrum
+from sparse_rnn.recurrent.spectrum import Spectrum
+from sparse_rnn.sparsity.connections import Connections
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +62,7 @@ def gate_shares(
     """Figure 1: the share of a layer's remaining connections that each gate of each kernel has.
 
     Args:
-        connections: Run to what is left of the layer (:func:`sparse_rnn.analysis.connections.connections`).
+        connections: Run to what is left of the layer (:func:`sparse_rnn.sparsity.connections.connections`).
         axes: Where to draw; new ones if not given.
         look: Run to look; by place if not given.
     """
@@ -216,7 +216,7 @@ def product_spectra(
 
     Args:
         products: Run to k to singular values, [samples, N]
-            (:func:`sparse_rnn.analysis.spectrum.product_singular_values`).
+            (:func:`sparse_rnn.recurrent.spectrum.product_singular_values`).
         statistic: ``mean`` of all, or the mean over samples of the ``largest``.
         axes: Where to draw; new ones if not given.
         look: Run to look; by place if not given.

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from sparse_rnn.analysis.connections import kept_weights
 from sparse_rnn.recurrent.layers import RecurrentLayer
+from sparse_rnn.sparsity.connections import kept_weights
 
 COLUMNS, ROWS = 600, 240
 """Cells of a map, about; where a layer has more connections than cells, a cell is a block of them."""

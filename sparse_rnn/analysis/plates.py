@@ -11,7 +11,7 @@ from sparse_rnn.analysis import figures
 from sparse_rnn.analysis.curves import METRICS
 from sparse_rnn.analysis.maps import ConnectionMap
 from sparse_rnn.analysis.numbers import PRODUCT_SAMPLES, Numbers
-from sparse_rnn.analysis.spectrum import NEAR_ZERO
+from sparse_rnn.recurrent.spectrum import NEAR_ZERO
 
 if TYPE_CHECKING:
     import numpy as np

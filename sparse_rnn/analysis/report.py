@@ -12,9 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from sparse_rnn.analysis.checkpoints import CONFIG, Trained
 from sparse_rnn.analysis.numbers import Numbers
 from sparse_rnn.analysis.plates import STEMS, STYLE, Plate, Row, plates, summary
+from sparse_rnn.checkpoints import CONFIG, Trained
 
 PAGE = "report.html"
 _TABLE = "checkpoints.csv"

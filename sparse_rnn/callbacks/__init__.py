@@ -1,5 +1,6 @@
 """Lightning callbacks: hook wiring, state and agreement of ranks; no mathematics."""
 
+from sparse_rnn.callbacks.base import PruningCallback
 from sparse_rnn.callbacks.dynamic import DynamicSparsity
 from sparse_rnn.callbacks.gradual import GradualPruning
 from sparse_rnn.callbacks.iterative import IterativePruning
@@ -7,7 +8,6 @@ from sparse_rnn.callbacks.lottery import LotteryTicket
 from sparse_rnn.callbacks.monitor import SparsityMonitor
 from sparse_rnn.callbacks.narang import NarangPruning
 from sparse_rnn.callbacks.one_shot import OneShotPruning
-from sparse_rnn.callbacks.pruning import PruningCallback
 
 __all__ = [
     "DynamicSparsity",

@@ -8,14 +8,14 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from sparse_rnn.callbacks.base import training_steps, warn_of_gap
+from sparse_rnn.callbacks.borrowing.samples import average_over_ranks
 from sparse_rnn.callbacks.one_shot import OneShotPruning
-from sparse_rnn.callbacks.pruning import training_steps, warn_of_gap
-from sparse_rnn.callbacks.samples import average_over_ranks
-from sparse_rnn.growth import exchange, random_scores
-from sparse_rnn.masks import Masks
-from sparse_rnn.ranking import cut, diagonals
+from sparse_rnn.pruning.schedules import CosineDecay
 from sparse_rnn.recurrent.layers import gates_of, state_kernels
-from sparse_rnn.schedules import CosineDecay
+from sparse_rnn.sparsity.growth import exchange, random_scores
+from sparse_rnn.sparsity.masks import Masks
+from sparse_rnn.sparsity.ranking import cut, diagonals
 
 Growth = Literal["gradient", "random"]
 Redistribution = Literal["kernel", "gate"]

@@ -8,16 +8,16 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from sparse_rnn.allocation import Allocation, check_allocation, check_sparsity
-from sparse_rnn.blocks import Blocks, BlockScore
-from sparse_rnn.callbacks.pruning import PruningCallback, training_steps, warn_of_end, warn_of_gap
-from sparse_rnn.callbacks.samples import scores_on_batch
-from sparse_rnn.masks import Masks, emptied
-from sparse_rnn.pruning import as_criterion
+from sparse_rnn.callbacks.base import PruningCallback, training_steps, warn_of_end, warn_of_gap
+from sparse_rnn.callbacks.borrowing.samples import scores_on_batch
+from sparse_rnn.pruning.prune import as_criterion
+from sparse_rnn.pruning.schedules import Cubic, Schedule
 from sparse_rnn.recurrent.layers import gates_of, select_kernels
-from sparse_rnn.schedules import Cubic, Schedule
 from sparse_rnn.scores import Criterion
-from sparse_rnn.thinning import Thinning
+from sparse_rnn.sparsity.allocation import Allocation, check_allocation, check_sparsity
+from sparse_rnn.sparsity.masks import Masks, emptied
+from sparse_rnn.sparsity.selection import Thinning
+from sparse_rnn.sparsity.tiles import Blocks, BlockScore
 
 
 class GradualPruning(PruningCallback):
@@ -36,7 +36,7 @@ class GradualPruning(PruningCallback):
 
     Args:
         sparsity: Share of the weights that are removed in the end, at least 0 and below 1.
-        schedule: The sparsity at each step: :class:`sparse_rnn.schedules.Cubic` or ``IterativeSteps``.
+        schedule: The sparsity at each step: :class:`sparse_rnn.pruning.schedules.Cubic` or ``IterativeSteps``.
         criterion: What scores the weights: a criterion or its name; those with the largest scores stay.
         kernels: Shell-style patterns of the names of the weights to prune; by default the input and recurrent kernels
             of every recurrent layer.

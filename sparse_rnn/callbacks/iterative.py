@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sparse_rnn.allocation import Allocation
 from sparse_rnn.callbacks.gradual import GradualPruning
-from sparse_rnn.schedules import IterativeSteps
+from sparse_rnn.pruning.schedules import IterativeSteps
 from sparse_rnn.scores import Criterion
+from sparse_rnn.sparsity.allocation import Allocation
 
 
 class IterativePruning(GradualPruning):
@@ -15,7 +15,7 @@ class IterativePruning(GradualPruning):
 
     With magnitudes, the L2 baseline of Zhang and Stadie (2020, section 4): every so many training steps the smallest
     |w| of all that is left are removed, for good, down to the next density of a list; it is
-    :class:`GradualPruning` with the schedule :class:`sparse_rnn.schedules.IterativeSteps`.
+    :class:`GradualPruning` with the schedule :class:`sparse_rnn.pruning.schedules.IterativeSteps`.
 
     Args:
         sparsity: Share of the weights that are removed in the end: densities above 1 - sparsity are passed through,

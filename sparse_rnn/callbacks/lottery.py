@@ -11,14 +11,14 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from sparse_rnn.allocation import Allocation, check_allocation, check_sparsity
-from sparse_rnn.callbacks.pruning import PruningCallback, training_steps
-from sparse_rnn.callbacks.samples import scores_on_batch
-from sparse_rnn.masks import Masks, check_min_kept, emptied
-from sparse_rnn.pruning import as_criterion, rank
+from sparse_rnn.callbacks.base import PruningCallback, training_steps
+from sparse_rnn.callbacks.borrowing.samples import scores_on_batch
+from sparse_rnn.pruning.prune import as_criterion, rank
+from sparse_rnn.pruning.schedules import Steps, check_steps, in_steps
 from sparse_rnn.recurrent.layers import gates_of, select_kernels
-from sparse_rnn.schedules import Steps, check_steps, in_steps
 from sparse_rnn.scores import Criterion, Scores
+from sparse_rnn.sparsity.allocation import Allocation, check_allocation, check_sparsity
+from sparse_rnn.sparsity.masks import Masks, check_min_kept, emptied
 
 
 class LotteryTicket(PruningCallback):

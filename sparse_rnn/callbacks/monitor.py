@@ -10,13 +10,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sparse_rnn.analysis.connections import connections, kept_weights, named_layers
-from sparse_rnn.analysis.spectrum import Spectrum, spectrum, unrolled_layers
 from sparse_rnn.callbacks import tensorboard
-from sparse_rnn.callbacks.pruning import join_other_name, pruning_callbacks
-from sparse_rnn.masks import statistics
+from sparse_rnn.callbacks.base import join_other_name, pruning_callbacks
 from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, gates_of
+from sparse_rnn.recurrent.spectrum import Spectrum, spectrum, unrolled_layers
 from sparse_rnn.recurrent.unroll import Unrolled
+from sparse_rnn.sparsity.connections import connections, kept_weights, named_layers
+from sparse_rnn.sparsity.masks import statistics
 
 # As many units as `num_samples` is meant for: the time of singular values grows with the cube of the units.
 UNITS = 400

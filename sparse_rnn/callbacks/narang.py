@@ -12,15 +12,15 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from sparse_rnn.allocation import Block, Rule, check_allocation, check_sparsity
-from sparse_rnn.blocks import Blocks, BlockScore
-from sparse_rnn.callbacks.pruning import PruningCallback, training_steps, warn_of_end
+from sparse_rnn.callbacks.base import PruningCallback, training_steps, warn_of_end
 from sparse_rnn.checkpoint_files import load_checkpoint
-from sparse_rnn.masks import Masks, emptied
-from sparse_rnn.ranking import cut
+from sparse_rnn.pruning.schedules import NarangRamp
 from sparse_rnn.recurrent.layers import gates_of, select_kernels
-from sparse_rnn.schedules import NarangRamp
-from sparse_rnn.thinning import Thinning
+from sparse_rnn.sparsity.allocation import Block, Rule, check_allocation, check_sparsity
+from sparse_rnn.sparsity.masks import Masks, emptied
+from sparse_rnn.sparsity.ranking import cut
+from sparse_rnn.sparsity.selection import Thinning
+from sparse_rnn.sparsity.tiles import Blocks, BlockScore
 
 PERCENTILE = 0.9
 
@@ -39,7 +39,7 @@ class NarangPruning(PruningCallback):
         q: The 90th percentile of |w| in a dense network that was trained, from which θ follows by the paper's rule; or
             the path of a checkpoint of such a network, from which q is computed when the first fit starts.
         theta: θ itself, the rise of the threshold in ``schedule.frequency`` steps.
-        schedule: Start, ramp, end, frequency and φ / θ: :class:`sparse_rnn.schedules.NarangRamp`.
+        schedule: Start, ramp, end, frequency and φ / θ: :class:`sparse_rnn.pruning.schedules.NarangRamp`.
         kernels: Shell-style patterns of the names of the weights to prune; by default the input and recurrent kernels
             of every recurrent layer.
         allocation: What has a threshold of its own: ``global``, all kernels have one; ``per_kernel``; ``per_gate``;

@@ -10,16 +10,16 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from sparse_rnn.allocation import Allocation, check_allocation, check_sparsity
-from sparse_rnn.callbacks.pruning import PruningCallback
-from sparse_rnn.callbacks.samples import average_over_ranks, training_batches, training_loss
-from sparse_rnn.masks import Masks, check_min_kept, emptied
-from sparse_rnn.pruning import as_criterion, prune_in_rounds, rank, score_batch, seeded
+from sparse_rnn.callbacks.base import PruningCallback
+from sparse_rnn.callbacks.borrowing.samples import average_over_ranks, training_batches, training_loss
+from sparse_rnn.pruning.prune import as_criterion, prune_in_rounds, rank, score_batch, seeded
+from sparse_rnn.pruning.rescale import LayerChi, Rescale, check_rescale, layer_chi, rescaling
 from sparse_rnn.recurrent.capture import LossFn
 from sparse_rnn.recurrent.layers import gates_of, select_kernels
-from sparse_rnn.rescale import LayerChi, Rescale, check_rescale, layer_chi, rescaling
 from sparse_rnn.scores import Criterion, Scores
 from sparse_rnn.scores.criterion import summed
+from sparse_rnn.sparsity.allocation import Allocation, check_allocation, check_sparsity
+from sparse_rnn.sparsity.masks import Masks, check_min_kept, emptied
 
 Key = TypeVar("Key")
 

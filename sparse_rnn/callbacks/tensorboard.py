@@ -10,11 +10,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from sparse_rnn.analysis.connections import kept_weights, named_layers
-from sparse_rnn.analysis.spectrum import Spectrum
+from sparse_rnn.callbacks.base import PruningCallback, pruning_callbacks
 from sparse_rnn.callbacks.one_shot import OneShotPruning
-from sparse_rnn.callbacks.pruning import PruningCallback, pruning_callbacks
 from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent
+from sparse_rnn.recurrent.spectrum import Spectrum
+from sparse_rnn.sparsity.connections import kept_weights, named_layers
 
 LARGEST_MAP = 2048  # pixels across and down
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from inspect import isabstract
 from pathlib import Path
 
-from sparse_rnn.allocation import check_sparsity
-from sparse_rnn.arguments import Parser
+from sparse_rnn.cli.arguments import Parser
 from sparse_rnn.compare.methods import Method, by_criterion, from_config
 from sparse_rnn.config_files import find_config
 from sparse_rnn.scores import Criterion
+from sparse_rnn.sparsity.allocation import check_sparsity
 
 DENSE = "dense"
 METRICS = "metrics.json"

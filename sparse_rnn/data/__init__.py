@@ -1,15 +1,15 @@
 """Lightning data modules, one a file."""
 
-from sparse_rnn.data.batches import BatchLoader
-from sparse_rnn.data.columns import ColumnLoader
 from sparse_rnn.data.digits import SequentialDigits
 from sparse_rnn.data.errors import DataError
+from sparse_rnn.data.loaders.batches import BatchLoader
+from sparse_rnn.data.loaders.columns import ColumnLoader
 from sparse_rnn.data.mnist import SequentialMNIST
 from sparse_rnn.data.one_billion_words import OneBillionWords
 from sparse_rnn.data.pydoc import PydocTopics
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.text_files import TextFiles
-from sparse_rnn.data.vocabulary import Vocabulary
+from sparse_rnn.data.tokens.vocabulary import Vocabulary
 from sparse_rnn.data.wikitext import WikiText2, WikiText103
 
 __all__ = [

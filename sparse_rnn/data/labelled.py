@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import TensorDataset
 
-from sparse_rnn.data.batches import BatchLoader
-from sparse_rnn.data.resume import go_on_where_stopped
+from sparse_rnn.data.loaders.batches import BatchLoader
+from sparse_rnn.data.loaders.resume import go_on_where_stopped
 
 
 class Splits(NamedTuple):

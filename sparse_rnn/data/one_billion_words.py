@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from sparse_rnn.data.corpus import Corpus
 from sparse_rnn.data.download import data_folder, download_archive
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.text import TextData, matching
-from sparse_rnn.data.tokenization import Words
+from sparse_rnn.data.tokens.corpus import Corpus
+from sparse_rnn.data.tokens.tokenization import Words
 
 ARCHIVE = "1-billion-word-language-modeling-benchmark-r13output.tar.gz"
 SHA256 = "01ba60381110baf7f189dfd2b8374de371e8c9a340835793f190bdae9e90a34e"

@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from sparse_rnn.data.corpus import Corpus
 from sparse_rnn.data.download import cache_folder
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.text_files import Level, tokenization_of
+from sparse_rnn.data.tokens.corpus import Corpus
 
 # Of ten topics in alphabetical order, the first validates and the sixth tests.
 _VAL, _TEST, _OF = 0, 5, 10

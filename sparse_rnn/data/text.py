@@ -8,13 +8,13 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
-from sparse_rnn.data.columns import ColumnLoader
-from sparse_rnn.data.corpus import Corpus
 from sparse_rnn.data.download import cache_folder
 from sparse_rnn.data.errors import DataError
-from sparse_rnn.data.resume import go_on_where_stopped
-from sparse_rnn.data.token_store import TokenStore, prepare
-from sparse_rnn.data.vocabulary import Vocabulary, as_vocabulary
+from sparse_rnn.data.loaders.columns import ColumnLoader
+from sparse_rnn.data.loaders.resume import go_on_where_stopped
+from sparse_rnn.data.tokens.corpus import Corpus
+from sparse_rnn.data.tokens.token_store import TokenStore, prepare
+from sparse_rnn.data.tokens.vocabulary import Vocabulary, as_vocabulary
 
 
 class TextData(LightningDataModule):

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from sparse_rnn.data.corpus import Corpus
 from sparse_rnn.data.text import TextData, matching
-from sparse_rnn.data.tokenization import Characters, Tokenization, Words
+from sparse_rnn.data.tokens.corpus import Corpus
+from sparse_rnn.data.tokens.tokenization import Characters, Tokenization, Words
 
 Level = Literal["word", "char"]
 _LEVELS: dict[str, Tokenization] = {"word": Words(), "char": Characters()}

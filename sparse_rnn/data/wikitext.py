@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparse_rnn.data.corpus import Corpus
 from sparse_rnn.data.download import check, data_folder, download_archive
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.text import TextData
+from sparse_rnn.data.tokens.corpus import Corpus
 
 
 class Archive(NamedTuple):

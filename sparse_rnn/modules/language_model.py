@@ -13,12 +13,12 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from sparse_rnn.modules.dropout import VariationalDropout
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
+from sparse_rnn.modules.optim.row_adam import RowAdam
+from sparse_rnn.modules.optim.row_gradients import RowGradients, require_sparse
 from sparse_rnn.modules.perplexity import Perplexity, TokenLoss
 from sparse_rnn.modules.ranks import from_all_ranks, random_state, set_random_state
-from sparse_rnn.modules.row_adam import RowAdam
-from sparse_rnn.modules.row_gradients import RowGradients, require_sparse
-from sparse_rnn.modules.sampled_softmax import SampledSoftmaxLoss
-from sparse_rnn.modules.softmax import PADDING, AdaptiveSoftmax, FullSoftmax
+from sparse_rnn.modules.softmax.output_layers import PADDING, AdaptiveSoftmax, FullSoftmax
+from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss
 
 Embedding = Literal["trained", "frozen", "tied"]
 Decoder = Literal["full", "sampled", "adaptive"]

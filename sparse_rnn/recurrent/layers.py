@@ -14,7 +14,7 @@ from sparse_rnn.recurrent import cells
 from sparse_rnn.recurrent.cells import Cell
 from sparse_rnn.recurrent.parameters import check_initialised, plain_parameter
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
-from sparse_rnn.recurrent.register import own_cell, registered
+from sparse_rnn.recurrent.registry import own_cell, registered
 
 SEQUENCE_MODULES = (nn.RNN, nn.LSTM, nn.GRU, PeepholeLSTM)
 CELL_MODULES = (nn.RNNCell, nn.LSTMCell, nn.GRUCell)

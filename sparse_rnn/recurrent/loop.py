@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.layers import CELL_MODULES, RecurrentModule
-from sparse_rnn.recurrent.register import registered
+from sparse_rnn.recurrent.registry import registered
 from sparse_rnn.recurrent.unroll import Unrolled
 
 

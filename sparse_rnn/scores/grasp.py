@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.overrides import TorchFunctionMode
 
+from sparse_rnn.isolation import rng_kept
 from sparse_rnn.recurrent.capture import LossFn, standing_in
 from sparse_rnn.recurrent.layers import find_recurrent, has_recurrent
-from sparse_rnn.recurrent.no_trace import rng_kept
 from sparse_rnn.recurrent.plain import run_layer
 from sparse_rnn.scores.criterion import Criterion, Scores, check_choice, parameters_of
 from sparse_rnn.scores.gamma import Gamma, normalise

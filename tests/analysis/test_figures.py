@@ -8,11 +8,11 @@ from matplotlib import colors
 from matplotlib.figure import Figure
 
 from sparse_rnn.analysis import figures
-from sparse_rnn.analysis.connections import Connections
 from sparse_rnn.analysis.curves import Curve
 from sparse_rnn.analysis.maps import ConnectionMap
-from sparse_rnn.analysis.spectrum import Spectrum
-from sparse_rnn.masks import GateStatistics
+from sparse_rnn.recurrent.spectrum import Spectrum
+from sparse_rnn.sparsity.connections import Connections
+from sparse_rnn.sparsity.masks import GateStatistics
 
 matplotlib.use("agg")
 NAMES = ["Jacobian", "SNIP", "GraSP", "Random", "Magnitude", "SynFlow", "other"]

@@ -4,13 +4,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sparse_rnn.analysis.connections import connections, named_layers
 from sparse_rnn.analysis.curves import Curve
 from sparse_rnn.analysis.maps import connection_map
 from sparse_rnn.analysis.numbers import Numbers, Spectra
 from sparse_rnn.analysis.plates import plates, summary
-from sparse_rnn.analysis.spectrum import Spectrum
 from sparse_rnn.recurrent.layers import find_recurrent
+from sparse_rnn.recurrent.spectrum import Spectrum
+from sparse_rnn.sparsity.connections import connections, named_layers
 
 LAYERS = ["l0", "l0_reverse"]
 

@@ -9,10 +9,10 @@ from lightning.pytorch import Callback, LightningModule
 from torch import nn
 
 from sparse_rnn.callbacks import DynamicSparsity, OneShotPruning
-from sparse_rnn.cli import main
-from sparse_rnn.masks import Masks
+from sparse_rnn.cli.main import main
 from sparse_rnn.modules import RowAdam
-from sparse_rnn.schedules import CosineDecay
+from sparse_rnn.pruning.schedules import CosineDecay
+from sparse_rnn.sparsity.masks import Masks
 
 KERNELS = ("rnn.weight_ih_l0", "rnn.weight_hh_l0")
 DROP, EVERY, END = 0.6, 2, 8

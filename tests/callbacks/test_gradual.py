@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from sparse_rnn import GradualPruning, JacobianSpectrum
 from sparse_rnn.data import SequentialDigits
 from sparse_rnn.modules import SequenceClassifier
-from sparse_rnn.schedules import Cubic, IterativeSteps
+from sparse_rnn.pruning.schedules import Cubic, IterativeSteps
 
 TOTAL = 3 * 8 * (3 + 8)
 
@@ -305,4 +305,4 @@ def test_the_command_line_explains_it(run, capsys):
         run("fit", "--pruning.help", "GradualPruning")
     text = capsys.readouterr().out
     assert "--pruning.schedule" in text
-    assert "sparse_rnn.schedules.IterativeSteps" in text
+    assert "sparse_rnn.pruning.schedules.IterativeSteps" in text

@@ -16,13 +16,13 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import DataLoader
 
 from sparse_rnn import DynamicSparsity, Masks, OneShotPruning, SparsityMonitor, register_cell
-from sparse_rnn.analysis.connections import connections
-from sparse_rnn.analysis.spectrum import spectrum, unrolled_layers
 from sparse_rnn.callbacks import PruningCallback
 from sparse_rnn.callbacks.tensorboard import connection_image
 from sparse_rnn.modules import SequenceClassifier
+from sparse_rnn.pruning.schedules import CosineDecay
 from sparse_rnn.recurrent.layers import find_recurrent
-from sparse_rnn.schedules import CosineDecay
+from sparse_rnn.recurrent.spectrum import spectrum, unrolled_layers
+from sparse_rnn.sparsity.connections import connections
 
 pytestmark = [
     # The data of these tests has no validation samples, which SequenceClassifier would have a use for.

@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, LightningModule
 from torch import nn
 
 from sparse_rnn import NarangPruning
-from sparse_rnn.schedules import NarangRamp
+from sparse_rnn.pruning.schedules import NarangRamp
 
 RAMP = NarangRamp(1, 5, 11, 2)
 TOTAL = 4 * 8 * (3 + 8)

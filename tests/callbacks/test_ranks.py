@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from sparse_rnn import DynamicSparsity, IterativePruning, LotteryTicket, OneShotPruning, prune
 from sparse_rnn.callbacks import PruningCallback
-from sparse_rnn.schedules import CosineDecay
+from sparse_rnn.pruning.schedules import CosineDecay
 
 needs_gloo = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
 INPUTS, UNITS = 3, 8

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sparse_rnn.cli import find_config, main
+from sparse_rnn.cli.main import find_config, main
 from sparse_rnn.compare.grid import Run, parse
 
 ARGS = ["--config", "gru_digits.yaml", "--criteria", "JacobianSpectrum,Random", "--sparsity", "0.9,0.95"]

@@ -122,7 +122,7 @@ def test_predict_goes_over_the_test_text(files):
 def test_text_is_prepared_once_and_opened_by_others(files, cache, monkeypatch):
     TextFiles(**files).prepare_data()
     [store] = cache.glob("sparse_rnn/tokens/*/store.json")
-    monkeypatch.setattr("sparse_rnn.data.token_store._make", None)
+    monkeypatch.setattr("sparse_rnn.data.tokens.token_store._make", None)
     data = TextFiles(**files)
     data.setup("fit")
     assert data.store.folder == store.parent

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 import sparse_rnn
-from sparse_rnn.data.passes import ResumableLoader
+from sparse_rnn.data.loaders.passes import ResumableLoader
 from sparse_rnn.modules import LanguageModel
 
 # Resuming writes into the folder of the stopped run, as a user's second command does.

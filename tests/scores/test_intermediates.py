@@ -8,7 +8,7 @@ from torch.func import functional_call
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from sparse_rnn import JacobianSpectrum, register_cell
-from sparse_rnn.recurrent import register
+from sparse_rnn.recurrent import registry as register
 
 BATCH, STEPS, INPUTS, UNITS, PROJECTED = 3, 11, 2, 4, 3
 

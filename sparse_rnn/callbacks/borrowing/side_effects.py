@@ -1,0 +1,90 @@
+"""Takes the effect from what a training step does beyond computing: logging, backward passes, optimizer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers.logger import DummyLogger
+from torch import Tensor
+
+from sparse_rnn.isolation import kept, parameters_kept
+
+
+@contextmanager
+def inert(trainer: Trainer, module: LightningModule) -> Iterator[list[Tensor]]:
+    """Inside, a training step logs nothing and trains nothing, be its optimisation automatic or manual.
+
+    Neither parameters nor gradients, optimizers, learning rates, ``requires_grad`` flags or step counters change. A
+    closure that is given to an optimizer's step runs once.
+
+    Yields:
+        A list that fills with the losses whose backward pass was asked for.
+    """
+    losses: list[Tensor] = []
+    # Nested LightningModules log and optimise too; Lightning's classes exist twice, so they are known by what they do.
+    parts = [part for part in module.modules() if hasattr(type(part), "training_step")]
+    optimizers = _optimizers(module)
+    schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+    with ExitStack() as stack:
+        stack.enter_context(parameters_kept(module))
+        stack.enter_context(kept(optimizer.param_groups for optimizer in trainer.optimizers))
+        stack.enter_context(_loggers_silenced(trainer))
+        collect = _collector(losses)
+        stack.enter_context(_replaced(Tensor, backward=collect))
+        for part in parts:
+            stack.enter_context(_replaced(part, log=_ignore, log_dict=_ignore, print=_ignore, manual_backward=collect))
+        for optimizer in optimizers:
+            stack.enter_context(_replaced(optimizer, step=_run_closure))
+        for scheduler in schedulers:
+            stack.enter_context(_replaced(scheduler, step=_ignore))
+        yield losses
+
+
+def _optimizers(module: LightningModule) -> list[Any]:
+    """The optimizers bare, and as Lightning wraps them: a step of the wrapper would call hooks and scale gradients."""
+    found = [module.optimizers(), module.optimizers(use_pl_optimizer=False)]
+    return [optimizer for some in found for optimizer in (some if isinstance(some, list) else [some])]
+
+
+def _collector(losses: list[Tensor]) -> Callable[..., None]:
+    def collect(loss: Tensor, gradient: Tensor | None = None, *args: Any, **kwargs: Any) -> None:
+        losses.append(loss if gradient is None else (loss * gradient).sum())
+
+    return collect
+
+
+def _run_closure(closure: Callable[[], Any] | None = None, **kwargs: Any) -> Any:
+    return None if closure is None else closure()
+
+
+def _ignore(*args: Any, **kwargs: Any) -> None:
+    """Stands in for what has an effect and returns nothing."""
+
+
+@contextmanager
+def _loggers_silenced(trainer: Trainer) -> Iterator[None]:
+    loggers = trainer.loggers
+    trainer.loggers = [DummyLogger() for _ in loggers]
+    try:
+        yield
+    finally:
+        trainer.loggers = loggers
+
+
+@contextmanager
+def _replaced(target: Any, **attributes: Any) -> Iterator[None]:
+    """Sets attributes of an object, or of a class, and puts them back on exit."""
+    own = {name: vars(target)[name] for name in attributes if name in vars(target)}
+    for name, value in attributes.items():
+        setattr(target, name, value)
+    try:
+        yield
+    finally:
+        for name in attributes:
+            if name in own:
+                setattr(target, name, own[name])
+            else:
+                delattr(target, name)

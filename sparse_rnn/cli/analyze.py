@@ -1,0 +1,105 @@
+"""``python -m sparse_rnn analyze``: figures, tables and a page about trained checkpoints."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sparse_rnn.analysis.numbers import Spectra, measure, measure_spectra
+from sparse_rnn.analysis.report import FILES, PAGE, write_report
+from sparse_rnn.checkpoints import Trained, data_of, read_checkpoints
+from sparse_rnn.cli.arguments import Parser
+
+
+def main(args: Sequence[str]) -> None:
+    """Analyze checkpoints and write a report of them.
+
+    Args:
+        args: What follows ``analyze`` on the command line.
+
+    Raises:
+        ValueError: If an argument, a checkpoint or the data cannot be used; nothing is written then.
+        FileNotFoundError: If a file does not exist.
+        SystemExit: With status 0 after ``--help``.
+    """
+    known = _parser().parse_args(args)
+    _check_replaceable(known.output)
+    notes: list[str] = []
+    numbers = [
+        measure(trained, _spectra(trained, known.data, notes))
+        for trained in read_checkpoints(known.checkpoint, known.dense)
+    ]
+    with _complete_or_absent(known.output) as folder:
+        write_report(folder, numbers, shlex.join(["python", "-m", "sparse_rnn", "analyze", *args]), notes, _tell)
+    print(known.output / PAGE)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m sparse_rnn analyze",
+        description="Draw what pruning left of the recurrent layers of trained models and what it did to them: "
+        "remaining connections by gate and as a map, singular values of the temporal Jacobian, how far back "
+        "information survives, connections of the units, training curves. Each figure is written as PNG and SVG, the "
+        "numbers behind it as CSV, and all of them on one page, report.html.",
+        epilog="A run is known by its checkpoint, the config.yaml beside it and its event files. The singular values "
+        "take 64 training samples of the run; what needs no data is drawn without them.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--checkpoint", type=Path, nargs="+", required=True, help="checkpoints of pruned models, side by side")
+    add("--dense", type=Path, help="checkpoint of the same model that was not pruned")
+    add("--output", type=Path, required=True, help="folder of the report; an earlier report there is replaced")
+    add("--data", help="config whose data section gives the samples (default: the data of each run)")
+    return parser
+
+
+def _spectra(trained: Trained, data: str | None, notes: list[str]) -> Spectra:
+    """Those of a checkpoint; none, and a note, where its run's own data cannot be had."""
+    _tell(f"Singular values of {trained.name}")
+    try:
+        return measure_spectra(trained, data_of(trained, data))
+    except (RuntimeError, ValueError, IndexError, FileNotFoundError) as error:
+        if data is not None:
+            raise ValueError(f"The data of {data} give no singular values of {trained.name}: {error}") from error
+        notes.append(f"No singular values of {trained.name}: {error}")
+        _tell(notes[-1])
+        return Spectra()
+
+
+def _check_replaceable(output: Path) -> None:
+    if output.resolve() == Path.cwd():
+        raise ValueError(f"--output {output} is the working folder, which cannot be replaced: give another folder.")
+    if output.exists() and not (output.is_dir() and {path.name for path in output.iterdir()} <= FILES):
+        raise ValueError(f"--output {output} exists and is no report, or holds other files too: give another folder.")
+    above = next(path for path in output.absolute().parents if path.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise ValueError(f"--output {output} cannot be made, as {above} is no folder to write to: give another folder.")
+
+
+@contextmanager
+def _complete_or_absent(output: Path) -> Iterator[Path]:
+    """A folder that becomes the output, in place of an earlier one, once it is complete."""
+    output = output.resolve()  # a link stays where it is
+    unfinished, earlier = (output.with_name(f".{output.name}.{part}") for part in ("unfinished", "earlier"))
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        if output.exists():
+            shutil.rmtree(earlier, ignore_errors=True)  # of a run that was killed
+            output.rename(earlier)
+        unfinished.rename(output)
+    finally:
+        if earlier.exists() and not output.exists():
+            earlier.rename(output)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

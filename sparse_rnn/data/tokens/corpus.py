@@ -1,0 +1,65 @@
+"""What a token store is made of."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparse_rnn.data.errors import DataError
+from sparse_rnn.data.tokens.tokenization import Tokenization, Words
+from sparse_rnn.data.tokens.vocabulary import Vocabulary
+
+TRAIN = "train"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Text files, and how they become ids.
+
+    Args:
+        files: the UTF-8 files of each split, in their order. Without ``vocabulary`` there is a ``train`` split.
+        tokenization: what counts as a token.
+        vocab_size: words of the training split to keep, see :meth:`Vocabulary.from_counts`; by default all.
+        vocabulary: words and ids to use in place of those that the training split would give.
+
+    Raises:
+        ValueError: arguments contradict each other.
+        DataError: a split has no file.
+    """
+
+    files: Mapping[str, Sequence[Path]]
+    tokenization: Tokenization = Words()  # noqa: RUF009 (immutable)
+    vocab_size: int | None = None
+    vocabulary: Vocabulary | None = None
+
+    def __post_init__(self) -> None:
+        if self.vocabulary is None and TRAIN not in self.files:
+            raise ValueError(f"Without a vocabulary there must be a split {TRAIN!r} to take it from.")
+        if self.vocabulary is not None and self.vocab_size is not None:
+            raise ValueError("Give a vocabulary or a vocab_size, not both.")
+        if empty := [split for split, paths in self.files.items() if not paths]:
+            raise DataError(f"The split {empty[0]!r} has no file: give at least one.")
+
+    def digest(self) -> str:
+        """Return a name that no other text and no other settings have.
+
+        Path, size and time of change stand for a file's content, which takes long to read.
+
+        Raises:
+            DataError: a file is missing or empty.
+        """
+        files = {split: [_identity(path) for path in paths] for split, paths in self.files.items()}
+        words = None if self.vocabulary is None else (self.vocabulary.get_itos(), self.vocabulary.get_default_index())
+        parts = json.dumps((files, repr(self.tokenization), self.vocab_size, words))
+        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+def _identity(path: Path) -> tuple[str, int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): put the text there, or give its path.") from None
+    if status.st_size == 0:
+        raise DataError(f"{path} is empty: put the text there, or leave the file out.")
+    return str(path.resolve()), status.st_size, status.st_mtime_ns

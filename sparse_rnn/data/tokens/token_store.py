@@ -1,0 +1,177 @@
+"""Text as ids in memory maps: prepared once, then opened at once."""
+
+import itertools
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from tqdm import tqdm
+
+from sparse_rnn.data.errors import DataError
+from sparse_rnn.data.tokens.corpus import TRAIN, Corpus
+from sparse_rnn.data.tokens.pieces import PIECE_BYTES, Piece, count, divide
+from sparse_rnn.data.tokens.processes import available_cores, in_processes, in_turn
+from sparse_rnn.data.tokens.store_writer import ABOUT_FILE, VERSION, VOCABULARY_FILE, sum_counts, write_store
+from sparse_rnn.data.tokens.vocabulary import Vocabulary
+
+
+class TokenStore:
+    """A folder that :func:`prepare` has written: ``store["train"]`` is a read-only int32 memory map of ids, [N].
+
+    Args:
+        folder: the folder.
+
+    Attributes:
+        folder: the folder.
+        vocabulary: the words of the ids.
+        counts: int64 [V], how often each id occurs in the training split.
+        about: what ``store.json`` says: version, tokenization, and of each split the number of tokens, how many of
+            them the vocabulary did not have, and path and SHA-256 checksum of its files.
+
+    Raises:
+        DataError: the folder is no token store, is damaged, or was written by another version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.about: dict[str, Any] = self._read(ABOUT_FILE)
+        if (version := self.about.get("version")) != VERSION:
+            raise DataError(f"{folder} is a token store of version {version}, not {VERSION}: {self._advice}.")
+        vocabulary = self._read(VOCABULARY_FILE)
+        self.vocabulary = Vocabulary(vocabulary["words"], vocabulary["default_index"])
+        self.counts = np.array(vocabulary["counts"], np.int64)
+        self._ids = {split: self._open(split) for split in self.splits}
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits."""
+        return list(self.about["splits"])
+
+    def __getitem__(self, split: str) -> np.memmap:
+        """Return the ids of a split, int32 [N]."""
+        return self._ids[split]
+
+    def _open(self, split: str) -> np.memmap:
+        try:
+            ids: np.memmap = np.load(self.folder / f"{split}.npy", mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise self._damaged(f"{split}.npy", error) from None
+        return ids
+
+    def _read(self, file: str) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads((self.folder / file).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise self._damaged(file, error) from None
+        return content
+
+    def _damaged(self, file: str, error: Exception) -> DataError:
+        return DataError(f"{self.folder} is no whole token store, {file} cannot be read ({error}): {self._advice}.")
+
+    @property
+    def _advice(self) -> str:
+        return "delete the folder, and it is prepared anew from the text"
+
+
+def prepare(corpus: Corpus, cache: Path, jobs: int | None = None) -> TokenStore:
+    """Turn text files into a token store, or open the one that was made of them before.
+
+    The store's folder in ``cache`` is named by the digest of the corpus: other files or settings never meet in one
+    folder. Text is read once, in pieces that several processes count; pieces that an interrupted run has finished are
+    used again. The folder appears when it is whole. Processes that prepare the same store wait for the first one.
+
+    Args:
+        corpus: the files, and how they become ids.
+        cache: folder that holds prepared stores.
+        jobs: processes at a time; by default one for every core that this process may use.
+
+    Returns:
+        The store.
+
+    Raises:
+        DataError: a file is missing, empty, not UTF-8 or changes while it is read; the vocabulary of the corpus lacks
+            most words of a split, or lacks one and has no default index; or the store cannot be written.
+        ValueError: if ``jobs`` is below 1.
+    """
+    jobs = available_cores() if jobs is None else jobs
+    if jobs < 1:
+        raise ValueError(f"jobs={jobs}: give the number of processes, at least 1.")
+    folder = cache / _name(corpus)
+    if not folder.exists():
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.with_suffix(".lock")):
+                if not folder.exists():
+                    _make(folder, corpus, jobs)
+        except OSError as error:
+            raise DataError(
+                f"The token store {folder} could not be written ({error}): put that right, or give another cache;"
+                " pieces of the text that are finished are kept."
+            ) from error
+    return TokenStore(folder)
+
+
+def _name(corpus: Corpus) -> str:
+    return f"v{VERSION}-{corpus.digest()}"
+
+
+def _make(folder: Path, corpus: Corpus, jobs: int) -> None:
+    unfinished = folder.with_suffix(".unfinished")
+    try:
+        pieces = _count(corpus, jobs, unfinished)
+        vocabulary = corpus.vocabulary
+        if vocabulary is None:
+            vocabulary = Vocabulary.from_counts(sum_counts(pieces[TRAIN]), corpus.vocab_size)
+        written = write_store(unfinished / "store", pieces, repr(corpus.tokenization), vocabulary)
+        if corpus.vocabulary is not None:
+            _require_fit(written)
+        if _name(corpus) != folder.name:
+            raise DataError("A text file changed while it was read: start again once it is whole.")
+    except DataError:
+        shutil.rmtree(unfinished)  # of no use to another run: other text and settings have another folder
+        raise
+    os.replace(unfinished / "store", folder)
+    shutil.rmtree(unfinished)
+
+
+def _count(corpus: Corpus, jobs: int, folder: Path) -> dict[str, list[Piece]]:
+    """Count the pieces of each split that are not finished yet, and return all of them."""
+    folder.mkdir(exist_ok=True)
+    splits = {
+        split: [
+            piece
+            for number, path in enumerate(paths)
+            for piece in divide(path, corpus.tokenization, folder, f"{split}-{number}")
+        ]
+        for split, paths in corpus.files.items()
+    }
+    pieces = list(itertools.chain.from_iterable(splits.values()))
+    waiting = [piece for piece in pieces if not piece.record.exists()]
+    size, left = (sum(piece.size for piece in some) for some in (pieces, waiting))
+    # Processes pay for long text only.
+    do = in_turn if jobs == 1 or left <= PIECE_BYTES else partial(in_processes, jobs=jobs)
+    with tqdm(total=size, initial=size - left, desc="Reading text", unit="B", unit_scale=True) as bar:
+        tokens, start = 0, time.perf_counter()
+        for piece in do(partial(count, tokenization=corpus.tokenization), waiting):
+            tokens += piece.tokens
+            bar.set_postfix_str(f"{tokens / 1e6 / (time.perf_counter() - start):.1f} M tokens/s", refresh=False)
+            bar.update(piece.size)
+    return splits
+
+
+def _require_fit(found: Mapping[str, Any]) -> None:
+    """Refuse a vocabulary that lacks most of the text."""
+    for split, about in found.items():
+        tokens, unknown = about["tokens"], about["unknown"]
+        if 2 * unknown > tokens:
+            raise DataError(
+                f"The vocabulary lacks {unknown:,} of the {tokens:,} tokens of the split {split!r}: it is that of"
+                " another corpus or tokenization; give the one that belongs to this text, or none."
+            )

@@ -1,0 +1,1 @@
+"""Optimizers and gradients of few rows of large matrices."""

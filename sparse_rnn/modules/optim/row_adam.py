@@ -1,0 +1,113 @@
+"""Adam for parameters of which a step touches few rows."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.adam import adam
+from torch.optim.optimizer import ParamsT
+
+
+class RowAdam(Optimizer):
+    """Adam (Kingma and Ba, 2015) that updates only the rows which a sparse gradient holds.
+
+    Parameters with dense gradients are updated as ``torch.optim.Adam`` does. Where the gradient is sparse, as that of
+    :class:`~sparse_rnn.modules.softmax.sampled.SampledSoftmaxLoss` or of an embedding with ``sparse=True``, the rows
+    in it, and their moments, get the same update, and all others stay as they are, as with ``torch.optim.SparseAdam``,
+    which takes no dense gradients beside them.
+
+    Args:
+        params: Parameters or groups of them.
+        lr: Step size.
+        betas: Decay of the two running moments.
+        eps: Added to the root of the second moment.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+    """
+
+    def __init__(
+        self, params: ParamsT, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    ) -> None:
+        if lr < 0 or eps < 0 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(
+                f"lr and eps must not be negative and betas must be from 0 to below 1, but lr={lr}, eps={eps} and "
+                f"betas={tuple(betas)}."
+            )
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update the parameters.
+
+        Args:
+            closure: Computes the loss again and returns it.
+
+        Returns:
+            What the closure returns.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            with_gradient = [(p, p.grad) for p in group["params"] if p.grad is not None]
+            dense = [(p, gradient) for p, gradient in with_gradient if not gradient.is_sparse]
+            _adam([_Entry(p, gradient, **self._state_of(p)) for p, gradient in dense], group)
+            for p, gradient in with_gradient:
+                if gradient.is_sparse:
+                    _adam_of_rows(_Entry(p, gradient.coalesce(), **self._state_of(p)), group)
+        return loss
+
+    def _state_of(self, p: Tensor) -> dict[str, Tensor]:
+        if not self.state[p]:
+            moments = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+            self.state[p] = {"step": torch.tensor(0.0), **moments}
+        return self.state[p]
+
+
+class _Entry(NamedTuple):
+    """What Adam reads and writes of a parameter."""
+
+    p: Tensor
+    gradient: Tensor
+    step: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+
+
+def _adam_of_rows(whole: _Entry, group: dict[str, Any]) -> None:
+    """Takes the rows out, updates them as a parameter of their own, and puts them back."""
+    rows = whole.gradient.indices()[0]
+    part = _Entry(
+        whole.p.index_select(0, rows),
+        whole.gradient.values(),
+        whole.step,
+        whole.exp_avg.index_select(0, rows),
+        whole.exp_avg_sq.index_select(0, rows),
+    )
+    _adam([part], group)
+    whole.p.index_copy_(0, rows, part.p)
+    whole.exp_avg.index_copy_(0, rows, part.exp_avg)
+    whole.exp_avg_sq.index_copy_(0, rows, part.exp_avg_sq)
+
+
+def _adam(entries: list[_Entry], group: dict[str, Any]) -> None:
+    beta1, beta2 = group["betas"]
+    adam(
+        [entry.p for entry in entries],
+        [entry.gradient for entry in entries],
+        [entry.exp_avg for entry in entries],
+        [entry.exp_avg_sq for entry in entries],
+        [],
+        [entry.step for entry in entries],
+        amsgrad=False,
+        beta1=beta1,
+        beta2=beta2,
+        lr=group["lr"],
+        weight_decay=0,
+        eps=group["eps"],
+        maximize=False,
+    )

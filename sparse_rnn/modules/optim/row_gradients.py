@@ -1,0 +1,173 @@
+"""Gradients of few rows in Lightning: exchanged between ranks, and clipped, as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss
+
+
+class RowGradients(pl.LightningModule):
+    """A LightningModule that may hold :class:`SampledSoftmaxLoss`, or embeddings with ``sparse=True``.
+
+    Of their parameters, row parameters in what follows, a step touches few rows only. DDP would exchange them whole, so
+    they are kept from it: each rank sends the rows that it touched, once before a step of the optimizer. PyTorch cannot
+    clip sparse gradients, which is done here too. A module without row parameters trains as any other.
+
+    A subclass that overrides one of these hooks calls the one here as well.
+    """
+
+    @property
+    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
+        """The name under which DDP looks for what it must not exchange."""
+        return row_names(self)
+
+    def on_fit_start(self) -> None:
+        """Give every rank the row parameters of the first, as DDP does with those that it knows.
+
+        Raises:
+            ValueError: If another strategy than DDP spreads row parameters over several processes.
+        """
+        tensors = list(_row_tensors(self))
+        if self.trainer.world_size == 1 or not tensors:
+            return
+        if not isinstance(self.trainer.model, DistributedDataParallel):
+            raise ValueError(
+                f"{type(self.trainer.strategy).__name__} cannot train parameters with sparse gradients, such as those "
+                "of a sampled softmax: take --trainer.strategy ddp."
+            )
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), src=0)
+
+    def on_after_backward(self) -> None:
+        """Exchange rows where DDP exchanges gradients, that is, not while they are accumulated."""
+        # Not in a later hook: loss scaling looks for infinite gradients before, and all ranks must find the same.
+        if getattr(self.trainer.model, "require_backward_grad_sync", False):
+            exchange_rows(row_parameters(self))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip dense gradients and rows together, by norm or value."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if gradient_clip_val and any(p.grad is not None and p.grad.is_sparse for p in parameters):
+            clip_gradients_(parameters, gradient_clip_val, by_value=gradient_clip_algorithm == "value")
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+
+def row_parameters(module: nn.Module) -> list[Tensor]:
+    """The parameters of a module whose gradients are sparse, each once."""
+    found: list[Tensor] = []
+    for part in module.modules():
+        if isinstance(part, SampledSoftmaxLoss):
+            found += [part.weight, part.bias]
+        elif isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse:
+            found.append(part.weight)
+    return list(dict.fromkeys(found))  # an embedding may share the weight
+
+
+def row_names(module: nn.Module) -> list[str]:
+    """All names of the row parameters of a module, and of the buffers beside them."""
+    ids = {id(tensor) for tensor in _row_tensors(module)}
+    named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return [name for name, tensor in named if id(tensor) in ids]
+
+
+def exchange_rows(parameters: Iterable[Tensor]) -> None:
+    """Replace gradients by their means over all ranks; of sparse ones, only the rows that they hold are sent.
+
+    All ranks must call this alike, with the same parameters. A gradient may be dense where a row parameter is shared
+    with a layer that knows nothing of rows; it is then exchanged whole.
+    """
+    for p in parameters:
+        if p.grad is None:
+            continue
+        if p.grad.is_sparse:
+            p.grad = _mean_over_ranks(p.grad.coalesce())
+        else:
+            dist.all_reduce(p.grad.div_(dist.get_world_size()))
+
+
+@torch.no_grad()
+def clip_gradients_(parameters: Iterable[Tensor], limit: float, by_value: bool = False) -> None:
+    """Clip gradients in place, sparse ones too.
+
+    Args:
+        parameters: Parameters; those without a gradient are left out.
+        limit: The largest norm of all gradients together, or the largest magnitude of a value.
+        by_value: Whether each value is clipped on its own.
+    """
+    stand_ins = []
+    for p in parameters:
+        if p.grad is not None and p.grad.is_sparse:
+            p.grad = p.grad.coalesce()  # a row that occurs twice would be clipped as two
+            stand_in = p.grad.values()
+            stand_in.grad = p.grad.values()
+            stand_ins.append(stand_in)
+        else:
+            stand_ins.append(p)
+    if by_value:
+        nn.utils.clip_grad_value_(stand_ins, limit)
+    else:
+        nn.utils.clip_grad_norm_(stand_ins, limit)
+
+
+def require_sparse(make: Callable[[list[nn.Parameter]], Optimizer]) -> None:
+    """Refuse an optimizer that does not take sparse gradients beside dense ones, which a trial step shows.
+
+    Args:
+        make: Function from parameters to the optimizer.
+
+    Raises:
+        ValueError: If the step fails.
+    """
+    dense, rows = (nn.Parameter(torch.zeros(2, 1)) for _ in range(2))
+    dense.grad, rows.grad = torch.ones(2, 1), torch.ones(2, 1).to_sparse(1)
+    optimizer = make([dense, rows])
+    try:
+        optimizer.step(lambda: 0.0)  # some want a closure
+    except RuntimeError as error:
+        raise ValueError(
+            f"A sampled softmax has sparse gradients, which {type(optimizer).__name__} does not take ({error}): "
+            "take RowAdam."
+        ) from None
+
+
+def _row_tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from row_parameters(module)
+    for part in module.modules():
+        if isinstance(part, SampledSoftmaxLoss):
+            yield from part.buffers()
+
+
+def _mean_over_ranks(gradient: Tensor) -> Tensor:
+    """The mean of coalesced gradients, each rank's with rows of its own."""
+    rows, values = gradient.indices()[0], gradient.values() / dist.get_world_size()
+    counts = torch.cat(_gathered(torch.tensor([len(rows)], device=rows.device))).tolist()
+    # What is gathered must be of one shape, but ranks need not touch equally many rows.
+    all_rows, all_values = (
+        torch.cat([part[:count] for part, count in zip(_gathered(_padded(x, max(counts))), counts, strict=True)])
+        for x in (rows, values)
+    )
+    return torch.sparse_coo_tensor(all_rows[None], all_values, gradient.shape, check_invariants=False).coalesce()
+
+
+def _padded(x: Tensor, length: int) -> Tensor:
+    return torch.cat([x, x.new_zeros(length - len(x), *x.shape[1:])])
+
+
+def _gathered(x: Tensor) -> list[Tensor]:
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x)
+    return parts

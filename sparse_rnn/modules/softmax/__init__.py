@@ -1,0 +1,1 @@
+"""Output layers over many classes: full, sampled and adaptive softmax."""

@@ -1,0 +1,163 @@
+"""Softmax over a sample of a large vocabulary, to train with."""
+
+import math
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparse_rnn.modules.softmax.output_layers import PADDING, FullSoftmax, at_least_float32
+
+_STREAM = 2**40  # random numbers between the streams of two ranks: a thousand samples a step for 10⁹ steps
+
+
+class SampledSoftmaxLoss(FullSoftmax):
+    """The sampled softmax of Jean et al. (2015), as TensorFlow's ``sampled_softmax_loss`` defines it.
+
+    Every target competes with one set of distinct words that the whole batch shares. They are drawn from the
+    log-uniform distribution P(k) = log((k + 2) / (k + 1)) / log(V + 1), without replacement, so words must be ordered
+    by falling frequency. From every logit the log of the word's expected count in the set is subtracted,
+    Q(k) = 1 − (1 − P(k))^tries, where ``tries`` is how often was drawn until the words were distinct; a sampled word
+    that is the target itself is left out. As the set grows the loss becomes that of the full softmax. It is computed
+    in float32 under autocast too.
+
+    The gradients of ``weight`` and ``bias`` are sparse and hold the rows of targets and samples only:
+    :class:`~sparse_rnn.modules.optim.row_adam.RowAdam` and SGD without momentum take them, and
+    :class:`~sparse_rnn.modules.optim.row_gradients.RowGradients` clips and exchanges them between ranks. An embedding
+    that shares ``weight`` must be ``sparse=True``, or its gradient makes a dense one of the whole.
+
+    The samples are a function of ``position`` and the rank alone: ranks that are seeded alike draw different words,
+    and a run that is resumed draws what an unbroken one would have drawn.
+
+    Args:
+        hidden_size: Size D of a hidden state.
+        vocab_size: Number of words, V.
+        num_samples: Sampled words, S; fewer than V.
+        shared: Whether all ranks draw the same words.
+
+    Attributes:
+        position: Where in the stream of random numbers the next sample begins; drawn from PyTorch's generator first.
+
+    Raises:
+        ValueError: If the vocabulary has no more words than are to be sampled.
+    """
+
+    bias: nn.Parameter
+    position: Tensor
+
+    def __init__(self, hidden_size: int, vocab_size: int, num_samples: int = 1000, shared: bool = False) -> None:
+        super().__init__(hidden_size, vocab_size)
+        if not 0 < num_samples < vocab_size:
+            raise ValueError(
+                f"num_samples must be between 1 and {vocab_size - 1}, one less than the words of the vocabulary, but "
+                f"it is {num_samples}: lower it, or take the full softmax."
+            )
+        self.num_samples = num_samples
+        self.shared = shared
+        self.register_buffer("position", torch.randint(2**62, ()))
+        self._tries = _enough_tries(num_samples, vocab_size)
+
+    def forward(self, h_ND: Tensor, target_N: Tensor) -> Tensor:
+        """Compute the mean sampled loss of the targets, and move on to the next sample.
+
+        Args:
+            h_ND: Hidden states, [N, D].
+            target_N: Words, [N], int64; those of -100 do not count.
+
+        Returns:
+            The mean over the targets that count, at least float32.
+        """
+        sample_S, tries = self.draw()
+        counts_N = target_N != PADDING
+        words_N = target_N.where(counts_N, 0)
+        ids_M = torch.cat([words_N, sample_S])
+        with torch.autocast(h_ND.device.type, enabled=False):
+            rows_MD = at_least_float32(F.embedding(ids_M, self.weight, sparse=True))
+            log_count_M = _log_expected_count(ids_M, tries, len(self.weight)).to(rows_MD.dtype)
+            offset_M = at_least_float32(self.bias.gather(0, ids_M, sparse_grad=True)) - log_count_M
+            true_ND, rows_SD = rows_MD.split([len(words_N), len(sample_S)])
+            offset_N, offset_S = offset_M.split([len(words_N), len(sample_S)])
+
+            h_ND = at_least_float32(h_ND)
+            true_N = torch.linalg.vecdot(h_ND, true_ND) + offset_N
+            logits_NS = F.linear(h_ND, rows_SD, offset_S)
+            # Not -inf: where all samples are hits the gradient of their logsumexp would be nan.
+            logits_NS.masked_fill_(words_N[:, None] == sample_S, torch.finfo(logits_NS.dtype).min)
+            loss_N = F.softplus(logits_NS.logsumexp(dim=1) - true_N)
+            return loss_N.where(counts_N, 0).sum() / counts_N.sum()
+
+    @torch.no_grad()
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Draw the next sample.
+
+        Returns:
+            Distinct words, [S], in the order in which they were first drawn, and the number of tries, a scalar. All
+            stay on the device.
+        """
+        distributed = dist.is_available() and dist.is_initialized() and not self.shared
+        first = self.position + (_STREAM * dist.get_rank() if distributed else 0)
+        index_T = first + torch.arange(self._tries, device=first.device)
+        self.position += self._tries
+        return _first_distinct(log_uniform(uniform(index_T), len(self.weight)), self.num_samples)
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(module)``."""
+        return f"{super().extra_repr()}, num_samples={self.num_samples}, shared={self.shared}"
+
+
+def uniform(index: Tensor) -> Tensor:
+    """Random numbers in [0, 1), float64, at the given int64 positions of the stream of SplitMix64 from seed 0.
+
+    Steele et al., 2014, "Fast splittable pseudorandom number generators". A generator of PyTorch would have to be
+    seeded from the CPU at each step, and gives other numbers on each kind of device.
+    """
+    z = (index + 1) * _signed(0x9E3779B97F4A7C15)
+    z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
+    z = (z ^ _shifted(z, 27)) * _signed(0x94D049BB133111EB)
+    z = z ^ _shifted(z, 31)
+    return _shifted(z, 11).double() * 2**-53
+
+
+def log_uniform(u: Tensor, vocab_size: int) -> Tensor:
+    """Words of the distribution P(k) = log((k + 2) / (k + 1)) / log(V + 1), by its inverse, from uniform numbers."""
+    words = (u * math.log(vocab_size + 1)).exp().long() - 1
+    return words.clamp(max=vocab_size - 1)  # exp may round up
+
+
+def probability(words: Tensor, vocab_size: int) -> Tensor:
+    """P(k) of :func:`log_uniform`, float64."""
+    return (1 / (words.double() + 1)).log1p() / math.log(vocab_size + 1)
+
+
+def _log_expected_count(words: Tensor, tries: Tensor, vocab_size: int) -> Tensor:
+    """log(1 − (1 − P)^tries), float64: a word counts once, however often it was drawn."""
+    return (-(tries * (-probability(words, vocab_size)).log1p()).expm1()).log()
+
+
+def _first_distinct(draws_T: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The first distinct words, and how many tries they took. Shapes are fixed, so that no device has to be asked."""
+    words_T, order_T = draws_T.sort(stable=True)
+    is_new_T = torch.ones_like(words_T, dtype=torch.bool)
+    is_new_T[1:] = words_T[1:] != words_T[:-1]
+    # Should there be too few after all, the last word stands in for those missing.
+    tries_S = order_T.where(is_new_T, len(draws_T) - 1).sort().values[:count]
+    return draws_T[tries_S], tries_S[-1] + 1
+
+
+def _enough_tries(count: int, vocab_size: int) -> int:
+    """Twice the tries after which as many distinct words are expected: in practice, never too few."""
+    log_rest_V = (-probability(torch.arange(vocab_size), vocab_size)).log1p()
+    tries = count
+    while vocab_size - (tries * log_rest_V).exp().sum() < count:
+        tries += 1 + tries // 20
+    return 2 * tries
+
+
+def _shifted(z: Tensor, bits: int) -> Tensor:
+    """A shift to the right that brings in zeros: PyTorch's, of signed numbers, brings in the sign."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(constant: int) -> int:
+    return constant - 2**64 if constant >= 2**63 else constant

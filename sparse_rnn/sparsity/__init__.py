@@ -1,0 +1,1 @@
+"""What a mask is: which weights are ranked together, which of them stay, and what is left."""

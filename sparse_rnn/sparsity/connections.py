@@ -1,0 +1,128 @@
+"""Which connections of a recurrent network are left: by gate, by what they read, by unit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, find_recurrent
+from sparse_rnn.sparsity.masks import GateStatistics, statistics
+
+
+@dataclass(frozen=True)
+class Connections:
+    """What is left of the connections of one layer in one direction.
+
+    Attributes:
+        gates: How much of each gate of each kernel is left, kernel by kernel in the order of ``roles``.
+        inputs: Number of connections left of the kernels that read the input.
+        recurrent: Number left of those that read a state, or what the step computes from it.
+        dense_ratio: Number of input connections to one recurrent connection before pruning.
+        incoming: Number of connections into each unit, from the input and from states, over all gates, [H].
+        outgoing: Number of connections out of each unit to the layer itself a step later, over all gates, [H] (an LSTM
+            with projections: out of each projected unit). What the layers above read is not counted.
+    """
+
+    gates: Sequence[GateStatistics]
+    inputs: int
+    recurrent: int
+    dense_ratio: float
+    incoming: Tensor
+    outgoing: Tensor
+
+    @property
+    def ratio(self) -> float:
+        """Number of input connections left to one recurrent connection left (I/R); infinite without recurrent ones."""
+        return self.inputs / self.recurrent if self.recurrent else float("inf")
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the layer's connections that are removed."""
+        return 1 - (self.inputs + self.recurrent) / sum(gate.total for gate in self.gates)
+
+    @property
+    def shares(self) -> dict[tuple[str, str], float]:
+        """Kernel and gate to the gate's share of all connections left of the layer; they sum to 1 (Figure 1)."""
+        left = max(self.inputs + self.recurrent, 1)
+        return {(gate.kernel, gate.gate): gate.kept / left for gate in self.gates}
+
+    @property
+    def no_incoming(self) -> int:
+        """Number of units that nothing reaches, neither the input nor a state."""
+        return int((self.incoming == 0).sum())
+
+    @property
+    def no_outgoing(self) -> int:
+        """Number of units that reach no unit of the layer."""
+        return int((self.outgoing == 0).sum())
+
+
+def named_layers(recurrent: Sequence[RecurrentModule]) -> dict[str, RecurrentLayer]:
+    """The layers of recurrent modules, in order, by their names in logs and figures.
+
+    A layer is called ``<module>.l<depth>``, with ``_reverse`` behind it where it reads the sequence backwards; a cell
+    goes by the name of its module alone, or of its class where it is the whole model.
+    """
+    names: dict[str, RecurrentLayer] = {}
+    for found in recurrent:
+        if found.takes_one_step:
+            names[found.name or type(found.module).__name__] = found.layers[0][0]
+            continue
+        for depth, directions in enumerate(found.layers):
+            for layer in directions:
+                path = f"l{depth}" + ("_reverse" if layer.reverse else "")
+                names[f"{found.name}.{path}" if found.name else path] = layer
+    return names
+
+
+def connections(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> dict[str, Connections]:
+    """What is left of the connections of every recurrent layer of a model.
+
+    Args:
+        model: The model.
+        masks: Parameter name to mask, True = kept; the weights of a kernel without one are kept unless they are 0.
+
+    Returns:
+        Layer (see :func:`named_layers`) to its connections.
+    """
+    return {name: layer_connections(layer, masks) for name, layer in named_layers(find_recurrent(model)).items()}
+
+
+@torch.no_grad()
+def layer_connections(layer: RecurrentLayer, masks: Mapping[str, Tensor] | None = None) -> Connections:
+    """What is left of the connections of one layer; see :func:`connections`."""
+    kept = kept_weights(layer, masks)
+    reads = layer.cell.reads
+    gates = [
+        gate
+        for role, mask in kept.items()
+        for gate in statistics({layer.kernels[role]: mask}, {layer.kernels[role]: layer.gates_of(role)})
+    ]
+    of_input = [role for role, source in reads.items() if source == "x"]
+    of_state = [role for role, source in reads.items() if source in layer.cell.states]
+    into_units = [mask for role, mask in kept.items() if layer.gates_of(role) == layer.cell.gates]
+    return Connections(
+        gates=gates,
+        inputs=sum(int(kept[role].sum()) for role in of_input),
+        recurrent=sum(int(mask.sum()) for role, mask in kept.items() if role not in of_input),
+        dense_ratio=sum(kept[role].numel() for role in of_input)
+        / sum(mask.numel() for role, mask in kept.items() if role not in of_input),
+        incoming=_total(mask.sum(1).view(-1, layer.hidden_size).sum(0) for mask in into_units),
+        outgoing=_total(kept[role].sum(0) for role in of_state),
+    )
+
+
+def kept_weights(layer: RecurrentLayer, masks: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Role to the mask of the kernel, True = kept; see :func:`connections`."""
+    masks = masks or {}
+    return {
+        role: masks[name] if (name := layer.kernels[role]) in masks else weight != 0
+        for role, weight in layer.weights.items()
+    }
+
+
+def _total(terms: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(terms)).sum(0).cpu()

@@ -1,0 +1,191 @@
+"""The base of pruning callbacks: what a subclass that changes masks during training can rely on."""
+
+import csv
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch import nn
+
+from sparse_rnn.callbacks import PruningCallback
+from sparse_rnn.callbacks.base import training_steps
+from sparse_rnn.sparsity.masks import Masks
+
+KERNEL = "rnn.weight_hh_l0"
+
+
+class Project(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(3, 8, batch_first=True)
+        self.head = nn.Linear(8, 4)
+
+    def loss(self, batch):
+        x, y = batch
+        return nn.functional.cross_entropy(self.head(self.rnn(x)[0][:, -1]), y)
+
+    def training_step(self, batch, batch_idx):
+        return self.loss(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+class ByHand(Project):
+    """Two optimizers; the second steps at every other batch, and no batch of every third steps at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        body, head = self.optimizers()
+        loss = self.loss(batch)
+        if batch_idx % 3 == 2:
+            return
+        self.zero_grad()
+        self.manual_backward(loss)
+        body.step()
+        if batch_idx % 2 == 0:
+            head.step()
+
+    def configure_optimizers(self):
+        body = torch.optim.SGD(self.rnn.parameters(), lr=0.01, momentum=0.9)
+        return [body, torch.optim.Adam(self.head.parameters(), lr=0.01)]
+
+
+class Rolling(PruningCallback):
+    """Keeps the rows of one half of a kernel, and of the other half after every second step."""
+
+    def __init__(self) -> None:
+        super().__init__([KERNEL])
+        self.notes: list[int] = []
+        self.dense: list[tuple[int, bool]] = []
+
+    def half(self, pl_module, upper):
+        mask = torch.zeros(24, 8, dtype=torch.bool)
+        mask[:12] = upper
+        mask[12:] = not upper
+        return Masks({KERNEL: mask}, pl_module)
+
+    def find_masks(self, trainer, pl_module):
+        return self.half(pl_module, True)
+
+    def update_masks(self, trainer, pl_module, step, batch):
+        self.notes.append(step)
+        return self.half(pl_module, step // 2 % 2 == 0) if step % 2 == 0 else None
+
+    def on_dense_gradients(self, trainer, pl_module, step):
+        gradient = pl_module.get_parameter(KERNEL).grad
+        self.dense.append((step, bool(gradient[~self.masks[KERNEL]].any())))
+
+    def extra_state(self):
+        return {"notes": torch.tensor(self.notes)}
+
+    def load_extra_state(self, state):
+        self.notes = state["notes"].tolist()
+
+
+class Fresh(Callback):
+    """Looks at weights and optimizer states right after the masks have changed."""
+
+    def __init__(self, pruning) -> None:
+        self.pruning = pruning
+        self.looks = 0
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        weight, mask = pl_module.get_parameter(KERNEL), self.pruning.masks[KERNEL]
+        assert not weight[~mask].any()
+        if self.pruning.step % 2 == 0:
+            self.looks += 1
+            states = [value for value in trainer.optimizers[0].state[weight].values() if value.shape == weight.shape]
+            assert states
+            for value in (weight, *states):
+                assert not value[mask].any()
+                assert value is weight or value[~mask].any()
+        elif self.pruning.step > 1:
+            assert weight[mask].all()
+
+
+@pytest.mark.parametrize("build", [Project, ByHand])
+def test_weights_that_come_back_start_at_zero_with_a_cleared_optimizer_state(train, build):
+    pruning = Rolling()
+    fresh = Fresh(pruning)
+    if build is ByHand:  # a batch that does not step leaves everything as it is
+        fresh.on_train_batch_end = lambda trainer, *args: (
+            args[-1] % 3 != 2 and Fresh.on_train_batch_end(fresh, trainer, *args)
+        )
+    train(build, [pruning, fresh])
+    assert fresh.looks == len(pruning.notes) // 2
+
+
+@pytest.mark.parametrize(
+    ("build", "options", "steps"),
+    [(Project, {}, 12), (Project, {"accumulate_grad_batches": 4}, 4), (ByHand, {}, 8)],
+)
+def test_a_step_is_a_batch_that_an_optimizer_has_stepped_on(train, build, options, steps):
+    pruning = Rolling()
+    trainer = train(build, [pruning], **options)
+    assert pruning.notes == list(range(1, steps + 1))
+    assert pruning.step == steps
+    assert training_steps(trainer) == (steps if build is Project else 12)
+    assert pruning.dense == [(step, True) for step in pruning.notes]
+
+
+def test_max_steps_counts_the_steps_of_each_optimizer(train):
+    assert training_steps(train(ByHand, [], max_steps=8, max_epochs=-1)) == 4
+    assert training_steps(train(Project, [], max_steps=8, max_epochs=-1)) == 8
+    assert training_steps(train(Project, [], max_steps=80, max_epochs=1)) == 6
+    assert training_steps(train(ByHand, [], max_steps=11, max_epochs=2)) == 6
+
+
+def test_accumulation_may_change_from_epoch_to_epoch(train):
+    trainer = train(Project, [GradientAccumulationScheduler({0: 4, 2: 3})], max_epochs=3)
+    assert training_steps(trainer) == trainer.global_step == 2 + 2 + 2
+    trainer = train(Project, [GradientAccumulationScheduler({1: 6})], max_epochs=3)
+    assert training_steps(trainer) == trainer.global_step == 6 + 1 + 1
+
+
+def test_a_checkpoint_of_each_step_holds_what_is_in_force_after_it(train, tmp_path):
+    every_step = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1)
+    train(Project, [every_step, Rolling()], enable_checkpointing=True)
+    paths = list(tmp_path.glob("*.ckpt"))
+    assert len(paths) == 12
+    for path in paths:
+        saved = torch.load(path, weights_only=True)
+        [state] = [state for name, state in saved["callbacks"].items() if name.startswith("Rolling")]
+        assert state["step"] == saved["global_step"] == len(state["extra"]["notes"])
+        upper = bool(Masks.from_state_dict(state["masks"], Project())[KERNEL][0].all())
+        assert upper == (state["step"] // 2 % 2 == 0)
+        assert not saved["state_dict"][KERNEL][12:].any() if upper else not saved["state_dict"][KERNEL][:12].any()
+
+
+def test_a_resumed_run_goes_on_with_step_and_state(train, tmp_path):
+    unbroken, resumed = Rolling(), Rolling()
+    expected = train(Project, [unbroken], max_epochs=3).lightning_module
+    train(Project, [Rolling()], max_epochs=1).save_checkpoint(tmp_path / "stopped.ckpt")
+    module = train(Project, [resumed], ckpt_path=tmp_path / "stopped.ckpt", max_epochs=3).lightning_module
+    assert resumed.notes == unbroken.notes == list(range(1, 19))
+    assert resumed.step == unbroken.step == 18
+    assert resumed.masks.digest() == unbroken.masks.digest()
+    assert torch.equal(module.rnn.weight_hh_l0, expected.rnn.weight_hh_l0)
+
+
+def test_a_run_resumed_from_a_dense_checkpoint_has_made_its_steps(train, tmp_path):
+    train(Project, [], max_epochs=1).save_checkpoint(tmp_path / "dense.ckpt")
+    pruning = Rolling()
+    train(Project, [pruning], ckpt_path=tmp_path / "dense.ckpt")
+    assert pruning.notes == list(range(7, 13))
+
+
+def test_each_change_is_logged_at_its_step(train, tmp_path):
+    logger = CSVLogger(tmp_path)
+    train(Project, [Rolling()], logger=logger, max_epochs=1, log_every_n_steps=1)
+    with open(logger.log_dir + "/metrics.csv") as file:
+        rows = {int(row["step"]): row for row in csv.DictReader(file)}
+    assert list(rows) == [0, 2, 4, 6]
+    gates = [f"sparsity/{KERNEL}/{gate}" for gate in "rzn"]
+    assert [float(rows[2][gate]) for gate in gates] == [1.0, 0.5, 0.0]
+    assert [float(rows[4][gate]) for gate in gates] == [0.0, 0.5, 1.0]

@@ -1,0 +1,193 @@
+"""Cells of one's own: the page that explains them, scores against built-in cells, and what is refused."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sparse_rnn import JacobianSpectrum, prune, register_cell
+from sparse_rnn.recurrent import registry as register
+from sparse_rnn.recurrent.layers import kernel_gates
+
+PAGE = (Path(__file__).parents[2] / "docs" / "cells.md").read_text()
+INPUTS, UNITS, STEPS, BATCH = 3, 4, 6, 5
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch):
+    monkeypatch.setattr(register, "_REGISTERED", {})
+
+
+def data() -> Tensor:
+    return torch.randn(STEPS, BATCH, INPUTS, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+class Loop(nn.Module):
+    def __init__(self, cell: nn.Module, states: int = 1) -> None:
+        super().__init__()
+        self.cell, self.states = cell.double(), states
+
+    def forward(self, x: Tensor) -> None:
+        zeros = x.new_zeros(x.shape[1], UNITS)
+        state = zeros if self.states == 1 else (zeros,) * self.states
+        for x_t in x:
+            state = self.cell(x_t, state)
+
+
+def test_the_example_of_the_page_prints_what_the_page_says(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (text,) = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
+    exec(compile(code, "cells.md", "exec"), {})
+    assert capsys.readouterr().out == text
+
+
+class Copied(nn.Module):
+    """Mirrors a PyTorch cell under other names, each gate with kernels of its own where ``split``."""
+
+    def __init__(self, cell: nn.RNNCellBase, gates: str, split: bool) -> None:
+        super().__init__()
+        self.cell = [cell]
+        for kernel in ("ih", "hh"):
+            weight, bias = getattr(cell, f"weight_{kernel}").detach(), getattr(cell, f"bias_{kernel}").detach()
+            blocks = zip(gates, weight.chunk(len(gates)), bias.chunk(len(gates)), strict=True)
+            for gate, w, b in blocks if split else [("", weight, bias)]:
+                self.register_parameter(f"W_{kernel}{gate}", nn.Parameter(w.clone()))
+                self.register_parameter(f"b_{kernel}{gate}", nn.Parameter(b.clone()))
+
+    def forward(self, x, state):
+        return self.cell[0](x, state)
+
+
+def gru(cell, project, x, state):
+    (h,) = state
+    r = torch.sigmoid(project(ihr=x, hhr=h))
+    z = torch.sigmoid(project(ihz=x, hhz=h))
+    return ((1 - z) * torch.tanh(project(ihn=x) + r * project(hhn=h)) + z * h,)
+
+
+def lstm(cell, project, x, state):
+    h, c = state
+    i, f, g, o = project(ih=x, hh=h).chunk(4, -1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+@pytest.mark.parametrize("gamma", ["sequence", "author", "none"])
+@pytest.mark.parametrize(
+    ("kind", "step", "gates", "split"),
+    [(nn.GRUCell, gru, "rzn", True), (nn.LSTMCell, lstm, "ifgo", False)],
+    ids=["gru", "lstm"],
+)
+def test_a_copy_of_a_known_cell_gets_the_same_scores(kind, step, gates, split, gamma):
+    torch.manual_seed(0)
+    cell = kind(INPUTS, UNITS).double()
+    roles = [kernel + gate for kernel in ("ih", "hh") for gate in (gates if split else [""])]
+    register_cell(
+        Copied,
+        step=step,
+        kernels={role: f"W_{role}" for role in roles},
+        biases={role: f"b_{role}" for role in roles},
+        gates=("h",) if split else gates,
+        states=("h", "c")[: 1 + (kind is nn.LSTMCell)],
+    )
+    states = 1 + (kind is nn.LSTMCell)
+    own, known = Loop(Copied(cell, gates, split), states), Loop(cell, states)
+    criterion = JacobianSpectrum(gamma=gamma, projection="exact")
+    torch.manual_seed(3)
+    actual = criterion.score(own, data())
+    torch.manual_seed(3)
+    expected = criterion.score(known, data())
+    for kernel in ("ih", "hh"):
+        parts = [actual[f"cell.W_{role}"] for role in roles if role.startswith(kernel)]
+        torch.testing.assert_close(torch.cat(parts), expected[f"cell.weight_{kernel}"], rtol=1e-6, atol=1e-12)
+    assert set(kernel_gates(own).values()) == {("h",) if split else tuple(gates)}
+
+
+class Simple(nn.Module):
+    """h' = tanh(W x + U h); ``flaw`` makes its forward another one."""
+
+    def __init__(self, flaw: float = 0.0) -> None:
+        super().__init__()
+        self.W = nn.Parameter(torch.linspace(-1, 1, UNITS * INPUTS).view(UNITS, INPUTS))
+        self.U = nn.Parameter(torch.linspace(-1, 1, UNITS * UNITS).view(UNITS, UNITS))
+        self.inner = nn.GRUCell(UNITS, UNITS)
+        self.flaw = flaw
+
+    def forward(self, x, h):
+        return torch.tanh(x @ self.W.T + h @ self.U.T) + self.flaw
+
+
+def simple(cell, project, x, state):
+    return (torch.tanh(project(W=x, U=state[0])),)
+
+
+KERNELS = {"W": "W", "U": "U"}
+
+
+def test_a_subclass_is_meant_too_and_what_is_inside_a_cell_is_part_of_it():
+    class Special(Simple):
+        pass
+
+    register_cell(Simple, step=simple, kernels=KERNELS)
+    assert list(kernel_gates(Loop(Special()))) == ["cell.W", "cell.U"]
+
+
+def test_a_step_that_is_not_what_forward_computes_is_refused():
+    register_cell(Simple, step=simple, kernels=KERNELS)
+    assert JacobianSpectrum().score(Loop(Simple()), data())
+    with pytest.raises(ValueError, match=r"A step of 'cell' gives another state than its forward \(by 0\.01\)"):
+        JacobianSpectrum().score(Loop(Simple(flaw=0.01)), data())
+
+
+def twice(cell, project, x, state):
+    return (torch.tanh(project(W=x, U=state[0]) + project(U=state[0].square())),)
+
+
+def normalised(cell, project, x, state):
+    return (torch.softmax(project(W=x, U=state[0]), dim=-1),)
+
+
+def normalised_before(cell, project, x, state):
+    return (torch.tanh(project(W=x, U=torch.softmax(state[0], dim=-1))),)
+
+
+def mixing(cell, project, x, state):
+    return (torch.tanh(project(W=x, U=state[0])) + 0.1 * state[0].flip(-1),)
+
+
+@pytest.mark.parametrize("step", [twice, normalised, normalised_before, mixing])
+def test_what_is_not_elementwise_has_no_jacobian_score_but_others(step):
+    register_cell(Simple, step=step, kernels=KERNELS)
+    model = Loop(Simple())
+    with pytest.raises(ValueError, match=r"cell \(Simple\) is not elementwise"):
+        prune(model, data(), sparsity=0.5)
+    assert prune(model, data(), sparsity=0.5, criterion="magnitude").kept == 14
+
+
+@pytest.mark.parametrize(
+    ("step", "options", "message"),
+    [
+        (lambda cell, project, x, s: (project(V=x),), {}, r"calls project\(V=\.\.\.\), but 'V' is not among kernels="),
+        (lambda cell, project, x, s: (project(W=x),), {}, r"never calls project\(U=\.\.\.\): take it from kernels="),
+        (lambda cell, project, x, s: project(W=x, U=s[0]), {}, r"gives states of shape .* a tuple of one \[B, H\]"),
+        (simple, {"states": ("h", "c")}, r"gives states of shape .* states=\('h', 'c'\)"),
+        (simple, {"gates": "rzn"}, r"have \{'W': 4, 'U': 4\} rows: .* a multiple of its 3 gates"),
+        (simple, {"kernels": {"W": "W", "U": "V"}}, r"cell\.V is not a parameter of Simple"),
+    ],
+)
+def test_a_registration_that_does_not_fit_is_refused(step, options, message):
+    register_cell(Simple, **{"step": step, "kernels": KERNELS, **options})
+    with pytest.raises(ValueError, match=message):
+        prune(Loop(Simple()), data(), sparsity=0.5)
+
+
+def test_a_cell_that_returns_something_else_is_refused():
+    class Chatty(Simple):
+        def forward(self, x, h):
+            return super().forward(x, h), "and more"
+
+    register_cell(Simple, step=simple, kernels=KERNELS)
+    with pytest.raises(ValueError, match=r"'cell' returned tuple, not its new state \('h',\)"):
+        prune(Loop(Chatty()), data(), sparsity=0.5)
