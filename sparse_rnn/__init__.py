@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sparse_rnn.pruning.prune import prune
+from sparse_rnn.pruning import prune
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.registry import register_cell
 from sparse_rnn.scores import SNIP, Criterion, GraSP, JacobianSpectrum, Magnitude, Random, SynFlow

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -17,7 +16,7 @@ from sparse_rnn.callbacks.one_shot import OneShotPruning
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.cli.arguments import one_line
 from sparse_rnn.config_files import find_config
-from sparse_rnn.recurrent.layers import kernel_gates
+from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.sparsity.masks import Masks
 
 CONFIG = "config.yaml"
@@ -195,19 +194,12 @@ def _saved_masks(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _masks(path: Path, saved: Mapping[str, Any], model: LightningModule) -> Masks:
-    kernels = kernel_gates(model)
+    kernels = find_targets(model)
     try:
         found = Masks.from_state_dict(saved, model)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    parameters = {name: model.get_parameter(name) for name in kernels}
-    return Masks(
-        {
-            name: found[name] if name in found else torch.ones_like(p, dtype=torch.bool)
-            for name, p in parameters.items()
-        },
-        model,
-    )
+    return Masks.of(kernels, {name: found.get(name, mask) for name, mask in Masks.full(kernels).items()})
 
 
 def _check_alike(read: Sequence[Trained]) -> None:
@@ -221,8 +213,7 @@ def _check_alike(read: Sequence[Trained]) -> None:
 
 
 def _shapes(trained: Trained) -> dict[str, tuple[Any, ...]]:
-    gates = kernel_gates(trained.model)
-    return {name: (tuple(mask.shape), gates[name]) for name, mask in trained.masks.items()}
+    return {name: (tuple(kernel.shape), kernel.gates) for name, kernel in trained.masks.kernels.items()}
 
 
 def _architecture(trained: Trained) -> str:

@@ -1,4 +1,4 @@
-"""Runs a model without leaving a trace, in it or in the random numbers."""
+"""Isolation: a model is run, or random numbers are drawn, and everything is put back as it was."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GENERATORS = (torch.Generator, random.Random, np.random.Generator)
 
 @contextmanager
 def leave_no_trace(model: nn.Module) -> Iterator[None]:
-    """Restores on exit what running a model changes in it: attributes, buffers, hidden states, metrics, flags.
+    """Restore on exit what running a model changes in it: attributes, buffers, hidden states, metrics, flags.
 
     Tensors, containers and random generators keep their identity (their values are put back), so references held
     elsewhere stay true; objects of other classes are put back as they are. Parameters and their gradients are not
@@ -36,15 +36,31 @@ def leave_no_trace(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def rng_kept() -> Iterator[None]:
-    """Gives PyTorch's generators, those of all devices, back their state on exit."""
+    """Give PyTorch's generators, those of all devices, back their state on exit."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         yield
 
 
 @contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed PyTorch's generators inside, and give them back their state on exit.
+
+    Example:
+        >>> with seeded(3):
+        ...     first = torch.rand(2)
+        >>> with seeded(3):
+        ...     bool((torch.rand(2) == first).all())
+        True
+    """
+    with rng_kept():
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def parameters_kept(model: nn.Module) -> Iterator[None]:
-    """Puts back on exit the values, the gradients and the ``requires_grad`` flags of a model's parameters.
+    """Put back on exit the values, the gradients and the ``requires_grad`` flags of a model's parameters.
 
     A graph that was recorded inside stays valid: the values it was recorded with are back, and autograd sees no change.
     """
@@ -61,7 +77,7 @@ def parameters_kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def kept(values: Iterable[Any]) -> Iterator[None]:
-    """Puts back on exit what tensors, containers and random generators hold."""
+    """Put back on exit what tensors, containers and random generators hold."""
     restorers = [_restorer(value) for value in values]
     try:
         yield
@@ -72,7 +88,7 @@ def kept(values: Iterable[Any]) -> Iterator[None]:
 
 
 def _restorer(value: Any) -> Restore:
-    """A function that puts back what a value holds now, and returns the value."""
+    """Return a function that puts back what a value holds now, and returns the value."""
     if type(value) is Tensor:
         return _tensor_restorer(value)
     if isinstance(value, GENERATORS):

@@ -10,7 +10,7 @@ from typing import TypeVar
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
 from sparse_rnn.callbacks.borrowing.samples import training_batches, training_loss
-from sparse_rnn.pruning.prune import seeded
+from sparse_rnn.isolation import seeded
 from sparse_rnn.recurrent.spectrum import unrolled_layers
 from sparse_rnn.recurrent.unroll import Unrolled
 

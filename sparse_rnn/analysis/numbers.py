@@ -13,10 +13,10 @@ from sparse_rnn.analysis.curves import Curve, read_curves
 from sparse_rnn.analysis.inputs import measure_on_samples
 from sparse_rnn.analysis.maps import ConnectionMap, connection_map
 from sparse_rnn.checkpoints import Trained
-from sparse_rnn.recurrent.layers import find_recurrent
+from sparse_rnn.recurrent.layers import find_recurrent, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum, product_singular_values, spectrum
 from sparse_rnn.recurrent.unroll import Unrolled
-from sparse_rnn.sparsity.connections import Connections, connections, named_layers
+from sparse_rnn.sparsity.connections import Connections, connections
 
 STEPS_BACK = (1, 2, 4, 8, 16, 32, 64)
 PRODUCT_SAMPLES = 16  # a product costs as much as a spectrum for every k

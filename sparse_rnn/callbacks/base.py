@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.hooks import RemovableHandle
 
-from sparse_rnn.pruning.schedules import Timetable
-from sparse_rnn.recurrent.layers import gates_of
-from sparse_rnn.sparsity.masks import Masks, statistics, table
+from sparse_rnn.recurrent.kernels import Targets, find_targets
+from sparse_rnn.sparsity.masks import Masks
+from sparse_rnn.sparsity.statistics import statistics, table
 
 
 class PruningCallback(Callback):
@@ -54,6 +54,10 @@ class PruningCallback(Callback):
         self._module: LightningModule | None = None
         self._saved: dict[str, Any] | None = None
         self._handles: list[RemovableHandle] = []
+
+    def targets(self, pl_module: LightningModule) -> Targets:
+        """Find the kernels to prune."""
+        return find_targets(pl_module, self.kernels)
 
     @abstractmethod
     def find_masks(self, trainer: Trainer, pl_module: LightningModule) -> Masks:
@@ -204,7 +208,7 @@ class PruningCallback(Callback):
     def _report(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.masks is None:
             return
-        text = table(statistics(self.masks, gates_of(pl_module, self.masks)))
+        text = table(statistics(self.masks))
         rank_zero_info(f"{type(self).__name__}: {self.masks.kept:,} of {self.masks.total:,} weights kept\n{text}")
         for logger in trainer.loggers:
             add_text = getattr(getattr(logger, "experiment", None), "add_text", None)
@@ -215,7 +219,7 @@ class PruningCallback(Callback):
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.masks is None or not trainer.loggers:
             return
-        rows = statistics(self.masks, gates_of(pl_module, self.masks))
+        rows = statistics(self.masks)
         metrics = {f"sparsity/{row.kernel}/{row.gate}": row.sparsity for row in rows}
         for logger in trainer.loggers:
             logger.log_metrics({"sparsity/all": self.masks.sparsity, **metrics}, step=self.step)
@@ -296,24 +300,3 @@ def _accumulated(trainer: Trainer, epoch: int) -> int:
         if hasattr(callback, "get_accumulate_grad_batches"):  # known by what it does: Lightning's classes exist twice
             return callback.get_accumulate_grad_batches(epoch)
     return trainer.accumulate_grad_batches
-
-
-def warn_of_end(callback: PruningCallback, last: int, total: float) -> None:
-    """Warns where training ends before the last update of a schedule, or begins after it with a dense network."""
-    name, masks = type(callback).__name__, callback.masks
-    if last > total:
-        rank_zero_warn(
-            f"{name} removes weights until step {last:,}, but training ends after {total:,}: the final sparsity is not "
-            "reached; make the schedule shorter or the training longer."
-        )
-    elif callback.step >= last and masks is not None and masks.kept == masks.total:
-        rank_zero_warn(
-            f"{name} removes weights until step {last:,}, but this run is at step {callback.step:,} already and dense: "
-            "nothing is removed; give a later schedule, or start anew."
-        )
-
-
-def warn_of_gap(callback: PruningCallback, schedule: Timetable) -> None:
-    """Warns where a schedule, in steps, leaves out the updates that were meant."""
-    if message := schedule.gap():
-        rank_zero_warn(f"{type(callback).__name__}: {message}; give a smaller number of steps, or train longer.")

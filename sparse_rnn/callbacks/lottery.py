@@ -7,22 +7,26 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from sparse_rnn.callbacks.base import PruningCallback, training_steps
 from sparse_rnn.callbacks.borrowing.samples import scores_on_batch
-from sparse_rnn.pruning.prune import as_criterion, rank
+from sparse_rnn.errors import UsageError
+from sparse_rnn.pruning.options import described
+from sparse_rnn.pruning.prune import as_criterion
 from sparse_rnn.pruning.schedules import Steps, check_steps, in_steps
-from sparse_rnn.recurrent.layers import gates_of, select_kernels
-from sparse_rnn.scores import Criterion, Scores
-from sparse_rnn.sparsity.allocation import Allocation, check_allocation, check_sparsity
-from sparse_rnn.sparsity.masks import Masks, check_min_kept, emptied
+from sparse_rnn.scores import Criterion
+from sparse_rnn.sparsity.allocation import Allocation
+from sparse_rnn.sparsity.masks import Masks
+from sparse_rnn.sparsity.selection import Selection
+from sparse_rnn.sparsity.statistics import emptied
+from sparse_rnn.sparsity.tiles import TileScore
 
 
+@described
 class LotteryTicket(PruningCallback):
-    """Finds a sparse network that trains well from the start: iterative magnitude pruning with rewinding, in one fit.
+    """Find a sparse network that trains well from the start: iterative magnitude pruning with rewinding, in one fit.
 
     The dense network is trained for a round, the weights that matter least are removed, everything else goes back to
     where it was at step k, and the next round begins (Frankle and Carbin 2019, arXiv 1803.03635; for k > 0 Frankle et
@@ -37,17 +41,8 @@ class LotteryTicket(PruningCallback):
     The weights and optimizer states of step k are part of every checkpoint from then on, which makes it twice as large.
 
     Args:
-        sparsity: Share of the weights that are removed in the end, at least 0 and below 1.
         rounds: How often to prune and rewind; after round r of R a share (1 - sparsity)^(r/R) of the weights is left.
         rewind: Step k to go back to, or a share of the training; 0 is the initialisation.
-        criterion: What scores the weights at the end of a round: a criterion or its name. One that needs data sees the
-            last batch.
-        kernels: Shell-style patterns of the names of the weights to prune; by default the input and recurrent kernels
-            of every recurrent layer.
-        allocation: How the weights to keep are shared out; see :class:`OneShotPruning`.
-        keep_diagonal: Whether the diagonal of every gate of the recurrent kernels always stays.
-        min_kept: Number of its best-scored weights that every kernel, gate and neuron keeps, within the total.
-        seed: Seed of the random numbers of the criterion; training is not affected by it.
     """
 
     def __init__(
@@ -60,54 +55,51 @@ class LotteryTicket(PruningCallback):
         allocation: Allocation = "global",
         keep_diagonal: bool = False,
         min_kept: int = 0,
+        block_size: tuple[int, int] | None = None,
+        block_score: TileScore = "max",
         seed: int = 0,
     ) -> None:
         super().__init__(kernels)
-        check_sparsity(sparsity)
-        check_allocation(allocation)
-        check_min_kept(min_kept)
         check_steps("rewind", rewind)
         if rounds < 1:
-            raise ValueError(f"rounds={rounds}: give the number of times to prune and rewind, at least 1.")
+            raise UsageError(f"rounds={rounds}: give the number of times to prune and rewind, at least 1.")
         self.sparsity = sparsity
         self.rounds = rounds
         self.rewind = rewind
         self.criterion = as_criterion(criterion)
-        self.allocation = allocation
-        self.keep_diagonal = keep_diagonal
-        self.min_kept = min_kept
+        self.selection = Selection.of(sparsity, allocation, keep_diagonal, min_kept, block_size, block_score)
         self.seed = seed
         self._start: dict[str, Any] | None = None
 
     def find_masks(self, trainer: Trainer, pl_module: LightningModule) -> Masks:
-        """Keeps everything: the first round is dense."""
+        """Keep everything: the first round is dense."""
         self._start = None
-        masks = Masks.full(pl_module, select_kernels(pl_module, self.kernels))
-        self._ranked(pl_module, masks, {name: mask.float() for name, mask in masks.items()}, 1)  # fails now or never
-        return masks
+        kernels = self.targets(pl_module)
+        self.selection.check(kernels)  # fails now or never
+        return Masks.full(kernels)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Shares the training out among the rounds.
+        """Share the training out among the rounds.
 
         Raises:
-            ValueError: If it is too short, has no end, or is beyond step k already without its weights.
+            UsageError: If it is too short, has no end, or is beyond step k already without its weights.
         """
         super().on_train_start(trainer, pl_module)
         total = training_steps(trainer)
         if total == inf:
-            raise ValueError(
+            raise UsageError(
                 "LotteryTicket shares the steps of the training out among its rounds, but the training has no end: "
                 "give the trainer max_steps or max_epochs."
             )
         self._first = in_steps("rewind", self.rewind, total)
         self._length = int((total - self._first) // (self.rounds + 1))
         if self._length < 1:
-            raise ValueError(
+            raise UsageError(
                 f"Training ends after {total} steps, which is too short for rewind={self.rewind}, {self.rounds} rounds "
                 "and the last training: train longer, or give fewer rounds."
             )
         if self._start is None and self.step > self._first:
-            raise ValueError(
+            raise UsageError(
                 f"rewind={self.rewind}: this run is at step {self.step} already and has not kept its weights of step "
                 f"{self._first}; give a later one, or start anew."
             )
@@ -115,35 +107,31 @@ class LotteryTicket(PruningCallback):
             self._start = _snapshot(trainer, pl_module)
 
     def update_masks(self, trainer: Trainer, pl_module: LightningModule, step: int, batch: Any) -> Masks | None:
-        """Prunes and rewinds when a round is over."""
+        """Prune and rewind when a round is over."""
         if step == self._first:
             self._start = _snapshot(trainer, pl_module)
         finished, since = divmod(step - self._first, self._length)
         if since or not 1 <= finished <= self.rounds or self.masks is None or self._start is None:
             return None
-        scores = scores_on_batch(trainer, pl_module, batch, self.criterion, self.kernels, self.seed + step)
-        masks = self._ranked(pl_module, self.masks, scores, finished)
+        kernels = self.targets(pl_module)
+        scores = scores_on_batch(trainer, kernels, batch, self.criterion, self.seed + step)
+        masks = self.selection.best(kernels, scores, self.masks, finished / self.rounds, geometric=True)
         _rewind(trainer, pl_module, self._start)
-        if message := emptied(masks, gates_of(pl_module, masks)):
+        if message := emptied(masks):
             rank_zero_warn(message)
         return masks
 
     def extra_state(self) -> dict[str, Any]:
-        """Weights, optimizer states and schedules of step k, once it is over."""
+        """Return weights, optimizer states and schedules of step k, once it is over."""
         return {} if self._start is None else {"start": self._start}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes what :meth:`extra_state` gave."""
+        """Take what :meth:`extra_state` gave."""
         self._start = state.get("start")
-
-    def _ranked(self, pl_module: LightningModule, masks: Masks, scores: Scores, finished: int) -> Masks:
-        survivors = {name: score.masked_fill(~masks[name], -torch.inf) for name, score in scores.items()}
-        options = (self.allocation, self.keep_diagonal, self.min_kept)
-        return rank(pl_module, survivors, self.sparsity, *options, progress=finished / self.rounds)
 
 
 def _snapshot(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-    """All that training changes, as it is now; tensors and primitives."""
+    """Copy all that training changes, as it is now; tensors and primitives."""
     return copy.deepcopy(
         {
             "model": dict(pl_module.state_dict()),

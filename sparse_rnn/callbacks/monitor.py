@@ -12,11 +12,12 @@ from torch.utils.hooks import RemovableHandle
 
 from sparse_rnn.callbacks import tensorboard
 from sparse_rnn.callbacks.base import join_other_name, pruning_callbacks
-from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, gates_of
+from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum, spectrum, unrolled_layers
 from sparse_rnn.recurrent.unroll import Unrolled
-from sparse_rnn.sparsity.connections import connections, kept_weights, named_layers
-from sparse_rnn.sparsity.masks import statistics
+from sparse_rnn.sparsity.connections import connections, kept_weights
+from sparse_rnn.sparsity.masks import Masks
+from sparse_rnn.sparsity.statistics import statistics
 
 # As many units as `num_samples` is meant for: the time of singular values grows with the cube of the units.
 UNITS = 400
@@ -194,7 +195,7 @@ def _connection_scalars(model: nn.Module, masks: dict[str, Tensor]) -> dict[str,
         for role, mask in kept_weights(layer, masks).items()
     }
     kept |= masks  # other weights than recurrent kernels may be pruned too
-    gates = statistics(kept, gates_of(model, kept))
+    gates = statistics(Masks(kept, model))
     scalars = {f"sparsity/{name}": 1 - mask.float().mean().item() for name, mask in kept.items()}
     scalars |= {f"sparsity/{gate.kernel}/{gate.gate}": gate.sparsity for gate in gates}
     for layer, found in connections(model, masks).items():

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from sparse_rnn.callbacks.base import PruningCallback, pruning_callbacks
 from sparse_rnn.callbacks.one_shot import OneShotPruning
-from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent
+from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum
-from sparse_rnn.sparsity.connections import kept_weights, named_layers
+from sparse_rnn.sparsity.connections import kept_weights
 
 LARGEST_MAP = 2048  # pixels across and down
 

@@ -27,8 +27,7 @@ from sparse_rnn.cli.arguments import one_line
 from sparse_rnn.compare import main as compare
 from sparse_rnn.config_files import find_config
 from sparse_rnn.data.errors import DataError
-from sparse_rnn.recurrent.layers import gates_of
-from sparse_rnn.sparsity.masks import statistics, table
+from sparse_rnn.sparsity.statistics import statistics, table
 
 _USER_ERRORS = (DataError, ValueError, FileNotFoundError, MisconfigurationException)
 _PACKAGES = sys.stdlib_module_names | {
@@ -159,11 +158,7 @@ def summary(trainer: Trainer) -> str:
 
 
 def _sparsity_tables(trainer: Trainer) -> list[str]:
-    return [
-        table(statistics(callback.masks, gates_of(trainer.lightning_module, callback.masks)))
-        for callback in pruning_callbacks(trainer)
-        if callback.masks is not None
-    ]
+    return [table(statistics(callback.masks)) for callback in pruning_callbacks(trainer) if callback.masks is not None]
 
 
 def resolve_configs(args: Sequence[str]) -> list[str]:

@@ -8,15 +8,14 @@ from math import copysign, log2
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import leave_no_trace
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.jacobian import chi
-from sparse_rnn.recurrent.layers import find_recurrent
-from sparse_rnn.sparsity.allocation import Gates
+from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.sparsity.masks import Masks
-from sparse_rnn.sparsity.ranking import cut
 
 Rescale = bool | Literal["chi"]
 LayerChi = dict[tuple[str, ...], Tensor]
@@ -28,19 +27,16 @@ GRID = 0.25  # powers of 2: J·1 is linear in the factor but for the gates, so �
 
 
 def check_rescale(rescale: Rescale) -> None:
-    """Refuses anything but False, True and ``"chi"`` with a ValueError."""
+    """Refuse anything but False, True and ``"chi"`` with a UsageError."""
     if rescale not in (False, True, "chi"):
-        raise ValueError(f"rescale={rescale!r}: choose one of False, True (each gate's second moment), 'chi'.")
+        raise UsageError(f"rescale={rescale!r}: choose one of False, True (each gate's second moment), 'chi'.")
 
 
-def rescaling(
-    module: nn.Module, gates: Gates, rescale: Rescale, measure: Callable[[], LayerChi]
-) -> Callable[[Masks], list[str]]:
-    """Notes, before pruning, what rescaling is to give back.
+def rescaling(kernels: Targets, rescale: Rescale, measure: Callable[[], LayerChi]) -> Callable[[Masks], list[str]]:
+    """Note, before pruning, what rescaling is to give back.
 
     Args:
-        module: The model.
-        gates: Names of the weights to prune, with their gates.
+        kernels: The kernels to prune.
         rescale: ``True``: each gate of each kernel by the factor that gives back its sum of squares. ``"chi"``: the
             recurrent kernels of a layer by one factor that gives back its χ. ``False``: not at all.
         measure: Runs the model and gives χ of every layer; see :func:`layer_chi`.
@@ -51,43 +47,44 @@ def rescaling(
     """
     check_rescale(rescale)
     if rescale == "chi":
-        return partial(_restore_chi_, module, measure, measure())
+        return partial(_restore_chi_, measure, measure())
     if rescale:
-        return partial(_restore_second_moments_, module, gates, _second_moments(module, gates))
+        return partial(_restore_second_moments_, _second_moments(kernels))
     return lambda masks: []
 
 
-def layer_chi(module: nn.Module, batch: Any, loss_fn: LossFn | None = None) -> LayerChi:
-    """χ of every layer on one batch, by the names of its recurrent kernels; the mean over all calls of a layer."""
+def layer_chi(kernels: Targets, batch: Any, loss_fn: LossFn | None = None) -> LayerChi:
+    """Measure χ of every layer on one batch, by the names of its recurrent kernels; the mean over a layer's calls."""
     found: dict[tuple[str, ...], list[Tensor]] = {}
-    with leave_no_trace(module):
-        for unrolled in run_unrolled(module, find_recurrent(module), batch, loss_fn):
+    with leave_no_trace(kernels.model):
+        for unrolled in run_unrolled(kernels.model, kernels.recurrent, batch, loss_fn):
             found.setdefault(unrolled.layer.state_kernels, []).append(chi(unrolled))
-    return {kernels: torch.stack(values).mean() for kernels, values in found.items()}
+    return {names: torch.stack(values).mean() for names, values in found.items()}
 
 
 @torch.no_grad()
-def _second_moments(module: nn.Module, gates: Gates) -> dict[str, Tensor]:
-    """The sum of squares of every gate, [gates, 1, 1]."""
-    kernels = {name: cut(module.get_parameter(name), gates[name]) for name in gates}
-    return {name: kernel.double().square().sum((1, 2), keepdim=True) for name, kernel in kernels.items()}
+def _second_moments(kernels: Targets) -> dict[str, Tensor]:
+    """Sum the squares of every gate, in double precision."""
+    by_gate = {name: kernel.by_gate(kernel.parameter) for name, kernel in kernels.items()}
+    return {name: gates.double().square().sum((1, 2), keepdim=True) for name, gates in by_gate.items()}
 
 
 @torch.no_grad()
-def _restore_second_moments_(module: nn.Module, gates: Gates, before: dict[str, Tensor], masks: Masks) -> list[str]:
-    for name, after in _second_moments(module, gates).items():
-        weight = module.get_parameter(name)
+def _restore_second_moments_(before: dict[str, Tensor], masks: Masks) -> list[str]:
+    for name, after in _second_moments(masks.kernels).items():
+        kernel = masks.kernels[name]
         factor = torch.where(after > 0, (before[name] / after).sqrt(), 1.0)  # nothing to rescale in an emptied gate
-        weight.copy_((cut(weight, gates[name]) * factor.to(weight)).view_as(weight))
+        weight = kernel.parameter
+        weight.copy_((kernel.by_gate(weight) * factor.to(weight)).view_as(weight))
     return []
 
 
 @torch.no_grad()
-def _restore_chi_(module: nn.Module, measure: Callable[[], LayerChi], targets: LayerChi, masks: Masks) -> list[str]:
+def _restore_chi_(measure: Callable[[], LayerChi], targets: LayerChi, masks: Masks) -> list[str]:
     unreached = []
     # From the input upwards: what a layer receives depends on those below it.
     for kernels, target in targets.items():
-        weights = [module.get_parameter(name) for name in kernels if name in masks]
+        weights = [masks.kernels[name].parameter for name in kernels if name in masks]
         if weights and not _scale_(weights, kernels, measure, float(target)):
             unreached.append(
                 f"rescale='chi': χ of {', '.join(kernels)} was {target:.4g} and is {measure()[kernels]:.4g} now; no "
@@ -99,7 +96,7 @@ def _restore_chi_(module: nn.Module, measure: Callable[[], LayerChi], targets: L
 def _scale_(
     weights: Sequence[Tensor], kernels: tuple[str, ...], measure: Callable[[], LayerChi], target: float
 ) -> bool:
-    """Scales the weights of a layer in place until its χ reaches the target; False, and as they were, if it cannot."""
+    """Scale the weights of a layer in place until its χ reaches the target; False, and as they were, if it cannot."""
     start = [weight.clone() for weight in weights]
 
     def excess(exponent: float) -> float:
@@ -114,7 +111,7 @@ def _scale_(
 
 
 def _found_root(excess: Callable[[float], float], tolerance: float) -> bool:
-    """Bisects between the two points of a grid nearest to 0 where a function changes sign; the last call is the root.
+    """Bisect between the two points of a grid nearest to 0 where a function changes sign; the last call is the root.
 
     The function may be anything between them (units of a ReLU network switch on and off), so the root is not unique.
     """

@@ -12,6 +12,8 @@ from itertools import pairwise
 from math import cos, inf, pi
 from typing import ClassVar, TypeVar
 
+from sparse_rnn.errors import UsageError
+
 Steps = int | float
 Some = TypeVar("Some", bound="Timetable")
 
@@ -30,16 +32,16 @@ class Timetable(ABC):
         for first, second in pairwise(self.moments):
             before, after = getattr(self, first), getattr(self, second)
             if type(before) is type(after) and before > after:
-                raise ValueError(f"{first}={before} lies after {second}={after}: give them in the order of time.")
+                raise UsageError(f"{first}={before} lies after {second}={after}: give them in the order of time.")
 
     def over(self: Some, total: float) -> Some:
-        """The same in whole steps.
+        """Return the same in whole steps.
 
         Args:
             total: Number of steps of the whole training, infinite if it has no end.
 
         Raises:
-            ValueError: If a share is given of a training without end, or the steps are not in the order of time.
+            UsageError: If a share is given of a training without end, or the steps are not in the order of time.
         """
         steps = {name: in_steps(name, getattr(self, name), total) for name in self.moments}
         steps |= {name: max(1, in_steps(name, getattr(self, name), total)) for name in self.intervals}
@@ -47,10 +49,14 @@ class Timetable(ABC):
 
     @abstractmethod
     def updates_at(self, step: int) -> bool:
-        """Whether the masks may change when ``step`` steps are over."""
+        """Tell whether the masks may change when ``step`` steps are over."""
+
+    def end_for(self, final: float) -> int | None:
+        """Return the step after which the final sparsity is reached; None where the sparsity is not scheduled."""
+        return None
 
     def gap(self) -> str | None:
-        """Which updates an interval is too long for, all of it being in steps; None where it is not."""
+        """Say which updates an interval is too long for, all of it being in steps; None where it is not."""
         return None
 
 
@@ -59,7 +65,7 @@ class Schedule(Timetable):
 
     @abstractmethod
     def sparsity(self, step: int, final: float) -> float:
-        """Share of the weights that are removed when ``step`` steps are over.
+        """Return the share of the weights that are removed when ``step`` steps are over.
 
         Args:
             step: Number of steps, all moments of the schedule being in steps too (see :meth:`over`).
@@ -68,7 +74,7 @@ class Schedule(Timetable):
 
     @abstractmethod
     def end_for(self, final: float) -> int:
-        """The step after which the final sparsity is reached."""
+        """Return the step after which the final sparsity is reached."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +103,10 @@ class Cubic(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.initial_sparsity < 1:
-            raise ValueError(f"initial_sparsity={self.initial_sparsity}: give at least 0 and less than 1.")
+            raise UsageError(f"initial_sparsity={self.initial_sparsity}: give at least 0 and less than 1.")
 
     def updates_at(self, step: int) -> bool:
-        """From begin to end, every ``frequency`` steps and at the end."""
+        """Tell whether it is a step from begin to end, every ``frequency`` steps and at the end."""
         since = step - self.begin
         return self.begin <= step <= self.end and (since % self.frequency == 0 or step == self.end)
 
@@ -114,7 +120,7 @@ class Cubic(Schedule):
         )
 
     def sparsity(self, step: int, final: float) -> float:
-        """s(t); see :meth:`Schedule.sparsity`."""
+        """Return s(t); see :meth:`Schedule.sparsity`."""
         if step < self.begin:
             return 0.0
         left = (self.end - step) / (self.end - self.begin) if step < self.end else 0.0
@@ -146,17 +152,17 @@ class IterativeSteps(Schedule):
         super().__post_init__()
         ordered = [1.0, *self.densities, 0.0]
         if any(later >= earlier for earlier, later in pairwise(ordered)):
-            raise ValueError(
+            raise UsageError(
                 f"densities={list(self.densities)}: give shares of weights to keep, below 1 and above 0, each smaller "
                 "than the one before."
             )
 
     def updates_at(self, step: int) -> bool:
-        """Every ``every`` steps."""
+        """Tell whether it is a multiple of ``every``."""
         return step > 0 and step % self.every == 0
 
     def sparsity(self, step: int, final: float) -> float:
-        """s(t); see :meth:`Schedule.sparsity`."""
+        """Return s(t); see :meth:`Schedule.sparsity`."""
         levels = self._levels(final)
         return levels[min(int(step // self.every), len(levels) - 1)]
 
@@ -196,36 +202,40 @@ class NarangRamp(Timetable):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.acceleration <= 0:
-            raise ValueError(f"acceleration={self.acceleration}: give φ / θ, above 0 (the paper: 1.5 to 2).")
+            raise UsageError(f"acceleration={self.acceleration}: give φ / θ, above 0 (the paper: 1.5 to 2).")
 
     def updates_at(self, step: int) -> bool:
-        """Between start and end, both left out, at the multiples of ``frequency``."""
+        """Tell whether it is a multiple of ``frequency`` between start and end, both left out."""
         return self.start < step < self.end and step % self.frequency == 0
 
     def threshold(self, step: int, theta: float = 1.0) -> float:
-        """ε when ``step`` steps are over, for a slope θ; it is 0 before the start."""
+        """Return ε when ``step`` steps are over, for a slope θ; it is 0 before the start."""
         slow, fast = min(step, self.ramp), step - self.ramp + 1 if step >= self.ramp else 0
         rise = slow - self.start + 1 + self.acceleration * fast
         return theta * rise / self.frequency if step > self.start else 0.0
 
     def theta(self, q: float) -> float:
-        """The slope θ = 2·q·frequency / (2·(ramp - start) + 3·(end - ramp)): ε ends about q if φ = 1.5·θ.
+        """Return the slope θ = 2·q·frequency / (2·(ramp - start) + 3·(end - ramp)): ε ends about q if φ = 1.5·θ.
 
         Args:
             q: The 90th percentile of |w| in a dense network that was trained.
         """
         return 2 * q * self.frequency / (2 * (self.ramp - self.start) + 3 * (self.end - self.ramp))
 
+    def end_for(self, final: float) -> int:
+        """See :meth:`Timetable.end_for`; :attr:`last_update`."""
+        return self.last_update
+
     @property
     def last_update(self) -> int:
         """The step of the last update.
 
         Raises:
-            ValueError: If there is none.
+            UsageError: If there is none.
         """
         last = int((self.end - 1) // self.frequency * self.frequency)
         if not self.updates_at(last):
-            raise ValueError(
+            raise UsageError(
                 f"No multiple of frequency={self.frequency} lies between start={self.start} and end={self.end}: no "
                 "weight would be removed; give a smaller frequency, or more steps."
             )
@@ -254,10 +264,10 @@ class CosineDecay(Timetable):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.drop <= 1:
-            raise ValueError(f"drop={self.drop}: give the share of the kept weights to move at first, from 0 to 1.")
+            raise UsageError(f"drop={self.drop}: give the share of the kept weights to move at first, from 0 to 1.")
 
     def updates_at(self, step: int) -> bool:
-        """Every ``every`` steps before the end."""
+        """Tell whether it is a multiple of ``every`` before the end."""
         return 0 < step < self.end and step % self.every == 0
 
     def gap(self) -> str | None:
@@ -265,12 +275,12 @@ class CosineDecay(Timetable):
         return f"every={self.every} leaves no update before end={self.end}" if self.every >= self.end else None
 
     def share(self, step: int) -> float:
-        """f(t), all moments of the schedule being in steps too (see :meth:`over`)."""
+        """Return f(t), all moments of the schedule being in steps too (see :meth:`over`)."""
         return self.drop / 2 * (1 + cos(pi * step / self.end))
 
 
 def in_steps(name: str, value: Steps, total: float) -> int:
-    """A number of steps, or a share of the training, as a number of steps.
+    """Convert a number of steps, or a share of the training, to a number of steps.
 
     Args:
         name: What to call it in a message.
@@ -278,12 +288,16 @@ def in_steps(name: str, value: Steps, total: float) -> int:
         total: Number of steps of the whole training, infinite if it has no end.
 
     Raises:
-        ValueError: If a share is given of a training without end.
+        UsageError: If a share is given of a training without end.
+
+    Example:
+        >>> in_steps("begin", 0.25, total=1000), in_steps("begin", 250, total=1000)
+        (250, 250)
     """
     if isinstance(value, int):
         return value
     if total == inf:
-        raise ValueError(
+        raise UsageError(
             f"{name}={value} is a share of the training, which has no end: give a whole number of steps, or the "
             "trainer max_steps or max_epochs."
         )
@@ -291,9 +305,9 @@ def in_steps(name: str, value: Steps, total: float) -> int:
 
 
 def check_steps(name: str, value: Steps, least: int = 0) -> None:
-    """Refuses what is neither a whole number of steps nor a share of the training with a ValueError."""
+    """Refuse what is neither a whole number of steps nor a share of the training with a UsageError."""
     if (value < least) if isinstance(value, int) else not 0 <= value <= 1:
-        raise ValueError(
+        raise UsageError(
             f"{name}={value}: give a whole number of steps, at least {least}, or a share of the training from 0.0 to "
             "1.0."
         )

@@ -1,1 +1,22 @@
 """What a recurrent layer is: its kernels and gates, one step of each cell, the inputs it receives."""
+
+from sparse_rnn.recurrent.kernels import Kernel, Targets, find_targets
+from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, find_recurrent, named_layers
+from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.registry import register_cell
+from sparse_rnn.recurrent.spectrum import Spectrum, spectrum, unrolled_layers
+
+__all__ = [
+    "Kernel",
+    "PeepholeLSTM",
+    "RecurrentLayer",
+    "RecurrentModule",
+    "Spectrum",
+    "Targets",
+    "find_recurrent",
+    "find_targets",
+    "named_layers",
+    "register_cell",
+    "spectrum",
+    "unrolled_layers",
+]

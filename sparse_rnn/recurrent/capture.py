@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.cells import State
-from sparse_rnn.recurrent.layers import SEQUENCE_MODULES, RecurrentLayer, RecurrentModule
+from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, layers_of
 from sparse_rnn.recurrent.loop import Loop, recording
 from sparse_rnn.recurrent.packing import pack_like, unpack
 from sparse_rnn.recurrent.unroll import Unrolled
@@ -45,7 +46,7 @@ def run_unrolled(
     (:class:`sparse_rnn.recurrent.loop.Loop`), which come last.
 
     Raises:
-        ValueError: If one of the modules received nothing, has a forward of its own, or is not elementwise.
+        UsageError: If one of the modules received nothing, has a forward of its own, or is not elementwise.
     """
     _check_elementwise(recurrent)
     loops = [Loop(found) for found in recurrent if found.takes_one_step]
@@ -62,8 +63,8 @@ def run_unrolled(
     layers = {id(unrolled.layer) for unrolled in seen}
     for found in recurrent:
         if id(found.layers[0][0]) not in layers:
-            raise ValueError(
-                f"The recurrent layer {found.name or type(found.module).__name__!r} received no input while the model "
+            raise UsageError(
+                f"The recurrent layer {found.label!r} received no input while the model "
                 "ran on the batch: prune only models that use all of their recurrent layers."
             )
     return seen
@@ -75,10 +76,10 @@ RunLayer = Callable[[RecurrentLayer, Tensor, State | None, Tensor | None], tuple
 
 def _check_elementwise(recurrent: Sequence[RecurrentModule]) -> None:
     for found in recurrent:
-        for layer in (layer for directions in found.layers for layer in directions if not layer.cell.elementwise):
+        for layer in (layer for layer in layers_of([found]) if not layer.cell.elementwise):
             kernels = ", ".join(layer.kernels.values())
-            raise ValueError(
-                f"{found.name or type(found.module).__name__} ({layer.cell.name}) is not elementwise but for its "
+            raise UsageError(
+                f"{found.label} ({layer.cell.name}) is not elementwise but for its "
                 f"kernels, so its temporal Jacobian is not known in factored form: score {kernels} by a criterion that "
                 "needs no Jacobian, such as Magnitude."
             )
@@ -91,12 +92,12 @@ def standing_in(recurrent: Sequence[RecurrentModule], run_layer: RunLayer) -> It
     Cells keep their forward: their loop is the user's, and they can be differentiated twice as they are.
 
     Raises:
-        ValueError: If one of them has a forward of its own.
+        UsageError: If one of them has a forward of its own.
     """
     modules = [found for found in recurrent if not found.takes_one_step]
     for found in modules:
-        if type(found.module).forward not in [kind.forward for kind in SEQUENCE_MODULES]:
-            raise ValueError(
+        if found.has_own_forward:
+            raise UsageError(
                 f"{type(found.module).__name__} has a forward of its own, so its steps are not known: use the plain "
                 "PyTorch layer, or a criterion that needs no data."
             )
@@ -112,13 +113,35 @@ def standing_in(recurrent: Sequence[RecurrentModule], run_layer: RunLayer) -> It
 def _forward(found: RecurrentModule, run_layer: RunLayer, input: Any, hx: Any = None) -> tuple[Any, Any]:
     """What ``found.module.forward`` returns, computed layer by layer, in the type of the weights."""
     layout = _layout(found, input)
-    dtype = found.layers[0][0].weights["ih"].dtype
+    dtype = next(iter(found.layers[0][0].weights.values())).dtype
     given = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
     initial = tuple((state.unsqueeze(1) if layout.unbatched else state).to(dtype) for state in given)
     with torch.autocast(layout.x_TBI.device.type, enabled=False):
         output_TBH, finals = _run_stack(found, run_layer, layout.x_TBI.to(dtype), initial, layout.lengths)
+    if found.entry.own:
+        _check_equations(found, input, hx, output_TBH)
     states = [(state.squeeze(1) if layout.unbatched else state).to(dtype) for state in finals]
     return layout.restore(output_TBH.to(dtype)), states[0] if len(states) == 1 else tuple(states)
+
+
+@torch.no_grad()
+def _check_equations(found: RecurrentModule, input: Any, hx: Any, output_TBH: Tensor) -> None:
+    """Compare the first step with what a module of the user's own computes: later ones only add rounding errors."""
+    given = () if hx is None else (hx,)
+    returned = type(found.module).forward(found.module, input, *given)
+    output = returned[0] if isinstance(returned, tuple) and len(returned) == 2 else None
+    if not isinstance(output, (Tensor, PackedSequence)):
+        raise UsageError(
+            f"{found.label!r} returned {type(returned).__name__}, not (output, state): a module that runs a whole "
+            "sequence is called as torch.nn.GRU is; see register_cell."
+        )
+    expected = _layout(found, output).x_TBI[0].to(output_TBH)
+    tolerance = torch.finfo(next(iter(found.layers[0][0].weights.values())).dtype).eps ** 0.5
+    if expected.shape != output_TBH[0].shape or not torch.allclose(output_TBH[0], expected, tolerance, tolerance):
+        raise UsageError(
+            f"A step of {found.label!r} gives another output than its forward: its equations are not what forward "
+            "computes; correct the step given to register_cell, or leave random parts such as dropout out of forward."
+        )
 
 
 def _run_stack(
@@ -153,6 +176,6 @@ def _layout(found: RecurrentModule, x: Tensor | PackedSequence) -> _Layout:
         return _Layout(x_TBI, lambda y: pack_like(x, y, lengths), lengths)
     if x.dim() == 2:
         return _Layout(x.unsqueeze(1), lambda y: y.squeeze(1), unbatched=True)
-    if found.module.batch_first:
+    if getattr(found.module, "batch_first", False):
         return _Layout(x.transpose(0, 1), lambda y: y.transpose(0, 1))
     return _Layout(x, lambda y: y)

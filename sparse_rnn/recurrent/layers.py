@@ -1,23 +1,18 @@
-"""Finds the recurrent layers of a model and names their kernels and gates."""
+"""The recurrent modules of a model, and what their layers are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent import cells
 from sparse_rnn.recurrent.cells import Cell
-from sparse_rnn.recurrent.parameters import check_initialised, plain_parameter
-from sparse_rnn.recurrent.peephole import PeepholeLSTM
-from sparse_rnn.recurrent.registry import own_cell, registered
-
-SEQUENCE_MODULES = (nn.RNN, nn.LSTM, nn.GRU, PeepholeLSTM)
-CELL_MODULES = (nn.RNNCell, nn.LSTMCell, nn.GRUCell)
+from sparse_rnn.recurrent.parameters import check_initialised, join, plain_parameters
+from sparse_rnn.recurrent.registry import Entry, Place, entry_of, known_classes
 
 
 @dataclass(frozen=True)
@@ -77,170 +72,113 @@ class RecurrentModule:
     Attributes:
         name: The module's name in the model; empty for the model itself.
         module: The module.
+        entry: What the registry knows of its class.
         layers: For each layer its directions: (forward,) or (forward, reverse).
     """
 
     name: str
     module: nn.Module
+    entry: Entry
     layers: Sequence[Sequence[RecurrentLayer]]
+
+    @property
+    def label(self) -> str:
+        """What to call the module in a message: its name, or its class where it is the model itself."""
+        return self.name or type(self.module).__name__
 
     @property
     def takes_one_step(self) -> bool:
         """Whether a call of the module is one step, and the loop over time is the user's."""
-        return not isinstance(self.module, SEQUENCE_MODULES)
+        return self.entry.runs == "step"
+
+    @property
+    def has_own_forward(self) -> bool:
+        """Whether the module's class has another ``forward`` than the one that is registered."""
+        return type(self.module).forward is not self.entry.kind.forward
 
 
 def find_recurrent(model: nn.Module) -> list[RecurrentModule]:
-    """Every recurrent module in a model, in the order of ``named_modules``, each once.
+    """Find every recurrent module in a model, in the order of ``named_modules``, each once.
 
-    These are nn.RNN, nn.LSTM, nn.GRU, PeepholeLSTM, nn.RNNCell, nn.LSTMCell, nn.GRUCell, and the cells given to
+    These are nn.RNN, nn.LSTM, nn.GRU, PeepholeLSTM, nn.RNNCell, nn.LSTMCell, nn.GRUCell, and what was given to
     :func:`sparse_rnn.register_cell`. What is inside such a module is part of it.
 
     Raises:
-        ValueError: If the model has none of them, has parameters without values (lazy or on the meta device), or a
+        UsageError: If the model has none of them, has parameters without values (lazy or on the meta device), or a
             kernel is computed from other parameters.
+
+    Example:
+        >>> from torch import nn
+        >>> [found.name for found in find_recurrent(nn.Sequential(nn.GRU(3, 4), nn.Linear(4, 2)))]
+        ['0']
     """
-    check_initialised(model)
-    names: dict[nn.Parameter, str] = {}
-    found: list[RecurrentModule] = []
-    for name, module in model.named_modules():
-        if _is_recurrent(module) and not any(_is_inside(name, outer.name) for outer in found):
-            found.append(RecurrentModule(name, module, _layers(name, module, names)))
+    found = recurrent_modules(model)
     if not found:
-        raise ValueError(
-            f"{type(model).__name__} has no recurrent layer: sparse_rnn looks for nn.RNN, nn.LSTM, nn.GRU, their cells "
-            "nn.RNNCell, nn.LSTMCell, nn.GRUCell, PeepholeLSTM, and what was given to register_cell; check that the "
-            "model is built before pruning."
+        raise UsageError(
+            f"{type(model).__name__} has no recurrent layer: sparse_rnn looks for {known_classes()} and what was given "
+            "to register_cell; check that the model is built before pruning."
         )
     return found
 
 
-def kernel_gates(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """The names of all kernels of a model's recurrent layers, each with its gates (row blocks of equal height)."""
-    return {
-        kernel: layer.gates_of(role)
-        for recurrent in find_recurrent(model)
-        for directions in recurrent.layers
-        for layer in directions
-        for role, kernel in layer.kernels.items()
-    }
-
-
-def state_kernels(model: nn.Module) -> list[str]:
-    """The names of the kernels of a model that read a state rather than the input."""
-    return [
-        kernel
-        for recurrent in find_recurrent(model)
-        for directions in recurrent.layers
-        for layer in directions
-        for kernel in layer.state_kernels
-    ]
-
-
-def select_kernels(model: nn.Module, patterns: Sequence[str] | None = None) -> list[str]:
-    """The names of the weights to prune.
-
-    Args:
-        model: The model.
-        patterns: Shell-style patterns over the names of all weight matrices, those of linear layers, convolutions and
-            embeddings included; None for the kernels of all recurrent layers.
-
-    Raises:
-        ValueError: If a pattern matches nothing, or there is no recurrent layer where no pattern is given.
-    """
-    if patterns is None:
-        return list(kernel_gates(model))
+def recurrent_modules(model: nn.Module) -> list[RecurrentModule]:
+    """Do the same as :func:`find_recurrent`, but return an empty list where the model has no recurrent module."""
     check_initialised(model)
-    recurrent = kernel_gates(model) if has_recurrent(model) else {}
-    # A kernel that something else shares goes by its name as a kernel.
-    known = {model.get_parameter(kernel): kernel for kernel in recurrent}
-    matrices = [known.get(parameter, name) for name, parameter in model.named_parameters() if parameter.dim() > 1]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in matrices):
-            raise ValueError(f"kernels={pattern!r} matches none of the model's weights: {', '.join(matrices)}.")
-    return [name for name in matrices if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    names: dict[nn.Parameter, str] = {}
+    found: list[RecurrentModule] = []
+    for name, module in model.named_modules():
+        entry = entry_of(module)
+        if entry is not None and not any(_is_inside(name, outer.name) for outer in found):
+            layers = [
+                tuple(_layer(entry, place, names) for place in directions) for directions in entry.places(module, name)
+            ]
+            found.append(RecurrentModule(name, module, entry, layers))
+    return found
 
 
-def gates_of(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """The gates (row blocks) of some weights; a weight that is no recurrent kernel is one block, ``all``."""
-    recurrent = kernel_gates(model) if has_recurrent(model) else {}
-    return {name: recurrent.get(name, ("all",)) for name in names}
+def layers_of(recurrent: Sequence[RecurrentModule]) -> list[RecurrentLayer]:
+    """List all layers of recurrent modules, in order."""
+    return [layer for found in recurrent for directions in found.layers for layer in directions]
 
 
-def has_recurrent(model: nn.Module) -> bool:
-    """Whether a model has a recurrent layer that :func:`find_recurrent` finds."""
-    return any(_is_recurrent(module) for module in model.modules())
+def named_layers(recurrent: Sequence[RecurrentModule]) -> dict[str, RecurrentLayer]:
+    """Name the layers of recurrent modules, in order, as logs and figures do.
 
+    A layer is called ``<module>.l<depth>``, with ``_reverse`` behind it where it reads the sequence backwards; a cell
+    goes by the name of its module alone, or of its class where it is the whole model.
 
-def _is_recurrent(module: nn.Module) -> bool:
-    return isinstance(module, (*SEQUENCE_MODULES, *CELL_MODULES)) or registered(module) is not None
+    Example:
+        >>> from torch import nn
+        >>> list(named_layers(find_recurrent(nn.GRU(3, 4, num_layers=2, bidirectional=True))))
+        ['l0', 'l0_reverse', 'l1', 'l1_reverse']
+    """
+    names: dict[str, RecurrentLayer] = {}
+    for found in recurrent:
+        if found.takes_one_step:
+            names[found.label] = found.layers[0][0]
+            continue
+        for depth, directions in enumerate(found.layers):
+            for layer in directions:
+                path = f"l{depth}" + ("_reverse" if layer.reverse else "")
+                names[f"{found.name}.{path}" if found.name else path] = layer
+    return names
 
 
 def _is_inside(name: str, outer: str) -> bool:
     return not outer or name.startswith(f"{outer}.")
 
 
-def _layers(name: str, module: nn.Module, names: dict[nn.Parameter, str]) -> list[tuple[RecurrentLayer, ...]]:
-    if known := registered(module):
-        weights = _parameters(name, module, known.kernels)
-        cell = own_cell(module, known, weights, name)
-        return [(_layer(name, module, cell, known.kernels, known.biases, names),)]
-    if isinstance(module, CELL_MODULES):
-        return [(_standard_layer(name, module, "", names),)]
-    suffixes = ("", "_reverse") if module.bidirectional else ("",)
-    # An attribute of an nn.Module may be anything to mypy; here it is the number that PyTorch checked.
-    return [
-        tuple(_standard_layer(name, module, f"_l{depth}{suffix}", names) for suffix in suffixes)
-        for depth in range(int(module.num_layers))  # type: ignore[arg-type]
-    ]
-
-
-def _standard_layer(name: str, module: nn.Module, suffix: str, names: dict[nn.Parameter, str]) -> RecurrentLayer:
-    cell = _cell(module, suffix)
-    kernels = {role: f"weight_{role}{suffix}" for role in cell.reads}
-    biases = {role: f"bias_{role}{suffix}" for role in cell.reads}
-    return _layer(name, module, cell, kernels, biases, names, reverse=suffix.endswith("_reverse"))
-
-
-def _layer(
-    name: str,
-    module: nn.Module,
-    cell: Cell,
-    kernels: Mapping[str, str],
-    biases: Mapping[str, str],
-    names: dict[nn.Parameter, str],
-    reverse: bool = False,
-) -> RecurrentLayer:
-    """Gathers a layer's parameters by their names in the module; ``names`` remembers those in the model."""
-    parameters = dict(module.named_parameters(remove_duplicate=False))
-    weights = _parameters(name, module, kernels)
+def _layer(entry: Entry, place: Place, names: dict[nn.Parameter, str]) -> RecurrentLayer:
+    """Gather a layer's parameters by their names in the module; ``names`` remembers those in the model."""
+    cell = entry.cell(place)
+    paths = {role: path for role, path in place.paths(entry.kernels).items() if role in cell.reads}
+    weights = plain_parameters(place.module, place.name, paths)
+    parameters = dict(place.module.named_parameters(remove_duplicate=False))
+    biases = place.paths(entry.biases)
     return RecurrentLayer(
         cell=cell,
-        kernels={role: names.setdefault(weights[role], _join(name, path)) for role, path in kernels.items()},
+        kernels={role: names.setdefault(weights[role], join(place.name, path)) for role, path in paths.items()},
         weights=weights,
         biases={role: parameters[path] for role, path in biases.items() if path in parameters},
-        reverse=reverse,
+        reverse=place.reverse,
     )
-
-
-def _parameters(name: str, module: nn.Module, kernels: Mapping[str, str]) -> dict[str, nn.Parameter]:
-    parameters = dict(module.named_parameters(remove_duplicate=False))
-    return {role: plain_parameter(parameters, path, _join(name, path), module) for role, path in kernels.items()}
-
-
-def _join(name: str, path: str) -> str:
-    return f"{name}.{path}" if name else path
-
-
-def _cell(module: nn.Module, suffix: str) -> Cell:
-    if isinstance(module, (nn.GRU, nn.GRUCell)):
-        return cells.GRU
-    if isinstance(module, (nn.LSTM, nn.LSTMCell)):
-        return cells.PROJECTED_LSTM if getattr(module, "proj_size", 0) else cells.LSTM
-    if isinstance(module, (nn.RNN, nn.RNNCell)):
-        return cells.RNN_TANH if module.nonlinearity == "tanh" else cells.RNN_RELU
-    peephole: Tensor | None = getattr(module, f"peephole{suffix}", None)
-    if peephole is None:
-        return cells.PEEPHOLE_LSTM
-    step = partial(cells.diagonal_peephole_lstm_step, peephole=peephole.detach())
-    return replace(cells.LSTM, name="diagonal_peephole_lstm", step=step)

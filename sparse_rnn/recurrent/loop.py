@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.cells import State
-from sparse_rnn.recurrent.layers import CELL_MODULES, RecurrentModule
-from sparse_rnn.recurrent.registry import registered
+from sparse_rnn.recurrent.layers import RecurrentModule
 from sparse_rnn.recurrent.unroll import Unrolled
 
 
@@ -38,15 +38,15 @@ class Loop:
         found: The cell, a module that takes one step when it is called.
 
     Raises:
-        ValueError: If it has a forward of its own that :func:`sparse_rnn.register_cell` was not told of.
+        UsageError: If it has a forward of its own that :func:`sparse_rnn.register_cell` was not told of.
     """
 
     def __init__(self, found: RecurrentModule) -> None:
         self.found = found
         self._layer = found.layers[0][0]
         self._forward = type(found.module).forward
-        if not registered(found.module) and self._forward not in [kind.forward for kind in CELL_MODULES]:
-            raise ValueError(
+        if found.has_own_forward and not found.entry.own:
+            raise UsageError(
                 f"{type(found.module).__name__} has a forward of its own, so its steps are not known: use the plain "
                 "PyTorch cell, give yours to register_cell, or take a criterion that needs no data."
             )
@@ -69,7 +69,7 @@ class Loop:
         """The sequences, each unrolled as a layer from the state that it began with, on the inputs it received.
 
         Raises:
-            ValueError: If a step of the cell's equations does not give what its forward gave.
+            UsageError: If a step of the cell's equations does not give what its forward gave.
         """
         return [self._unroll(sequence) for sequence in self._sequences]
 
@@ -92,8 +92,8 @@ class Loop:
         tolerance = torch.finfo(sequence.first[0].dtype).eps ** 0.5
         for stored, wanted in zip(unrolled.states, sequence.first, strict=True):
             if not torch.allclose(stored[1], torch.atleast_2d(wanted).to(stored), tolerance, tolerance, equal_nan=True):
-                raise ValueError(
-                    f"A step of {self.found.name or self._layer.cell.name!r} gives another state than its forward (by "
+                raise UsageError(
+                    f"A step of {self.found.label!r} gives another state than its forward (by "
                     f"{(stored[1] - wanted).abs().max().item():.2g}): its equations are not what forward computes; "
                     "correct the step given to register_cell, or leave random parts such as dropout out of forward."
                 )
@@ -102,8 +102,8 @@ class Loop:
     def _checked(self, returned: Any) -> State:
         state, names = _as_tuple(returned), self._layer.cell.states
         if len(state) != len(names) or not all(isinstance(part, Tensor) for part in state):
-            raise ValueError(
-                f"{self.found.name or self._layer.cell.name!r} returned {type(returned).__name__}, not its new state "
+            raise UsageError(
+                f"{self.found.label!r} returned {type(returned).__name__}, not its new state "
                 f"{names}: a cell is called as cell(x, state) -> state; see register_cell."
             )
         return state

@@ -8,31 +8,45 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from sparse_rnn.errors import UsageError
+
 
 def check_initialised(model: nn.Module) -> None:
-    """Refuses a model some of whose parameters have no values yet with a ValueError."""
+    """Refuse a model some of whose parameters have no values yet with a UsageError."""
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
-            raise ValueError(f"{name} is not initialised yet: run the model on a batch once before pruning.")
+            raise UsageError(f"{name} is not initialised yet: run the model on a batch once before pruning.")
         if parameter.is_meta:
-            raise ValueError(
+            raise UsageError(
                 f"{name} is on the meta device and has no values: give the model its weights "
                 '(model.to_empty(device="cpu"), then initialise or load them) before pruning.'
             )
 
 
-def plain_parameter(parameters: Mapping[str, nn.Parameter], path: str, name: str, module: nn.Module) -> nn.Parameter:
-    """The parameter of a module at a path.
+def plain_parameters(module: nn.Module, name: str, paths: Mapping[str, str]) -> dict[str, nn.Parameter]:
+    """Return parameters of a module that can be set to 0 in place.
 
     Args:
-        parameters: Those of the module.
-        path: Name in the module.
-        name: Name in the whole model, for messages.
         module: The module.
+        name: Its name in the whole model, for messages; empty for the model itself.
+        paths: Role to the name of the parameter in the module.
+
+    Returns:
+        Role to parameter.
 
     Raises:
-        ValueError: If it is computed from others (weight_norm, spectral_norm, torch.nn.utils.prune), or is not there.
+        UsageError: If one is computed from others (weight_norm, spectral_norm, torch.nn.utils.prune), or is not there.
     """
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    return {role: _plain_parameter(parameters, path, join(name, path), module) for role, path in paths.items()}
+
+
+def join(name: str, path: str) -> str:
+    """Return the name in the whole model of what a module with a name of its own holds at a path."""
+    return f"{name}.{path}" if name else path
+
+
+def _plain_parameter(parameters: Mapping[str, nn.Parameter], path: str, name: str, module: nn.Module) -> nn.Parameter:
     if path in parameters:
         return parameters[path]
     owner_path, _, attribute = path.rpartition(".")
@@ -46,10 +60,10 @@ def plain_parameter(parameters: Mapping[str, nn.Parameter], path: str, name: str
     elif hasattr(owner, f"{attribute}_g"):
         by, undo = "weight_norm", "torch.nn.utils.remove_weight_norm"
     else:
-        raise ValueError(
+        raise UsageError(
             f"{name} is not a parameter of {type(module).__name__}: sparse_rnn sets weights to 0 in place, which needs "
             "a parameter of that name; remove what computes it from others."
         )
-    raise ValueError(
+    raise UsageError(
         f"{name} is computed by {by}, which would undo the zeros: call {undo}({where}, {attribute!r}) first."
     )

@@ -1,31 +1,82 @@
-"""Recurrent cells of one's own: their equations, where their kernels are, and what these read."""
+"""The registry of recurrent modules: for each class its cell, where its kernels are, and what a call of it runs.
+
+The layers of ``torch.nn`` are entries like any other; :func:`register_cell` adds those of one's own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from sparse_rnn.errors import UsageError, check_choice
+from sparse_rnn.recurrent import cells
 from sparse_rnn.recurrent.cells import Cell, Project, State, Step
+from sparse_rnn.recurrent.parameters import plain_parameters
+from sparse_rnn.recurrent.peephole import PeepholeLSTM
 
 OwnStep = Callable[[nn.Module, Project, Tensor, State], State]
+Runs = Literal["step", "sequence"]
 
 
 @dataclass(frozen=True)
-class Registered:
-    """What :func:`register_cell` was told of a class of cells."""
+class Place:
+    """One layer of a recurrent module in one direction.
 
-    step: OwnStep
+    Attributes:
+        module: The module.
+        name: Its name in the whole model, for messages; empty for the model itself.
+        layer: Number of the layer, from the input upwards.
+        reverse: Whether it runs from the last step to the first.
+    """
+
+    module: nn.Module
+    name: str
+    layer: int = 0
+    reverse: bool = False
+
+    def path(self, pattern: str) -> str:
+        """Fill a pattern of parameter names such as ``weight_hh_l{layer}{direction}``, as ``torch.nn`` names them."""
+        return pattern.format(layer=self.layer, direction="_reverse" if self.reverse else "")
+
+    def paths(self, patterns: Mapping[str, str]) -> dict[str, str]:
+        """Fill one pattern for each role."""
+        return {role: self.path(pattern) for role, pattern in patterns.items()}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a class of recurrent modules.
+
+    Attributes:
+        kind: The class.
+        cell: Gives the cell of a layer.
+        kernels: Role to the pattern of the kernel's name in the module (see :meth:`Place.path`); those that the cell
+            does not have are left out.
+        biases: Likewise for the biases; those that a module lacks are left out.
+        runs: What a call runs: ``step``, one step of a loop of the user's, or ``sequence``.
+        own: Whether the user registered it, so that its equations have to be checked against its ``forward``.
+    """
+
+    kind: type[nn.Module]
+    cell: Callable[[Place], Cell]
     kernels: Mapping[str, str]
     biases: Mapping[str, str]
-    gates: tuple[str, ...]
-    states: tuple[str, ...]
+    runs: Runs
+    own: bool = False
+
+    def places(self, module: nn.Module, name: str) -> list[list[Place]]:
+        """List the layers of a module from the input upwards, each with its directions."""
+        directions = (False, True) if getattr(module, "bidirectional", False) else (False,)
+        layers = int(getattr(module, "num_layers", 1)) if self.runs == "sequence" else 1
+        return [[Place(module, name, layer, reverse) for reverse in directions] for layer in range(layers)]
 
 
-_REGISTERED: dict[type[nn.Module], Registered] = {}
+_ENTRIES: dict[type[nn.Module], Entry] = {}
 
 
 def register_cell(
@@ -36,52 +87,93 @@ def register_cell(
     biases: Mapping[str, str] | None = None,
     gates: Sequence[str] = ("h",),
     states: Sequence[str] = ("h",),
+    runs: Runs = "step",
 ) -> None:
-    """Makes a recurrent cell of one's own known, so that its kernels are found, scored and pruned.
+    """Make a recurrent cell of one's own known, so that its kernels are found, scored and pruned.
 
     A cell takes one step when it is called, ``cell(x, state) -> state``, as :class:`torch.nn.GRUCell` and
     :class:`torch.nn.LSTMCell` do: the state is a tensor [B, H], or a tuple of them where there are several; without a
-    state it starts from zeros. See ``docs/cells.md`` for a complete example.
+    state it starts from zeros. A module that runs a whole sequence itself is called as :class:`torch.nn.GRU` and
+    :class:`torch.nn.LSTM` are, ``module(input, state) -> (output, state)``. ``docs/cells.md`` has complete examples.
 
     Args:
         kind: The class; its subclasses are meant as well.
-        step: The equations, ``step(cell, project, x, state) -> state``. The state is always a tuple, its first tensor
+        step: The equations, ``step(module, project, x, state) -> state``. The state is always a tuple, its first tensor
             is the output. ``project(ih=x, hh=h)`` is ``weight_ih @ x + bias_ih + weight_hh @ h + bias_hh``, under the
             names that ``kernels`` gives them; the kernels must be reached through it only. For JacobianSpectrum each
             is used once, and all else must act on each unit alone.
         kernels: Name in ``project`` to name of the parameter in the module: ``{"ih": "W_x", "hh": "W_h.weight"}``. The
-            first one reads the input.
+            first one reads the input. ``{layer}`` and ``{direction}`` in a name stand for the number of the layer and
+            for ``_reverse`` in the second direction, in modules that have ``num_layers`` and ``bidirectional``.
         biases: Name in ``project`` to name of the bias; those that a module lacks are left out.
         gates: Names of the row blocks that every kernel has.
         states: Names of the state tensors.
+        runs: What a call runs: one ``step``, or a whole ``sequence`` [T, B, I] ([B, T, I] where the module has
+            ``batch_first``).
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> class Leaky(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.W, self.U = nn.Parameter(torch.rand(4, 3)), nn.Parameter(torch.rand(4, 4))
+        ...
+        ...     def forward(self, x, h):
+        ...         return 0.9 * h + 0.1 * torch.tanh(x @ self.W.T + h @ self.U.T)
+        >>> def leaky_step(cell, project, x, state):
+        ...     (h,) = state
+        ...     return (0.9 * h + 0.1 * torch.tanh(project(ih=x, hh=h)),)
+        >>> register_cell(Leaky, step=leaky_step, kernels={"ih": "W", "hh": "U"})
+        >>> from sparse_rnn.recurrent import find_targets
+        >>> list(find_targets(Leaky()))
+        ['W', 'U']
     """
-    _REGISTERED[kind] = Registered(step, dict(kernels), dict(biases or {}), tuple(gates), tuple(states))
+    check_choice("runs", runs, Runs)
+    known = _Equations(step, dict(kernels), tuple(gates), tuple(states))
+    _ENTRIES[kind] = Entry(kind, partial(_own_cell, known), known.kernels, dict(biases or {}), runs, own=True)
 
 
-def registered(module: nn.Module) -> Registered | None:
-    """What is known of a module's class, or of the nearest of its base classes."""
-    return next((_REGISTERED[kind] for kind in type(module).__mro__ if kind in _REGISTERED), None)
+def entry_of(module: nn.Module) -> Entry | None:
+    """Return the entry of a module's class, or of the nearest of its base classes; None if there is none."""
+    return next((_ENTRIES[kind] for kind in type(module).__mro__ if kind in _ENTRIES), None)
 
 
-def own_cell(module: nn.Module, known: Registered, weights: Mapping[str, Tensor], name: str) -> Cell:
-    """The cell of a registered module, found out by taking one step of it on made-up numbers.
+def known_classes() -> str:
+    """Name the registered classes, for messages."""
+    return ", ".join(kind.__name__ for kind in _ENTRIES)
+
+
+@dataclass(frozen=True)
+class _Equations:
+    """What :func:`register_cell` was told of a cell."""
+
+    step: OwnStep
+    kernels: Mapping[str, str]
+    gates: tuple[str, ...]
+    states: tuple[str, ...]
+
+
+def _own_cell(known: _Equations, place: Place) -> Cell:
+    """Find out about the cell of a registered module by taking one step of it on made-up numbers.
 
     Raises:
-        ValueError: If the step and the kernels do not fit each other.
+        UsageError: If the step and the kernels do not fit each other.
     """
-    kind = type(module).__name__
+    kind = type(place.module).__name__
+    weights = plain_parameters(place.module, place.name, place.paths(known.kernels))
     rows = {role: len(weight) for role, weight in weights.items()}
     if len(set(rows.values())) > 1 or next(iter(rows.values())) % len(known.gates):
-        raise ValueError(
-            f"The kernels of {name or kind} have {rows} rows: give all of them the same number, a multiple of its "
-            f"{len(known.gates)} gates, in register_cell({kind}, kernels=, gates=)."
+        raise UsageError(
+            f"The kernels of {place.name or kind} have {rows} rows: give all of them the same number, a multiple of "
+            f"its {len(known.gates)} gates, in register_cell({kind}, kernels=, gates=)."
         )
-    step = partial(known.step, module)
+    step = partial(known.step, place.module)
     reads, elementwise = _try_out(step, known, weights, kind)
     return Cell(kind, known.gates, known.states, reads, step, elementwise)
 
 
-def _try_out(step: Step, known: Registered, weights: Mapping[str, Tensor], kind: str) -> tuple[dict[str, str], bool]:
+def _try_out(step: Step, known: _Equations, weights: Mapping[str, Tensor], kind: str) -> tuple[dict[str, str], bool]:
     """What each kernel reads, and whether all else in a step is elementwise."""
     first = next(iter(weights.values()))
     rows, units = len(first), len(first) // len(known.gates)
@@ -98,7 +190,7 @@ def _try_out(step: Step, known: Registered, weights: Mapping[str, Tensor], kind:
 
     def project(**inputs: Tensor) -> Tensor:
         for role in inputs.keys() - weights.keys():
-            raise ValueError(
+            raise UsageError(
                 f"The step of {kind} calls project({role}=...), but {role!r} is not among "
                 f"kernels={dict(known.kernels)}: name its parameter in register_cell({kind}, kernels=)."
             )
@@ -109,7 +201,7 @@ def _try_out(step: Step, known: Registered, weights: Mapping[str, Tensor], kind:
     with torch.enable_grad():
         new = step(project, x, state)
     if len(new) != len(state) or any(tensor.shape != (1, units) for tensor in new):
-        raise ValueError(
+        raise UsageError(
             f"The step of {kind} gives states of shape {[tuple(tensor.shape) for tensor in new]} for one sample of "
             f"{units} units, states={known.states}: it must give a tuple of one [B, H] tensor for each of them."
         )
@@ -118,7 +210,7 @@ def _try_out(step: Step, known: Registered, weights: Mapping[str, Tensor], kind:
         for role, value in read
     }
     for role in weights.keys() - reads.keys():
-        raise ValueError(f"The step of {kind} never calls project({role}=...): take it from kernels=.")
+        raise UsageError(f"The step of {kind} never calls project({role}=...): take it from kernels=.")
     each_once = len(read) == len(reads)
     return reads, each_once and _acts_on_each_unit_alone([*new, *(value for _, value in read)], [*made, *state])
 
@@ -138,3 +230,38 @@ def _acts_on_each_unit_alone(new: Sequence[Tensor], old: Sequence[Tensor]) -> bo
             if rest or not torch.allclose(one * scale.repeat(1, blocks), other, rtol=1e-3, atol=1e-5):
                 return False
     return True
+
+
+def _gru(place: Place) -> Cell:
+    return cells.GRU
+
+
+def _lstm(place: Place) -> Cell:
+    return cells.PROJECTED_LSTM if getattr(place.module, "proj_size", 0) else cells.LSTM
+
+
+def _rnn(place: Place) -> Cell:
+    return cells.RNN_TANH if place.module.nonlinearity == "tanh" else cells.RNN_RELU
+
+
+def _peephole_lstm(place: Place) -> Cell:
+    peephole: Tensor | None = getattr(place.module, place.path("peephole_l{layer}{direction}"), None)
+    return cells.PEEPHOLE_LSTM if peephole is None else cells.diagonal_peephole_lstm(peephole.detach())
+
+
+def _register_standard(kind: type[nn.Module], cell: Callable[[Place], Cell], runs: Runs) -> None:
+    """Register a class that names its parameters as ``torch.nn`` does."""
+    suffix = "_l{layer}{direction}" if runs == "sequence" else ""
+    kernels, biases = (
+        {role: f"{what}_{role}{suffix}" for role in ("ih", "hh", "ch", "hr")} for what in ("weight", "bias")
+    )
+    _ENTRIES[kind] = Entry(kind, cell, kernels, biases, runs)
+
+
+_register_standard(nn.RNN, _rnn, "sequence")
+_register_standard(nn.LSTM, _lstm, "sequence")
+_register_standard(nn.GRU, _gru, "sequence")
+_register_standard(nn.RNNCell, _rnn, "step")
+_register_standard(nn.LSTMCell, _lstm, "step")
+_register_standard(nn.GRUCell, _gru, "step")
+_register_standard(PeepholeLSTM, _peephole_lstm, "sequence")

@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from sparse_rnn.isolation import leave_no_trace
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.jacobian import chi
-from sparse_rnn.recurrent.layers import RecurrentModule, find_recurrent
+from sparse_rnn.recurrent.layers import RecurrentModule, find_recurrent, named_layers
 from sparse_rnn.recurrent.unroll import Gains, Unrolled, add, gains
-from sparse_rnn.sparsity.connections import named_layers
 
 States = Literal["output", "all"]
 

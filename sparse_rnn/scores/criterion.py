@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
-from typing import Any, TypeVar, get_args
+from collections.abc import Collection, Iterable, Iterator
+from inspect import isabstract
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.capture import LossFn
-from sparse_rnn.recurrent.layers import kernel_gates
+from sparse_rnn.recurrent.kernels import Targets, targets_named
 
 Scores = dict[str, Tensor]
 Key = TypeVar("Key")
 
 
 class Criterion(ABC):
-    """Gives weights of a model a score; the weights with the largest scores are kept.
+    """Give weights of a model a score; the weights with the largest scores are kept.
 
     A criterion that needs random numbers draws them from PyTorch's global CPU generator, so that whoever calls it
     decides on the seed, and the device does not matter.
 
+    A subclass is known by the name of its class, in any case, and by ``short_name``, as soon as it is imported.
+
     Attributes:
         rounds: How often weights are scored and the survivors scored again, unless something else is asked for.
+        short_name: What else to call it, such as ``jacobian``.
     """
 
     rounds: int = 1
+    short_name: ClassVar[str | None] = None
 
     @abstractmethod
-    def score(
-        self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None, names: Collection[str] | None = None
-    ) -> Scores:
-        """Scores weights of a model.
+    def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None, names: Collection[str]) -> Scores:
+        """Score weights of a model.
 
         Args:
             module: The model. It is left as it was but for what its own ``forward`` changes.
@@ -39,40 +43,73 @@ class Criterion(ABC):
                 arguments.
             loss_fn: ``loss_fn(module, batch)`` runs the model and returns its loss. Where it is given, a criterion runs
                 the model through it, and ``batch`` may be anything that it understands.
-            names: The names of the parameters to score; None for the kernels of all recurrent layers.
+            names: The names of the parameters to score. Pruning gives :class:`sparse_rnn.recurrent.Targets`, a mapping
+                of the names to kernels, which know their parameter, gates and layer.
 
         Returns:
             Parameter name to scores, shaped as the parameter, for each of ``names``.
 
         Raises:
-            ValueError: If the criterion cannot score one of them, or needs a loss and has none.
+            UsageError: If the criterion cannot score one of them, or needs a loss and has none.
         """
 
 
-def refuse_others(criterion: Criterion, module: nn.Module, names: Collection[str] | None) -> None:
-    """Refuses names of weights that are no recurrent kernels with a ValueError."""
-    others = set(names or ()) - set(kernel_gates(module))
+def criterion_named(name: str) -> Criterion:
+    """Return a criterion with its default settings, by the name of its class or its short name, in any case.
+
+    Raises:
+        UsageError: If there is no criterion of that name.
+
+    Example:
+        >>> from sparse_rnn.scores import Magnitude
+        >>> type(criterion_named("magnitude")) is Magnitude
+        True
+    """
+    known = list(_concrete(Criterion))  # type: ignore[type-abstract]
+    for kind in known:
+        if name.lower() in (kind.__name__.lower(), kind.short_name):
+            return kind()
+    names = ", ".join(kind.short_name or kind.__name__ for kind in known)
+    raise UsageError(f"criterion={name!r}: choose one of {names}, or give an object.")
+
+
+def criterion_names() -> list[str]:
+    """Return the names of all criteria's classes that are known, in the order of the alphabet.
+
+    Example:
+        >>> import sparse_rnn
+        >>> "JacobianSpectrum" in criterion_names()
+        True
+    """
+    return sorted(kind.__name__ for kind in _concrete(Criterion))  # type: ignore[type-abstract]
+
+
+def _concrete(parent: type[Criterion]) -> Iterator[type[Criterion]]:
+    for kind in parent.__subclasses__():
+        if not isabstract(kind):
+            yield kind
+        yield from _concrete(kind)
+
+
+def recurrent_only(criterion: object, module: nn.Module, names: Collection[str]) -> Targets:
+    """Return the kernels that have given names, and refuse those that are no recurrent kernels.
+
+    Raises:
+        UsageError: If there are others among them.
+    """
+    targets = targets_named(module, names)
+    others = sorted(name for name, kernel in targets.items() if kernel.layer is None)
     if others:
-        raise ValueError(
-            f"{type(criterion).__name__} scores recurrent kernels only, and {', '.join(sorted(others))} is none: "
-            "leave it out, or take another criterion."
+        raise UsageError(
+            f"{type(criterion).__name__} scores recurrent kernels only, and {', '.join(others)} is none: leave it out, "
+            "or take another criterion."
         )
-
-
-def parameters_of(module: nn.Module, names: Collection[str] | None) -> dict[str, nn.Parameter]:
-    """The parameters to score, by name; those of all recurrent kernels if no names are given."""
-    return {name: module.get_parameter(name) for name in (kernel_gates(module) if names is None else names)}
+    return targets
 
 
 def summed(parts: Iterable[tuple[Key, Tensor]]) -> dict[Key, Tensor]:
-    """The sum of all tensors that go by the same name."""
+    """Sum all tensors that go by the same name."""
     total: dict[Key, Tensor] = {}
     for name, part in parts:
         total[name] = total[name] + part if name in total else part
     return total
-
-
-def check_choice(name: str, value: str, choices: Any) -> None:
-    """Refuses a value that a Literal type does not list with a ValueError."""
-    if value not in get_args(choices):
-        raise ValueError(f"{name}={value!r}: choose one of {', '.join(get_args(choices))}.")

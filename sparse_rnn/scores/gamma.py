@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
-from sparse_rnn.recurrent.layers import find_recurrent, kernel_gates
+from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.recurrent.unroll import Gradients, Unrolled
 from sparse_rnn.scores.criterion import summed
 
@@ -53,24 +54,24 @@ def normalised_(score: Tensor, gamma: Tensor) -> Tensor:
 
 
 def normalise(
-    scores: Mapping[str, Tensor], gamma: Gamma, module: nn.Module, batch: Any, loss_fn: LossFn | None
+    scores: Mapping[str, Tensor], gamma: Gamma, kernels: Targets, batch: Any, loss_fn: LossFn | None
 ) -> dict[str, Tensor]:
-    """Divides the scores of recurrent kernels by |γ|; where a layer is called several times, by that of the sum.
+    """Divide the scores of recurrent kernels by |γ|; where a layer is called several times, by that of the sum.
 
     Raises:
-        ValueError: If one of the weights is no recurrent kernel, and γ is asked for.
+        UsageError: If one of the weights is no recurrent kernel, and γ is asked for.
     """
     if gamma == "none":
         return dict(scores)
-    others = set(scores) - set(kernel_gates(module))
+    others = [name for name in scores if kernels[name].layer is None]
     if others:
-        raise ValueError(
+        raise UsageError(
             f"gamma={gamma!r} exists for recurrent kernels only, and {', '.join(sorted(others))} is none: leave it "
             "out, or take gamma='none'."
         )
     total = summed(
         (unrolled.layer.kernels[role], value.t())
-        for unrolled in run_unrolled(module, find_recurrent(module), batch, loss_fn)
+        for unrolled in run_unrolled(kernels.model, kernels.recurrent, batch, loss_fn)
         for role, value in gamma_of(unrolled, gamma).items()
     )
     return {name: normalised_(score, total[name]) for name, score in scores.items()}

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.overrides import TorchFunctionMode
 
+from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.isolation import rng_kept
 from sparse_rnn.recurrent.capture import LossFn, standing_in
-from sparse_rnn.recurrent.layers import find_recurrent, has_recurrent
+from sparse_rnn.recurrent.kernels import Targets, targets_named
 from sparse_rnn.recurrent.plain import run_layer
-from sparse_rnn.scores.criterion import Criterion, Scores, check_choice, parameters_of
+from sparse_rnn.scores.criterion import Criterion, Scores
 from sparse_rnn.scores.gamma import Gamma, normalise
 from sparse_rnn.scores.loss import loss_gradients
 
@@ -33,41 +34,36 @@ class GraSP(Criterion):
             see JacobianSpectrum): the normalised row of their Table 2. It exists for recurrent kernels only.
     """
 
+    short_name = "grasp"
+
     def __init__(self, temperature: float = 200.0, gamma: Gamma = "none") -> None:
         if temperature <= 0:
-            raise ValueError(f"temperature={temperature}: give a positive number (the authors' code: 200; 1 for none).")
+            raise UsageError(f"temperature={temperature}: give a positive number (the authors' code: 200; 1 for none).")
         check_choice("gamma", gamma, Gamma)
         self.temperature = temperature
         self.gamma = gamma
 
-    def score(
-        self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None, names: Collection[str] | None = None
-    ) -> Scores:
+    def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None, names: Collection[str]) -> Scores:
         """See :meth:`Criterion.score`; ``loss_fn`` is needed."""
-        parameters = parameters_of(module, names)
-        recurrent = find_recurrent(module) if has_recurrent(module) else []
-        with standing_in(recurrent, run_layer), _Temperature(self.temperature):
+        kernels = targets_named(module, names)
+        with standing_in(kernels.recurrent, run_layer), _Temperature(self.temperature):
             with rng_kept():  # the second pass drops out the same units
-                g = loss_gradients(module, batch, loss_fn, parameters)
-            product = _hessian_product(module, batch, loss_fn, parameters, g)
-        scores = {name: parameter.detach() * product[name] for name, parameter in parameters.items()}
-        return normalise(scores, self.gamma, module, batch, loss_fn)
+                g = loss_gradients(kernels, batch, loss_fn)
+            product = _hessian_product(kernels, batch, loss_fn, g)
+        scores = {name: kernel.parameter.detach() * product[name] for name, kernel in kernels.items()}
+        return normalise(scores, self.gamma, kernels, batch, loss_fn)
 
 
 def _hessian_product(
-    module: nn.Module,
-    batch: Any,
-    loss_fn: LossFn | None,
-    parameters: Mapping[str, nn.Parameter],
-    vector: Mapping[str, Tensor],
+    kernels: Targets, batch: Any, loss_fn: LossFn | None, vector: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """H·vector, by the gradient of gᵀ·vector."""
 
     def directional(module: nn.Module, batch: Any) -> Tensor:
-        g = loss_gradients(module, batch, loss_fn, parameters, create_graph=True)
-        return torch.stack([(g[name] * vector[name]).sum() for name in parameters]).sum()
+        g = loss_gradients(kernels, batch, loss_fn, create_graph=True)
+        return torch.stack([(g[name] * vector[name]).sum() for name in kernels]).sum()
 
-    return loss_gradients(module, batch, directional, parameters)
+    return loss_gradients(kernels, batch, directional)
 
 
 class _Temperature(TorchFunctionMode):

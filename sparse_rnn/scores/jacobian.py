@@ -8,12 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.jacobian import StepJacobian, step_gradient
-from sparse_rnn.recurrent.layers import find_recurrent
 from sparse_rnn.recurrent.unroll import Gradients, Unrolled
-from sparse_rnn.scores.criterion import Criterion, Scores, check_choice, refuse_others, summed
+from sparse_rnn.scores.criterion import Criterion, Scores, recurrent_only, summed
 from sparse_rnn.scores.gamma import Gamma, gamma_of, normalised_
 
 Projection = Literal["jvp", "vjp", "exact"]
@@ -53,6 +53,8 @@ class JacobianSpectrum(Criterion):
             author's code does for the peephole LSTM.
     """
 
+    short_name = "jacobian"
+
     def __init__(
         self,
         horizon: int = 4,
@@ -64,9 +66,9 @@ class JacobianSpectrum(Criterion):
         states: States = "output",
     ) -> None:
         if horizon < 1:
-            raise ValueError(f"horizon={horizon}: the score needs at least one step, give 1 or more (the paper: 4).")
+            raise UsageError(f"horizon={horizon}: the score needs at least one step, give 1 or more (the paper: 4).")
         if not 0 < discount <= 1:
-            raise ValueError(f"discount={discount}: give a number in (0, 1] (the paper: 1).")
+            raise UsageError(f"discount={discount}: give a number in (0, 1] (the paper: 1).")
         check_choice("projection", projection, Projection)
         check_choice("probe", probe, Probe)
         check_choice("gamma", gamma, Gamma)
@@ -79,19 +81,17 @@ class JacobianSpectrum(Criterion):
         self.through_time = through_time
         self.states = states
 
-    def score(
-        self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None, names: Collection[str] | None = None
-    ) -> Scores:
+    def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None, names: Collection[str]) -> Scores:
         """See :meth:`Criterion.score`. The scores of a module that is called several times are summed.
 
         Raises:
-            ValueError: If a name is no recurrent kernel.
+            UsageError: If a name is no recurrent kernel.
         """
-        refuse_others(self, module, names)
-        layers = run_unrolled(module, find_recurrent(module), batch, loss_fn)
+        kernels = recurrent_only(self, module, names)
+        layers = run_unrolled(module, kernels.recurrent, batch, loss_fn)
         with torch.no_grad():
             scores = summed(item for unrolled in layers for item in self._layer_scores(unrolled).items())
-        return scores if names is None else {name: scores[name] for name in names}
+        return {name: scores[name] for name in kernels}
 
     def _layer_scores(self, unrolled: Unrolled) -> Scores:
         sensitivity, gamma = self._sensitivity(unrolled), gamma_of(unrolled, self.gamma)

@@ -8,14 +8,15 @@ from typing import Any
 from torch import nn
 
 from sparse_rnn.recurrent.capture import LossFn
-from sparse_rnn.scores.criterion import Criterion, Scores, parameters_of
+from sparse_rnn.recurrent.kernels import targets_named
+from sparse_rnn.scores.criterion import Criterion, Scores
 
 
 class Magnitude(Criterion):
-    """Scores a weight by its absolute value |θ| (Han et al. 2015). Needs no data."""
+    """Score a weight by its absolute value |θ| (Han et al. 2015). Needs no data."""
 
-    def score(
-        self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None, names: Collection[str] | None = None
-    ) -> Scores:
+    short_name = "magnitude"
+
+    def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None, names: Collection[str]) -> Scores:
         """See :meth:`Criterion.score`; ``batch`` is not looked at."""
-        return {name: parameter.detach().abs() for name, parameter in parameters_of(module, names).items()}
+        return {name: kernel.parameter.detach().abs() for name, kernel in targets_named(module, names).items()}

@@ -9,15 +9,16 @@ import torch
 from torch import nn
 
 from sparse_rnn.recurrent.capture import LossFn
-from sparse_rnn.scores.criterion import Criterion, Scores, parameters_of
+from sparse_rnn.recurrent.kernels import targets_named
+from sparse_rnn.scores.criterion import Criterion, Scores
 
 
 class Random(Criterion):
-    """Scores every weight by an independent uniform number in [0, 1). Needs no data."""
+    """Score every weight by an independent uniform number in [0, 1). Needs no data."""
 
-    def score(
-        self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None, names: Collection[str] | None = None
-    ) -> Scores:
+    short_name = "random"
+
+    def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None, names: Collection[str]) -> Scores:
         """See :meth:`Criterion.score`; ``batch`` is not looked at."""
-        parameters = parameters_of(module, names)
-        return {name: torch.rand(parameter.shape).to(parameter.device) for name, parameter in parameters.items()}
+        kernels = targets_named(module, names)
+        return {name: torch.rand(kernel.shape).to(kernel.parameter.device) for name, kernel in kernels.items()}

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from sparse_rnn.errors import check_choice
 from sparse_rnn.recurrent.capture import LossFn
-from sparse_rnn.scores.criterion import Criterion, Scores, check_choice, parameters_of
+from sparse_rnn.recurrent.kernels import targets_named
+from sparse_rnn.scores.criterion import Criterion, Scores
 from sparse_rnn.scores.gamma import Gamma, normalise
 from sparse_rnn.scores.loss import loss_gradients
 
@@ -21,15 +23,15 @@ class SNIP(Criterion):
             see JacobianSpectrum): the normalised row of their Table 2. It exists for recurrent kernels only.
     """
 
+    short_name = "snip"
+
     def __init__(self, gamma: Gamma = "none") -> None:
         check_choice("gamma", gamma, Gamma)
         self.gamma = gamma
 
-    def score(
-        self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None, names: Collection[str] | None = None
-    ) -> Scores:
+    def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None, names: Collection[str]) -> Scores:
         """See :meth:`Criterion.score`; ``loss_fn`` is needed."""
-        parameters = parameters_of(module, names)
-        gradients = loss_gradients(module, batch, loss_fn, parameters)
-        scores = {name: (parameter.detach() * gradients[name]).abs() for name, parameter in parameters.items()}
-        return normalise(scores, self.gamma, module, batch, loss_fn)
+        kernels = targets_named(module, names)
+        gradients = loss_gradients(kernels, batch, loss_fn)
+        scores = {name: (kernel.parameter.detach() * gradients[name]).abs() for name, kernel in kernels.items()}
+        return normalise(scores, self.gamma, kernels, batch, loss_fn)

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
-from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, find_recurrent
-from sparse_rnn.scores.criterion import Criterion, Scores, refuse_others, summed
+from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, layers_of
+from sparse_rnn.scores.criterion import Criterion, Scores, recurrent_only, summed
 
 
 class SynFlow(Criterion):
@@ -33,31 +34,30 @@ class SynFlow(Criterion):
     """
 
     rounds = 100
+    short_name = "synflow"
 
-    def score(
-        self, module: nn.Module, batch: Any, loss_fn: LossFn | None = None, names: Collection[str] | None = None
-    ) -> Scores:
+    def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None, names: Collection[str]) -> Scores:
         """See :meth:`Criterion.score`. A module that is called several times is taken at its longest sequence.
 
         Raises:
-            ValueError: If a name is no recurrent kernel.
+            UsageError: If a name is no recurrent kernel.
         """
-        refuse_others(self, module, names)
-        recurrent = find_recurrent(module)
+        kernels = recurrent_only(self, module, names)
+        recurrent = kernels.recurrent
         _refuse_intermediates(recurrent)
         steps: dict[int, int] = {}
         for unrolled in run_unrolled(module, recurrent, batch, loss_fn):
             steps[id(unrolled.layer)] = max(steps.get(id(unrolled.layer), 0), len(unrolled.x_TBI))
         flows = (_flow_scores(found, steps[id(found.layers[0][0])]) for found in recurrent)
         scores = summed(item for flow in flows for item in flow.items())
-        return scores if names is None else {name: scores[name] for name in names}
+        return {name: scores[name] for name in kernels}
 
 
 def _refuse_intermediates(recurrent: Sequence[RecurrentModule]) -> None:
-    for layer in (layer for found in recurrent for directions in found.layers for layer in directions):
+    for layer in layers_of(recurrent):
         for role, source in layer.cell.reads.items():
             if source not in ("x", *layer.cell.states):
-                raise ValueError(
+                raise UsageError(
                     f"SynFlow does not know what flows through {layer.kernels[role]}, which reads neither the input "
                     "nor a state: take another criterion."
                 )
@@ -66,8 +66,7 @@ def _refuse_intermediates(recurrent: Sequence[RecurrentModule]) -> None:
 def _flow_scores(found: RecurrentModule, steps: int) -> Scores:
     weights = {
         layer.kernels[role]: weight.detach().double().abs().requires_grad_()
-        for directions in found.layers
-        for layer in directions
+        for layer in layers_of([found])
         for role, weight in layer.weights.items()
     }
     with torch.enable_grad():

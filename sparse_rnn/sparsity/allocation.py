@@ -8,11 +8,14 @@ from fnmatch import fnmatchcase
 from math import floor, prod
 from typing import Literal, get_args
 
+from sparse_rnn.errors import UsageError
+from sparse_rnn.recurrent.kernels import Kernel
+
 Rule = Literal["global", "per_kernel", "per_gate", "erk"]
 Allocation = Rule | dict[str, float | dict[str, float]]
-Gates = Mapping[str, tuple[str, ...]]
-Shapes = Mapping[str, Sequence[int]]
-Block = tuple[str, int]
+Kernels = Mapping[str, Kernel]
+GateOf = tuple[str, int]
+"""A gate of a kernel: the kernel's name and the index of the gate."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +24,13 @@ class Group:
 
     Attributes:
         name: What to call them in a message.
-        blocks: The gates they are made of: parameter name and index of the gate.
+        gates: The gates that they are made of.
         total: Number of weights.
         density: Share of the weights that stay.
     """
 
     name: str
-    blocks: Sequence[Block]
+    gates: Sequence[GateOf]
     total: int
     density: float
 
@@ -36,82 +39,104 @@ class Group:
         """Number of weights that stay."""
         return round(self.density * self.total)
 
-    def on_the_way(self, progress: float) -> Group:
-        """The group when a share ``progress`` of the rounds is over: the density falls exponentially."""
-        return replace(self, density=self.density**progress)
+    def on_the_way(self, share: float, geometric: bool = False) -> Group:
+        """Return the group when a share of the way from dense to its final density is over.
 
-    def partly(self, share: float) -> Group:
-        """The group when a share of what it is to lose is gone, the same share of every group."""
-        return replace(self, density=1 - (1 - self.density) * share)
+        Args:
+            share: From 0, nothing is removed, to 1, the final density.
+            geometric: Whether the density falls by the same factor in equal shares of the way, as it does in rounds;
+                otherwise a share of the weights that go in the end is gone, as a schedule means it.
+
+        Example:
+            >>> group = Group("the model", [("weight_hh_l0", 0)], total=100, density=0.25)
+            >>> group.on_the_way(0.5).kept, group.on_the_way(0.5, geometric=True).kept
+            (62, 50)
+        """
+        if share == 1:
+            return self
+        return replace(self, density=self.density**share if geometric else 1 - (1 - self.density) * share)
 
 
 def check_sparsity(sparsity: float) -> None:
-    """Refuses a sparsity outside [0, 1) with a ValueError."""
+    """Refuse a sparsity outside [0, 1) with a UsageError."""
     if not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity={sparsity}: give the share of weights to remove, at least 0 and below 1.")
+        raise UsageError(f"sparsity={sparsity}: give the share of weights to remove, at least 0 and below 1.")
 
 
 def check_allocation(allocation: Allocation) -> None:
-    """Refuses an unknown allocation, or a density outside [0, 1], with a ValueError."""
+    """Refuse an unknown allocation, or a density outside [0, 1], with a UsageError."""
     if isinstance(allocation, Mapping):
         for pattern, gate, density in _entries(allocation):
             if not 0 <= density <= 1:
-                raise ValueError(
+                raise UsageError(
                     f"allocation: the density {density} of {_described(pattern, gate)} is a share of weights to keep, "
                     "give at least 0 and at most 1."
                 )
     elif allocation not in get_args(Rule):
-        raise ValueError(
+        raise UsageError(
             f"allocation={allocation!r}: choose one of {', '.join(get_args(Rule))}, or map name patterns to densities."
         )
 
 
-def allocate(shapes: Shapes, gates: Gates, sparsity: float, allocation: Allocation) -> list[Group]:
-    """Shares the weights that stay, round((1 - sparsity)·n) of n, out among groups.
+def allocate(kernels: Kernels, sparsity: float, allocation: Allocation) -> list[Group]:
+    """Share the weights that stay, round((1 - sparsity)·n) of n, out among groups.
 
     Args:
-        shapes: Parameter name to shape of the kernels to prune; the gates are blocks of rows of equal height.
-        gates: Parameter name to its gates.
+        kernels: The kernels to prune, by name.
         sparsity: Share to remove, in [0, 1).
-        allocation: See :func:`sparse_rnn.sparsity.masks.keep_largest`.
+        allocation: What a group is: ``global``, all kernels together; ``per_kernel``, each kernel; ``per_gate``, each
+            gate of each kernel; ``erk``, each kernel, of a density proportional to (units + inputs) / (units · inputs)
+            and at most 1 (Erdős-Rényi-Kernel, Evci et al. 2020; every gate counts as a matrix of its own), which
+            together keep round((1 - sparsity)·n). Or a mapping of shell-style patterns of parameter names to the
+            density of each kernel that matches, or to a mapping of gate names to densities; what it does not name is
+            one more group, which keeps what is left of round((1 - sparsity)·n). Where it names everything, the sum of
+            the rounded counts stays.
 
     Returns:
         Groups that hold every gate of every kernel once.
 
     Raises:
-        ValueError: If a value is out of range, or the densities of a mapping contradict each other or the sparsity.
+        UsageError: If a value is out of range, or the densities of a mapping contradict each other or the sparsity.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.recurrent import find_targets
+        >>> groups = allocate(find_targets(torch.nn.GRU(2, 10)), 0.9, "erk")
+        >>> [(group.name, group.kept, group.total) for group in groups]
+        [('weight_ih_l0', 14, 60), ('weight_hh_l0', 22, 300)]
     """
     check_sparsity(sparsity)
     check_allocation(allocation)
     if isinstance(allocation, Mapping):
-        return _named_groups(shapes, gates, sparsity, allocation)
-    kernels = {name: _blocks(name, None, gates) for name in shapes}
-    blocks = [block for found in kernels.values() for block in found]
+        return _named_groups(kernels, sparsity, allocation)
     density = 1 - sparsity
     if allocation == "global":
-        return [_group("the model", blocks, shapes, gates, density)]
+        return [
+            _group("the model", [gate for name in kernels for gate in _gates(name, None, kernels)], kernels, density)
+        ]
     if allocation == "per_kernel":
-        return [_group(name, found, shapes, gates, density) for name, found in kernels.items()]
+        return [_group(name, _gates(name, None, kernels), kernels, density) for name in kernels]
     if allocation == "per_gate":
-        return [_group(_described(name, gates[name][g]), [(name, g)], shapes, gates, density) for name, g in blocks]
-    counts = _erdos_renyi(shapes, gates, density)
-    return [
-        Group(name, found, prod(shapes[name]), counts[name] / prod(shapes[name])) for name, found in kernels.items()
-    ]
+        gates = [(name, g, gate) for name, kernel in kernels.items() for g, gate in enumerate(kernel.gates)]
+        return [_group(_described(name, gate), [(name, g)], kernels, density) for name, g, gate in gates]
+    counts = _erdos_renyi(kernels, density)
+    groups = [_group(name, _gates(name, None, kernels), kernels, density) for name in kernels]
+    return [replace(group, density=counts[group.name] / group.total) for group in groups]
 
 
-def _group(name: str, blocks: Sequence[Block], shapes: Shapes, gates: Gates, density: float) -> Group:
-    total = sum(prod(shapes[kernel]) // len(gates[kernel]) for kernel, _ in blocks)
-    return Group(name, blocks, total, density)
+def _group(name: str, gates: Sequence[GateOf], kernels: Kernels, density: float) -> Group:
+    total = sum(kernels[kernel].parameter.numel() // len(kernels[kernel].gates) for kernel, _ in gates)
+    return Group(name, gates, total, density)
 
 
-def _erdos_renyi(shapes: Shapes, gates: Gates, density: float) -> dict[str, int]:
-    """Number of weights each kernel keeps: density ∝ Σ sides / Π sides of a gate, at most 1 (Evci et al. 2020)."""
-    sizes = {name: prod(shape) for name, shape in shapes.items()}
+def _erdos_renyi(kernels: Kernels, density: float) -> dict[str, int]:
+    """Count the weights that each kernel keeps: density ∝ Σ sides / Π sides of a gate, at most 1 (Evci et al. 2020)."""
+    sizes = {name: kernel.parameter.numel() for name, kernel in kernels.items()}
     left = round(density * sum(sizes.values()))
     weighted = {}
-    for name, (rows, *others) in shapes.items():
-        sides = (rows // len(gates[name]), *others)
+    for name, kernel in kernels.items():
+        rows, *others = kernel.shape
+        sides = (rows // len(kernel.gates), *others)
         weighted[name] = sizes[name] * sum(sides) / prod(sides)
     counts: dict[str, int] = {}
     while over := {name for name in weighted if left * weighted[name] >= sizes[name] * sum(weighted.values())}:
@@ -127,60 +152,62 @@ def _erdos_renyi(shapes: Shapes, gates: Gates, density: float) -> dict[str, int]
     return counts
 
 
-def _named_groups(shapes: Shapes, gates: Gates, sparsity: float, densities: Mapping) -> list[Group]:
+def _named_groups(kernels: Kernels, sparsity: float, densities: Mapping) -> list[Group]:
     named: list[Group] = []
-    taken: set[Block] = set()
+    taken: set[GateOf] = set()
     for pattern, gate, density in _entries(densities):
-        for name in _matching(pattern, shapes):
-            blocks = _blocks(name, gate, gates)
-            twice = taken.intersection(blocks)
+        for name in _matching(pattern, kernels):
+            gates = _gates(name, gate, kernels)
+            twice = taken.intersection(gates)
             if twice:
-                raise ValueError(
-                    f"allocation gives gate {gates[name][min(twice)[1]]} of {name} two densities, the second by "
-                    f"{pattern!r}: let only one pattern match it."
+                raise UsageError(
+                    f"allocation gives gate {kernels[name].gates[min(twice)[1]]} of {name} two densities, the second "
+                    f"by {pattern!r}: let only one pattern match it."
                 )
-            taken.update(blocks)
-            named.append(_group(_described(name, gate), blocks, shapes, gates, density))
-    rest = [block for name in shapes for block in _blocks(name, None, gates) if block not in taken]
-    return _with_rest(named, _group("what allocation does not name", rest, shapes, gates, 0), sparsity)
+            taken.update(gates)
+            named.append(_group(_described(name, gate), gates, kernels, density))
+    rest = [gate for name in kernels for gate in _gates(name, None, kernels) if gate not in taken]
+    return _with_rest(named, _group("what allocation does not name", rest, kernels, 0), sparsity)
 
 
 def _with_rest(named: list[Group], rest: Group, sparsity: float) -> list[Group]:
-    """Adds the group of what is not named, which keeps what the named ones leave of the overall count."""
+    """Add the group of what is not named, which keeps what the named ones leave of the overall count."""
     total = rest.total + sum(group.total for group in named)
     wanted, taken = round((1 - sparsity) * total), sum(group.kept for group in named)
     rounding = (len(named) + 1) / 2
-    if not rest.blocks and abs(wanted - taken) <= rounding:
+    if not rest.gates and abs(wanted - taken) <= rounding:
         return named
     if not 0 <= wanted - taken <= rest.total:
-        raise ValueError(
+        raise UsageError(
             f"allocation and sparsity={sparsity} contradict each other: of {total} weights {wanted} are to stay, the "
             f"densities keep {taken} and leave {rest.total} unnamed; give a sparsity from "
             f"{1 - (taken + rest.total) / total:.4f} to {1 - taken / total:.4f}, or other densities."
         )
-    return [*named, replace(rest, density=(wanted - taken) / rest.total)] if rest.blocks else named
+    return [*named, replace(rest, density=(wanted - taken) / rest.total)] if rest.gates else named
 
 
 def _entries(densities: Mapping) -> Iterator[tuple[str, str | None, float]]:
-    """Pattern, gate (None for all of a kernel) and density of every entry of a mapping."""
+    """Yield pattern, gate (None for all of a kernel) and density of every entry of a mapping."""
     for pattern, value in densities.items():
         for gate, density in value.items() if isinstance(value, Mapping) else [(None, value)]:
             yield pattern, gate, density
 
 
-def _matching(pattern: str, names: Shapes) -> list[str]:
+def _matching(pattern: str, names: Kernels) -> list[str]:
     found = [name for name in names if fnmatchcase(name, pattern)]
     if not found:
-        raise ValueError(f"allocation: {pattern!r} matches none of the kernels to prune: {', '.join(names)}.")
+        raise UsageError(f"allocation: {pattern!r} matches none of the kernels to prune: {', '.join(names)}.")
     return found
 
 
-def _blocks(name: str, gate: str | None, gates: Gates) -> list[Block]:
+def _gates(name: str, gate: str | None, kernels: Kernels) -> list[GateOf]:
+    """One gate of a kernel, or all of them."""
+    known = kernels[name].gates
     if gate is None:
-        return [(name, index) for index in range(len(gates[name]))]
-    if gate not in gates[name]:
-        raise ValueError(f"allocation: {name} has no gate {gate!r}, only {', '.join(gates[name])}.")
-    return [(name, gates[name].index(gate))]
+        return [(name, index) for index in range(len(known))]
+    if gate not in known:
+        raise UsageError(f"allocation: {name} has no gate {gate!r}, only {', '.join(known)}.")
+    return [(name, known.index(gate))]
 
 
 def _described(name: str, gate: str | None) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, find_recurrent
-from sparse_rnn.sparsity.masks import GateStatistics, statistics
+from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, named_layers
+from sparse_rnn.sparsity.statistics import GateStatistics, gate_statistics
 
 
 @dataclass(frozen=True)
@@ -60,24 +60,6 @@ class Connections:
         return int((self.outgoing == 0).sum())
 
 
-def named_layers(recurrent: Sequence[RecurrentModule]) -> dict[str, RecurrentLayer]:
-    """The layers of recurrent modules, in order, by their names in logs and figures.
-
-    A layer is called ``<module>.l<depth>``, with ``_reverse`` behind it where it reads the sequence backwards; a cell
-    goes by the name of its module alone, or of its class where it is the whole model.
-    """
-    names: dict[str, RecurrentLayer] = {}
-    for found in recurrent:
-        if found.takes_one_step:
-            names[found.name or type(found.module).__name__] = found.layers[0][0]
-            continue
-        for depth, directions in enumerate(found.layers):
-            for layer in directions:
-                path = f"l{depth}" + ("_reverse" if layer.reverse else "")
-                names[f"{found.name}.{path}" if found.name else path] = layer
-    return names
-
-
 def connections(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> dict[str, Connections]:
     """What is left of the connections of every recurrent layer of a model.
 
@@ -97,9 +79,7 @@ def layer_connections(layer: RecurrentLayer, masks: Mapping[str, Tensor] | None 
     kept = kept_weights(layer, masks)
     reads = layer.cell.reads
     gates = [
-        gate
-        for role, mask in kept.items()
-        for gate in statistics({layer.kernels[role]: mask}, {layer.kernels[role]: layer.gates_of(role)})
+        gate for role, mask in kept.items() for gate in gate_statistics(layer.kernels[role], layer.gates_of(role), mask)
     ]
     of_input = [role for role, source in reads.items() if source == "x"]
     of_state = [role for role, source in reads.items() if source in layer.cell.states]

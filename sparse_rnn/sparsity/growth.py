@@ -9,8 +9,8 @@ from torch import Tensor
 from sparse_rnn.sparsity.ranking import best
 
 
-def exchange(mask: Tensor, worth: Tensor, growth: Tensor, share: float, parts: int = 1) -> Tensor:
-    """Drops some of the weights that are kept and grows as many of the others.
+def drop_and_grow(mask: Tensor, worth: Tensor, growth: Tensor, share: float, parts: int = 1) -> Tensor:
+    """Drop some of the weights that are kept and grow as many of the others.
 
     A weight that is dropped competes with the removed ones for its place, as in the code of RigL and of Selfish-RNN.
 
@@ -19,16 +19,21 @@ def exchange(mask: Tensor, worth: Tensor, growth: Tensor, share: float, parts: i
         worth: A score for each weight, of the same shape; the smallest are dropped, infinite ones never.
         growth: Another; the largest are grown.
         share: Share of the kept weights to drop, in [0, 1]; the number is rounded down.
-        parts: Number of blocks of rows of equal height, such as gates, each of which keeps its number of weights.
+        parts: Number of parts of equally many rows, such as gates, each of which keeps its number of weights.
 
     Returns:
-        The new mask. Each block keeps as many weights as before; ties go to the earlier weight.
+        The new mask. Each part keeps as many weights as before; ties go to the earlier weight.
+
+    Example:
+        >>> kept = torch.tensor([True, True, False, False])
+        >>> drop_and_grow(kept, torch.tensor([0.1, 0.9, 0, 0]), torch.tensor([0, 0, 0.2, 0.8]), share=0.5)
+        tensor([False,  True, False,  True])
     """
-    blocks = zip(mask.chunk(parts), worth.chunk(parts), growth.chunk(parts), strict=True)
-    return torch.cat([_exchange(*block, share) for block in blocks])
+    rows = zip(mask.chunk(parts), worth.chunk(parts), growth.chunk(parts), strict=True)
+    return torch.cat([_drop_and_grow(*part, share) for part in rows])
 
 
-def _exchange(mask: Tensor, worth: Tensor, growth: Tensor, share: float) -> Tensor:
+def _drop_and_grow(mask: Tensor, worth: Tensor, growth: Tensor, share: float) -> Tensor:
     kept = worth[mask]
     moved = min(int(share * len(kept)), int(kept.isfinite().count_nonzero()))
     new = mask.clone()
@@ -39,9 +44,13 @@ def _exchange(mask: Tensor, worth: Tensor, growth: Tensor, share: float) -> Tens
 
 
 def random_scores(like: Tensor, *entropy: int) -> Tensor:
-    """Uniform numbers in [0, 1) of a tensor's shape and device, float32.
+    """Draw uniform numbers in [0, 1) of a tensor's shape and device, float32.
 
     They depend on the whole numbers ``entropy`` (at least 0) alone: neither on the device nor on what was drawn before.
+
+    Example:
+        >>> torch.equal(random_scores(torch.zeros(3), 0, 100), random_scores(torch.zeros(3), 0, 100))
+        True
     """
     # A seed sequence, because a generator seeded with neighbouring numbers, or with their sum, repeats itself.
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.data import extract_batch_size
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
@@ -16,16 +16,18 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Sampler
 
-from sparse_rnn.callbacks.borrowing.side_effects import inert
-from sparse_rnn.isolation import GENERATORS, kept
-from sparse_rnn.pruning.prune import score_batch, seeded
+from sparse_rnn.callbacks.borrowing.side_effects import side_effect_free
+from sparse_rnn.errors import UsageError
+from sparse_rnn.isolation import GENERATORS, kept, seeded
+from sparse_rnn.pruning.prune import score_batch
+from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.scores import Criterion, Scores
 
 Key = TypeVar("Key")
 
 
 def training_batches(trainer: Trainer, num_samples: int) -> list[tuple[Any, int]]:
-    """The first batches of the project's own training loader, until they hold ``num_samples`` samples.
+    """Return the first batches of the project's own training loader, until they hold ``num_samples`` samples.
 
     The loader is iterated as a copy, and the random generators it draws from are put back: training will see what it
     would have seen. The trainer must have set it up (``trainer.fit_loop.setup_data()``).
@@ -35,11 +37,11 @@ def training_batches(trainer: Trainer, num_samples: int) -> list[tuple[Any, int]
         where everything in it has one entry a sample, and is whole otherwise.
 
     Raises:
-        ValueError: If the loader ends before there are enough samples, or there is none.
+        UsageError: If the loader ends before there are enough samples, or there is none.
     """
     loader = trainer.fit_loop._combined_loader
     if loader is None:
-        raise ValueError("There is no training data to score the weights on: give fit() a train_dataloader.")
+        raise UsageError("There is no training data to score the weights on: give fit() a train_dataloader.")
     batches: list[tuple[Any, int]] = []
     missing = num_samples
     with kept(_generators(loader.flattened)):
@@ -51,46 +53,38 @@ def training_batches(trainer: Trainer, num_samples: int) -> list[tuple[Any, int]
             missing -= size
             if missing <= 0:
                 return batches
-    raise ValueError(
+    raise UsageError(
         f"num_samples={num_samples}, but the training loader gives only {num_samples - missing} samples: "
         "lower num_samples."
     )
 
 
-def scores_on_batch(
-    trainer: Trainer,
-    pl_module: LightningModule,
-    batch: Any,
-    criterion: Criterion,
-    kernels: Sequence[str] | None,
-    seed: int,
-) -> Scores:
-    """Scores weights in the middle of training on a batch that was trained on, averaged over ranks.
+def scores_on_batch(trainer: Trainer, kernels: Targets, batch: Any, criterion: Criterion, seed: int) -> Scores:
+    """Score weights in the middle of training on a batch that was trained on, averaged over ranks.
 
     Nothing is read from the loader, which may not be able to go back, and training goes on as if nothing had been.
 
     Args:
         trainer: The trainer.
-        pl_module: The model.
+        kernels: The kernels of its model.
         batch: The batch as ``on_train_batch_end`` gets it.
         criterion: What scores the weights.
-        kernels: Shell-style patterns of the names of the weights; None for every recurrent kernel.
         seed: Seed of the random numbers of the criterion.
     """
     with isolate_rng(), seeded(seed):
-        scores = score_batch(pl_module, batch, criterion, training_loss(trainer, transferred=True), kernels)
+        scores = score_batch(kernels, batch, criterion, training_loss(trainer, transferred=True))
     return average_over_ranks(trainer, scores)
 
 
 def average_over_ranks(trainer: Trainer, values: dict[Key, Tensor]) -> dict[Key, Tensor]:
-    """The mean of every rank's values, equal on all of them."""
+    """Return the mean of every rank's values, equal on all of them."""
     if trainer.world_size == 1:
         return values
     return {name: trainer.strategy.reduce(value, reduce_op="mean") for name, value in values.items()}
 
 
 def training_loss(trainer: Trainer, transferred: bool = False) -> Any:
-    """A loss function that runs the project's ``training_step`` on one of its batches, without its effects.
+    """Make a loss function that runs the project's ``training_step`` on one of its batches, without its effects.
 
     The loss is what was given to ``manual_backward``, summed, if anything was, else what ``training_step`` returns.
 
@@ -105,7 +99,7 @@ def training_loss(trainer: Trainer, transferred: bool = False) -> Any:
             batch = module._on_before_batch_transfer(batch)
             batch = trainer.strategy.batch_to_device(batch)
         takes_index = len(inspect.signature(module.training_step).parameters) > 1
-        with inert(trainer, module) as losses, trainer.precision_plugin.train_step_context():
+        with side_effect_free(trainer, module) as losses, trainer.precision_plugin.train_step_context():
             try:
                 output = module.training_step(batch, 0) if takes_index else module.training_step(batch)
             except (AttributeError, TypeError, RuntimeError) as error:
@@ -118,7 +112,7 @@ def training_loss(trainer: Trainer, transferred: bool = False) -> Any:
         returned = output.get("loss") if isinstance(output, dict) else output
         loss = sum(losses) if losses else returned
         if loss is None and torch.is_grad_enabled():
-            raise ValueError(
+            raise UsageError(
                 f"{type(module).__name__}.training_step gave no loss for the first training batches, which the "
                 "criterion needs: take criterion='jacobian', 'magnitude' or 'random'."
             )
@@ -128,7 +122,7 @@ def training_loss(trainer: Trainer, transferred: bool = False) -> Any:
 
 
 def _copied(loader: Any) -> Any:
-    """A shallow copy of a combined loader; what iterating changes belongs to it."""
+    """Make a shallow copy of a combined loader; what iterating changes belongs to it."""
     copied = copy.copy(loader)
     copied.flattened = [_copied_loader(found) for found in loader.flattened]
     return copied
@@ -153,7 +147,7 @@ def _copied_sampler(sampler: Any) -> Any:
 
 
 def _generators(loaders: list[Any]) -> Iterator[Any]:
-    """The random generators that loaders, their samplers and their data sets draw from."""
+    """Yield the random generators that loaders, their samplers and their data sets draw from."""
     for loader in loaders:
         batch_sampler = getattr(loader, "batch_sampler", None)
         owners = (
@@ -172,7 +166,7 @@ def _leaves(batch: Any) -> list[Any]:
 
 
 def _size(batch: Any) -> int:
-    """The number of samples in a batch."""
+    """Count the samples in a batch."""
     for leaf in _leaves(batch):
         if isinstance(leaf, PackedSequence):
             return int(leaf.batch_sizes[0])
@@ -182,7 +176,7 @@ def _size(batch: Any) -> int:
 
 
 def _can_be_cut(batch: Any) -> bool:
-    """Whether all in it are tensors of one length, so that cutting leaves them consistent."""
+    """Tell whether all in it are tensors of one length, so that cutting leaves them consistent."""
     leaves = _leaves(batch)
     return all(isinstance(leaf, Tensor) for leaf in leaves) and len({len(leaf) for leaf in leaves if leaf.dim()}) == 1
 

@@ -1,4 +1,4 @@
-"""Takes the effect from what a training step does beyond computing: logging, backward passes, optimizer steps."""
+"""Takes the side effects from a training step: logging, backward passes, optimizer steps."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sparse_rnn.isolation import kept, parameters_kept
 
 
 @contextmanager
-def inert(trainer: Trainer, module: LightningModule) -> Iterator[list[Tensor]]:
-    """Inside, a training step logs nothing and trains nothing, be its optimisation automatic or manual.
+def side_effect_free(trainer: Trainer, module: LightningModule) -> Iterator[list[Tensor]]:
+    """Let a training step log nothing and train nothing inside, be its optimisation automatic or manual.
 
     Neither parameters nor gradients, optimizers, learning rates, ``requires_grad`` flags or step counters change. A
     closure that is given to an optimizer's step runs once.
@@ -44,7 +44,7 @@ def inert(trainer: Trainer, module: LightningModule) -> Iterator[list[Tensor]]:
 
 
 def _optimizers(module: LightningModule) -> list[Any]:
-    """The optimizers bare, and as Lightning wraps them: a step of the wrapper would call hooks and scale gradients."""
+    """Return the optimizers bare, and as Lightning wraps them: a wrapper's step would call hooks, scale gradients."""
     found = [module.optimizers(), module.optimizers(use_pl_optimizer=False)]
     return [optimizer for some in found for optimizer in (some if isinstance(some, list) else [some])]
 
@@ -61,7 +61,7 @@ def _run_closure(closure: Callable[[], Any] | None = None, **kwargs: Any) -> Any
 
 
 def _ignore(*args: Any, **kwargs: Any) -> None:
-    """Stands in for what has an effect and returns nothing."""
+    """Stand in for what has an effect and returns nothing."""
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def _loggers_silenced(trainer: Trainer) -> Iterator[None]:
 
 @contextmanager
 def _replaced(target: Any, **attributes: Any) -> Iterator[None]:
-    """Sets attributes of an object, or of a class, and puts them back on exit."""
+    """Set attributes of an object, or of a class, and put them back on exit."""
     own = {name: vars(target)[name] for name in attributes if name in vars(target)}
     for name, value in attributes.items():
         setattr(target, name, value)

@@ -1,0 +1,129 @@
+"""Pruning on a schedule: the network begins dense, or sparse, and its masks change at certain steps."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from sparse_rnn.callbacks.base import PruningCallback, training_steps
+from sparse_rnn.callbacks.borrowing.samples import scores_on_batch
+from sparse_rnn.pruning.schedules import Timetable
+from sparse_rnn.recurrent.kernels import Targets
+from sparse_rnn.scores import Criterion
+from sparse_rnn.sparsity.masks import Masks
+from sparse_rnn.sparsity.selection import Selection
+from sparse_rnn.sparsity.statistics import emptied
+
+
+@dataclass(frozen=True)
+class Update:
+    """A moment of the training at which masks may change.
+
+    Attributes:
+        trainer: The trainer.
+        module: The model.
+        step: Number of the step that is over, from 1.
+        batch: What that step was made on, where it lies.
+        masks: The weights that are left.
+    """
+
+    trainer: Trainer
+    module: LightningModule
+    step: int
+    batch: Any
+    masks: Masks
+
+    @cached_property
+    def kernels(self) -> Targets:
+        """The kernels that are pruned."""
+        return Targets.like(self.masks.kernels)
+
+    def scores(self, criterion: Criterion, seed: int) -> Mapping[str, Tensor]:
+        """Score the kernels on the batch, averaged over ranks; training goes on as if nothing had been."""
+        return scores_on_batch(self.trainer, self.kernels, self.batch, criterion, seed)
+
+    def magnitudes(self) -> dict[str, Tensor]:
+        """Return |w| of the kernels."""
+        return {name: kernel.parameter.detach().abs() for name, kernel in self.kernels.items()}
+
+
+class ScheduledPruning(PruningCallback):
+    """Changes masks at the updates of a schedule. A subclass says in :meth:`change` to what, and no more.
+
+    This class turns shares of the training into steps, asks for a change at every update, warns where training ends
+    before the schedule does, where the schedule leaves out updates, and of what lost everything at its last one.
+
+    Args:
+        schedule: When masks change, in steps or shares of the training.
+        selection: Which weights stay, given scores and a share of the way.
+        kernels: Shell-style patterns of the names of the weights to prune; null for every recurrent kernel.
+
+    Attributes:
+        sparsity: Share of the weights that are removed in the end; None where training decides it.
+        schedule_in_steps: The schedule in whole steps, once training has started.
+    """
+
+    sparsity: float | None = None
+
+    def __init__(self, schedule: Timetable, selection: Selection, kernels: Sequence[str] | None = None) -> None:
+        super().__init__(kernels)
+        self.schedule = schedule
+        self.schedule_in_steps = schedule
+        self.selection = selection
+
+    @abstractmethod
+    def change(self, update: Update) -> Masks | None:
+        """Choose other weights to keep, at an update of the schedule; None where they stay the same.
+
+        Ranks must choose alike. Weights that come back start at 0, with a cleared optimizer state.
+        """
+
+    def find_masks(self, trainer: Trainer, pl_module: LightningModule) -> Masks:
+        """Keep everything: training begins dense."""
+        kernels = self.targets(pl_module)
+        self.selection.check(kernels)
+        return Masks.full(kernels)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Turn shares of the training into steps."""
+        super().on_train_start(trainer, pl_module)
+        total = training_steps(trainer)
+        self.schedule_in_steps = self.schedule.over(total)
+        if self.sparsity != 0:
+            self._warn(total)
+
+    def update_masks(self, trainer: Trainer, pl_module: LightningModule, step: int, batch: Any) -> Masks | None:
+        """Let the masks change at the updates of the schedule."""
+        if self.masks is None or self.sparsity == 0 or not self.schedule_in_steps.updates_at(step):
+            return None
+        masks = self.change(Update(trainer, pl_module, step, batch, self.masks))
+        if masks is not None and step == self._last_update and (message := emptied(masks)):
+            rank_zero_warn(message)
+        return masks
+
+    @property
+    def _last_update(self) -> int | None:
+        return self.schedule_in_steps.end_for(self.selection.sparsity)
+
+    def _warn(self, total: float) -> None:
+        """Warn where training ends before the last update, or begins after it dense, and of updates left out."""
+        name, masks, last = type(self).__name__, self.masks, self._last_update
+        if last is not None and last > total:
+            rank_zero_warn(
+                f"{name} removes weights until step {last:,}, but training ends after {total:,}: the final sparsity is "
+                "not reached; make the schedule shorter or the training longer."
+            )
+        elif last is not None and self.step >= last and masks is not None and masks.kept == masks.total:
+            rank_zero_warn(
+                f"{name} removes weights until step {last:,}, but this run is at step {self.step:,} already and dense: "
+                "nothing is removed; give a later schedule, or start anew."
+            )
+        if message := self.schedule_in_steps.gap():
+            rank_zero_warn(f"{name}: {message}; give a smaller number of steps, or train longer.")

@@ -1,0 +1,84 @@
+"""What the options mean that several ways of pruning share; :func:`described` puts it into their docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Described = TypeVar("Described", bound=Callable[..., Any])
+
+SHARED = """
+Args:
+    sparsity: Share of the weights that are removed in the end, at least 0 and below 1: exactly round((1 -
+        sparsity)·n) of the n weights stay.
+    criterion: What scores the weights: a criterion or its name (``jacobian``, ``snip``, ``grasp``, ``synflow``,
+        ``magnitude``, ``random``); those with the largest scores stay. In mid-training one that needs data sees the
+        batch that the step was made on.
+    kernels: Shell-style patterns of the names of the weights to prune, such as ``*weight_hh*``; null for the input
+        and recurrent kernels of every recurrent layer.
+    allocation: How the weights that stay are shared out: ``global`` ranks all kernels together (the paper),
+        ``per_kernel`` and ``per_gate`` keep the same share of every kernel or gate, ``erk`` (Erdős-Rényi-Kernel)
+        more of small kernels than of large ones. Or a mapping of shell-style patterns of kernel names to the final
+        density of each kernel that matches, or to one density for each gate, such as ``{"*weight_hh*": {"n": 0.1},
+        "*weight_ih*": 0.2}``; what it does not name is ranked together and keeps what is left of the total.
+    keep_diagonal: Whether the diagonal of every gate of the recurrent kernels (``weight_hh``, ``weight_ch``) always
+        stays, counted within the total.
+    min_kept: Number of its best-scored weights that every kernel, gate and neuron (a unit's incoming weights in one
+        kernel, over all gates) keeps, within the total; 0 warns where nothing is left of one.
+    block_size: Units and inputs of the tiles that are kept or removed as one, such as (4, 8), cut from the upper
+        left corner of every gate; where they do not divide it, those at its right and lower edges are smaller. As
+        many stay as come nearest to the number of weights. Diagonals that are kept belong to no tile.
+    block_score: What ranks a tile: ``max``, its largest score, or ``mean_square``, the root of the mean of their
+        squares.
+    rescale: Once, after pruning: ``true`` multiplies what stays of every gate of every kernel so that its second
+        moment is what it was, ``chi`` what stays of the recurrent kernels of a layer, by one factor, so that its χ
+        is (the mean of (J·1)² over the samples, units and last four steps); ``false`` leaves the weights alone.
+    rounds: How often to score, remove some weights and score the survivors again, on the way to the sparsity; null
+        for what the criterion does by itself (100 for SynFlow, 1 for all others).
+    num_samples: Number of training samples to score on (the paper: 64). A batch that holds more than tensors of one
+        length is not cut, so there can be a few more.
+    seed: Seed of all random numbers that the pruning draws, and of the samples that it scores on; training is not
+        affected by it.
+"""
+
+
+def described(thing: Described) -> Described:
+    """Complete the Args section of a docstring by the options that are described here, in the order of the signature.
+
+    Args:
+        thing: A function, or a class whose docstring describes the arguments of its ``__init__``.
+
+    Raises:
+        KeyError: If an argument is described neither in its docstring nor here.
+
+    Example:
+        >>> @described
+        ... def prune_all(model, seed=0):
+        ...     \"\"\"Prune everything.
+        ...
+        ...     Args:
+        ...         model: The model.
+        ...     \"\"\"
+        >>> print(prune_all.__doc__.splitlines()[4][:43])
+            seed: Seed of all random numbers that t
+    """
+    before, own, after = _sections(inspect.cleandoc(thing.__doc__ or ""))
+    function = vars(thing)["__init__"] if isinstance(thing, type) else thing
+    names = [name for name in inspect.signature(function).parameters if name != "self"]
+    entries = [own[name] if name in own else _DESCRIPTIONS[name] for name in names]
+    thing.__doc__ = "\n".join([before, "Args:", *entries, *([after] if after else [])])
+    return thing
+
+
+def _sections(text: str) -> tuple[str, dict[str, str], str]:
+    """Split a docstring into what comes before the Args section, its entries by name, and what comes after it."""
+    before, _, rest = text.partition("Args:\n")
+    arguments, *others = re.split(r"^(?=\S)", rest, maxsplit=1, flags=re.MULTILINE) if rest else [""]
+    entries = re.split(r"^(?= {4}\S)", arguments.rstrip(), flags=re.MULTILINE)
+    own = {entry.partition(":")[0].strip(): entry.rstrip() for entry in entries if entry.strip()}
+    return before if rest else f"{before}\n", own, "\n" + others[0] if others else ""
+
+
+_, _DESCRIPTIONS, _ = _sections(SHARED)

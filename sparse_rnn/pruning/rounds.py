@@ -1,0 +1,104 @@
+"""One-shot pruning as such: scores to masks, in one round or several. Who scores, and on what, is up to the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from sparse_rnn.errors import UsageError
+from sparse_rnn.isolation import seeded
+from sparse_rnn.pruning.rescale import LayerChi, Rescale, rescaling
+from sparse_rnn.recurrent.kernels import Targets
+from sparse_rnn.sparsity.masks import Masks
+from sparse_rnn.sparsity.selection import Selection
+from sparse_rnn.sparsity.statistics import emptied
+
+Scorer = Callable[[], Mapping[str, Tensor]]
+
+
+def prune_targets(
+    kernels: Targets,
+    selection: Selection,
+    score: Scorer,
+    chi: Callable[[], LayerChi],
+    rounds: int = 1,
+    rescale: Rescale = False,
+    seed: int = 0,
+) -> tuple[Masks, list[str]]:
+    """Remove weights of a model, in place: what :func:`sparse_rnn.prune` and the callbacks have in common.
+
+    Args:
+        kernels: The kernels to prune.
+        selection: Which weights stay, given their scores.
+        score: Scores the weights of the model as it is.
+        chi: Measures χ of every layer of the model as it is, for ``rescale="chi"``.
+        rounds: See :func:`prune_in_rounds`.
+        rescale: See :func:`sparse_rnn.pruning.rescale.rescaling`.
+        seed: Seed of all random numbers of ``score`` and ``chi``. PyTorch's generators are left as they were.
+
+    Returns:
+        The masks, already applied, and one sentence for everything that the user should be warned of.
+
+    Raises:
+        UsageError: If a value is out of range, or what is asked for contradicts itself.
+
+    Example:
+        >>> from sparse_rnn.recurrent import find_targets
+        >>> targets = find_targets(torch.nn.GRU(3, 4))
+        >>> score = lambda: {name: kernel.parameter.detach().abs() for name, kernel in targets.items()}
+        >>> prune_targets(targets, Selection(0.5), score, chi=dict)
+        (Masks(2 kernels, 42 of 84 weights kept, sparsity 0.5000), [])
+    """
+
+    def measure() -> LayerChi:
+        with seeded(seed):
+            return chi()
+
+    rescale_ = rescaling(kernels, rescale, measure)
+    with seeded(seed):
+        masks = prune_in_rounds(kernels, selection, score, rounds)
+    return masks, list(filter(None, [*rescale_(masks), emptied(masks)]))
+
+
+def prune_in_rounds(kernels: Targets, selection: Selection, score: Scorer, rounds: int) -> Masks:
+    """Score, rank and remove several times, the density falling exponentially to the wished one.
+
+    After round k of K a share (1 - sparsity)^(k/K) of the weights is left (Tanaka et al. 2020; iterative SNIP, de Jorge
+    et al. 2021). What was removed in one round is not scored in the next and never comes back.
+
+    Args:
+        kernels: The kernels to prune.
+        selection: Which weights stay, given their scores.
+        score: Scores the weights of the model as it is.
+        rounds: K, at least 1.
+
+    Returns:
+        The masks, already applied. If scoring fails in between, all weights are as they were.
+
+    Raises:
+        UsageError: If ``rounds`` is below 1.
+    """
+    check_rounds(rounds)
+    dense: dict[str, Tensor] = {}
+    if rounds > 1:
+        dense = {name: kernel.parameter.detach().clone() for name, kernel in kernels.items()}
+    masks: Masks | None = None
+    try:
+        for k in range(1, rounds + 1):
+            masks = selection.best(kernels, score(), masks, k / rounds, geometric=True)
+            masks.apply_()
+    except BaseException:
+        with torch.no_grad():
+            for name, weight in dense.items():
+                kernels[name].parameter.copy_(weight)
+        raise
+    assert masks is not None
+    return masks
+
+
+def check_rounds(rounds: int | None) -> None:
+    """Refuse a number of rounds below 1 with a UsageError; None leaves it to the criterion."""
+    if rounds is not None and rounds < 1:
+        raise UsageError(f"rounds={rounds}: give the number of times to score and prune, at least 1.")
