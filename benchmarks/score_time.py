@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from sparse_rnn import SNIP, Criterion, GraSP, JacobianSpectrum
+from sparse_rnn.recurrent.kernels import find_targets
 
 SAMPLES, CLASSES = 64, 10
 
@@ -65,7 +66,7 @@ def build(layer: type[nn.Module], steps: int, inputs: int, units: int) -> tuple[
 
 
 def scoring(name: str, model: Classifier, batch: Batch) -> Callable[[], object]:
-    return lambda: CRITERIA[name].score(model, batch, loss)
+    return lambda: CRITERIA[name].score(model, batch, loss, find_targets(model))
 
 
 def training_step(model: Classifier, batch: Batch) -> Callable[[], object]:

@@ -63,11 +63,11 @@ class DynamicSparsity(ScheduledPruning):
         allocation: Allocation = "global",
         keep_diagonal: bool = False,
         min_kept: int = 0,
-        block_size: tuple[int, int] | None = None,
-        block_score: TileScore = "max",
         rescale: Rescale = False,
         rounds: int | None = None,
         seed: int = 0,
+        block_size: tuple[int, int] | None = None,
+        block_score: TileScore = "max",
     ) -> None:
         check_choice("growth", growth, Growth)
         check_choice("redistribution", redistribution, Redistribution)
@@ -81,11 +81,11 @@ class DynamicSparsity(ScheduledPruning):
             allocation,
             keep_diagonal,
             min_kept,
-            block_size,
-            block_score,
             rescale,
             rounds,
             seed,
+            block_size,
+            block_score,
         )
         super().__init__(schedule, self.first.selection, kernels)
         self.sparsity = sparsity

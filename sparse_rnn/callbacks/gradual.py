@@ -41,10 +41,10 @@ class GradualPruning(ScheduledPruning):
         kernels: Sequence[str] | None = None,
         allocation: Allocation = "global",
         keep_diagonal: bool = False,
-        min_kept: int = 0,
         block_size: tuple[int, int] | None = None,
         block_score: TileScore = "max",
         seed: int = 0,
+        min_kept: int = 0,
     ) -> None:
         selection = Selection.of(sparsity, allocation, keep_diagonal, min_kept, block_size, block_score)
         super().__init__(schedule, selection, kernels)

@@ -35,11 +35,11 @@ class IterativePruning(GradualPruning):
         criterion: Criterion | str = "magnitude",
         kernels: Sequence[str] | None = None,
         allocation: Allocation = "global",
+        seed: int = 0,
         keep_diagonal: bool = False,
         min_kept: int = 0,
         block_size: tuple[int, int] | None = None,
         block_score: TileScore = "max",
-        seed: int = 0,
     ) -> None:
         super().__init__(
             sparsity,
@@ -48,8 +48,8 @@ class IterativePruning(GradualPruning):
             kernels,
             allocation,
             keep_diagonal,
-            min_kept,
             block_size,
             block_score,
             seed,
+            min_kept,
         )

@@ -55,9 +55,9 @@ class LotteryTicket(PruningCallback):
         allocation: Allocation = "global",
         keep_diagonal: bool = False,
         min_kept: int = 0,
+        seed: int = 0,
         block_size: tuple[int, int] | None = None,
         block_score: TileScore = "max",
-        seed: int = 0,
     ) -> None:
         super().__init__(kernels)
         check_steps("rewind", rewind)

@@ -57,9 +57,9 @@ class NarangPruning(ScheduledPruning):
         kernels: Sequence[str] | None = None,
         allocation: Allocation = "global",
         keep_diagonal: bool = False,
-        min_kept: int = 0,
         block_size: tuple[int, int] | None = None,
         block_score: TileScore = "max",
+        min_kept: int = 0,
     ) -> None:
         given = [value for value in (sparsity, q, theta) if value is not None]
         if len(given) != 1:

@@ -53,11 +53,11 @@ class OneShotPruning(PruningCallback):
         allocation: Allocation = "global",
         keep_diagonal: bool = False,
         min_kept: int = 0,
-        block_size: tuple[int, int] | None = None,
-        block_score: TileScore = "max",
         rescale: Rescale = False,
         rounds: int | None = None,
         seed: int = 0,
+        block_size: tuple[int, int] | None = None,
+        block_score: TileScore = "max",
     ) -> None:
         super().__init__(kernels)
         check_rescale(rescale)

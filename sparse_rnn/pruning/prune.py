@@ -33,11 +33,11 @@ def prune(  # noqa: D417 - the shared options are described once, in options.py
     allocation: Allocation = "global",
     keep_diagonal: bool = False,
     min_kept: int = 0,
-    block_size: tuple[int, int] | None = None,
-    block_score: TileScore = "max",
     rescale: Rescale = False,
     rounds: int | None = None,
     seed: int = 0,
+    block_size: tuple[int, int] | None = None,
+    block_score: TileScore = "max",
 ) -> Masks:
     """Remove the least important recurrent weights of a model: score them on one batch and set them to 0, in place.
 

@@ -4,7 +4,7 @@ from sparse_rnn.recurrent.kernels import Kernel, Targets, find_targets
 from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, find_recurrent, named_layers
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.registry import register_cell
-from sparse_rnn.recurrent.spectrum import Spectrum, spectrum, unrolled_layers
+from sparse_rnn.recurrent.spectrum import Spectrum, unrolled_layers
 
 __all__ = [
     "Kernel",
@@ -17,6 +17,5 @@ __all__ = [
     "find_targets",
     "named_layers",
     "register_cell",
-    "spectrum",
     "unrolled_layers",
 ]

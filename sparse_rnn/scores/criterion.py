@@ -67,10 +67,10 @@ def criterion_named(name: str) -> Criterion:
     """
     known = list(_concrete(Criterion))  # type: ignore[type-abstract]
     for kind in known:
-        if name.lower() in (kind.__name__.lower(), kind.short_name):
+        if name.lower() in (kind.__name__.lower(), vars(kind).get("short_name")):
             return kind()
-    names = ", ".join(kind.short_name or kind.__name__ for kind in known)
-    raise UsageError(f"criterion={name!r}: choose one of {names}, or give an object.")
+    names = sorted(vars(kind).get("short_name", kind.__name__) for kind in known)
+    raise UsageError(f"criterion={name!r}: choose one of {', '.join(names)}, or give an object.")
 
 
 def criterion_names() -> list[str]:

@@ -1,11 +1,11 @@
 """What a mask is: which weights are ranked together, which of them stay, and what is left."""
 
 from sparse_rnn.sparsity.allocation import Allocation, Group, allocate
-from sparse_rnn.sparsity.connections import Connections, connections
+from sparse_rnn.sparsity.connections import Connections
 from sparse_rnn.sparsity.growth import drop_and_grow, random_scores
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.selection import Guards, Selection
-from sparse_rnn.sparsity.statistics import GateStatistics, emptied, statistics, table
+from sparse_rnn.sparsity.statistics import GateStatistics, emptied, table
 from sparse_rnn.sparsity.tiles import Tiles
 
 __all__ = [
@@ -18,10 +18,8 @@ __all__ = [
     "Selection",
     "Tiles",
     "allocate",
-    "connections",
     "drop_and_grow",
     "emptied",
     "random_scores",
-    "statistics",
     "table",
 ]

@@ -48,6 +48,11 @@ def fill_(keep: Sequence[Tensor], scores: Sequence[Tensor], count: int) -> None:
         mask.copy_(part.view_as(mask))
 
 
+def empty(like: ByGate) -> dict[str, Tensor]:
+    """Make masks that keep nothing, laid out in memory as weights are, however ``like`` is."""
+    return {name: torch.zeros(values.shape, dtype=torch.bool, device=values.device) for name, values in like.items()}
+
+
 def diagonals(scores: ByGate, kernels: Collection[str]) -> dict[str, Tensor]:
     """Make masks [gates, units, inputs] that keep the diagonal of each square gate of some kernels.
 
@@ -60,7 +65,7 @@ def diagonals(scores: ByGate, kernels: Collection[str]) -> dict[str, Tensor]:
             f"keep_diagonal=True, but none of the kernels to prune is recurrent and square: {', '.join(scores)}; "
             "leave it out."
         )
-    masks = {name: torch.zeros(score.shape, dtype=torch.bool, device=score.device) for name, score in scores.items()}
+    masks = empty(scores)
     for name in square:
         masks[name].diagonal(dim1=1, dim2=2).fill_(True)
     return masks

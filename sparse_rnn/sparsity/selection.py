@@ -13,7 +13,7 @@ from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.sparsity.allocation import Allocation, GateOf, Group, allocate, check_allocation, check_sparsity
 from sparse_rnn.sparsity.growth import drop_and_grow
 from sparse_rnn.sparsity.masks import Masks
-from sparse_rnn.sparsity.ranking import ByGate, check_numbers, check_room, diagonals, fill_, reserve_
+from sparse_rnn.sparsity.ranking import ByGate, check_numbers, check_room, diagonals, empty, fill_, reserve_
 from sparse_rnn.sparsity.tiles import Tiles, TileScore, nearest
 
 Scores = Mapping[str, Tensor]
@@ -215,7 +215,7 @@ class Selection:
         """Return masks [gates, units, inputs] that keep the diagonals that the guards keep; none if they keep none."""
         if self.guards.keep_diagonal:
             return diagonals(like, [name for name, kernel in kernels.items() if kernel.reads_state])
-        return {name: torch.zeros_like(values, dtype=torch.bool) for name, values in like.items()}
+        return empty(like)
 
     def _left(self, kernels: Targets, scores: Scores, masks: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """The scores [gates, units, inputs] of the weights that are left; -inf for the others."""

@@ -305,4 +305,4 @@ def test_the_command_line_explains_it(run, capsys):
         run("fit", "--pruning.help", "GradualPruning")
     text = capsys.readouterr().out
     assert "--pruning.schedule" in text
-    assert "sparse_rnn.pruning.schedules.IterativeSteps" in text
+    assert "IterativeSteps" in text

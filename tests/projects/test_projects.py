@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from sparse_rnn import OneShotPruning
-from sparse_rnn.recurrent.layers import kernel_gates
+from sparse_rnn.recurrent.kernels import find_targets
 
 HERE = Path(__file__).parent
 PROJECTS = ("seq2seq", "tagger", "gan", "speech", "scheduled_sampling")
@@ -112,9 +112,10 @@ def removed(state, masks) -> torch.Tensor:
 def test_the_pruned_project_is_sparse_and_learns(name, pruned):
     run = pruned(name)
     masks = run.callback.masks
-    assert set(masks) == set(kernel_gates(run.module))
-    for kernel, gates in kernel_gates(run.module).items():
-        for gate in masks[kernel].chunk(len(gates)):
+    kernels = find_targets(run.module)
+    assert set(masks) == set(kernels)
+    for name, kernel in kernels.items():
+        for gate in masks[name].chunk(len(kernel.gates)):
             assert gate.sum() == round((1 - SPARSITY) * gate.numel())
     assert (removed(run.module.state_dict(), masks) == 0.0).all()
     assert all(torch.count_nonzero(run.module.get_parameter(n)[m]) == m.sum() for n, m in masks.items())

@@ -6,8 +6,8 @@ from torch import nn
 from torch.autograd.functional import jacobian
 
 from sparse_rnn import PeepholeLSTM, Random, prune
-from sparse_rnn.recurrent.layers import kernel_gates
-from sparse_rnn.sparsity.masks import statistics
+from sparse_rnn.recurrent.kernels import find_targets
+from sparse_rnn.sparsity.statistics import statistics
 
 INPUTS, UNITS, STEPS, LAST = 3, 12, 6, 4
 X = torch.randn(5, STEPS, INPUTS, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
@@ -37,12 +37,12 @@ def explicit_chi(rnn: nn.Module, x: torch.Tensor) -> float:
 @pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
 def test_every_gate_keeps_its_second_moment(kind, rounds):
     rnn = build(kind, num_layers=2)
-    dense = {name: rnn.get_parameter(name).detach().clone() for name in kernel_gates(rnn)}
+    dense = {name: rnn.get_parameter(name).detach().clone() for name in find_targets(rnn)}
     masks = prune(rnn, X, sparsity=0.8, criterion=Random(), rescale=True, rounds=rounds)
-    for name, gates in kernel_gates(rnn).items():
-        kernel = rnn.get_parameter(name)
-        assert (kernel[~masks[name]] == 0).all()
-        for block, before, mask in zip(*(t.chunk(len(gates)) for t in (kernel, dense[name], masks[name])), strict=True):
+    for name, kernel in find_targets(rnn).items():
+        assert (kernel.parameter[~masks[name]] == 0).all()
+        by_gate = (kernel.by_gate(tensor) for tensor in (kernel.parameter, dense[name], masks[name]))
+        for block, before, mask in zip(*by_gate, strict=True):
             torch.testing.assert_close(block.square().sum(), before.square().sum())
             ratio = block[mask] / before[mask]
             torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
@@ -101,7 +101,7 @@ def test_a_gate_that_lost_everything_stays_zero():
     rnn = build(nn.GRU)
     with pytest.warns(UserWarning, match="No weight is left of gate z of weight_hh_l0: "):
         masks = prune(rnn, X, sparsity=0.5, criterion="random", allocation={"*hh*": {"z": 0}}, rescale=True)
-    assert [row.kept for row in statistics(masks, kernel_gates(rnn)) if row.kernel == "weight_hh_l0"][1] == 0
+    assert [row.kept for row in statistics(masks) if row.kernel == "weight_hh_l0"][1] == 0
     assert rnn.weight_hh_l0.isfinite().all()
 
 

@@ -7,7 +7,7 @@ from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 from torch.nn.utils import prune as torch_prune
 
 from sparse_rnn import SNIP, GraSP, SynFlow, prune
-from sparse_rnn.recurrent.layers import kernel_gates, select_kernels
+from sparse_rnn.recurrent.kernels import find_targets
 
 CRITERIA = ["jacobian", "magnitude", "random"]
 X = torch.randn(6, 4, 3, generator=torch.Generator().manual_seed(1))
@@ -72,8 +72,8 @@ def squares(model, x):
 def test_criteria_of_the_loss_score_every_kernel_over_all_its_uses(criterion, build, gamma):
     model = build().double()
     x = X.double()
-    kernels = {name: model.get_parameter(name) for name in kernel_gates(model)}
-    scores = criterion(gamma=gamma).score(model, x, squares)
+    kernels = {name: kernel.parameter for name, kernel in find_targets(model).items()}
+    scores = criterion(gamma=gamma).score(model, x, squares, find_targets(model))
     assert set(scores) == set(kernels)
     assert all(score.isfinite().all() and score.count_nonzero() for score in scores.values())
     if criterion is SNIP and gamma == "none":
@@ -84,12 +84,13 @@ def test_criteria_of_the_loss_score_every_kernel_over_all_its_uses(criterion, bu
 
 def test_synflow_sums_the_flows_through_a_tied_kernel_and_refuses_a_projection():
     model = tied()
-    both = SynFlow().score(model, X)
-    alone = [SynFlow().score(rnn, X)["weight_hh_l0"] for rnn in (model.encoder, model.decoder)]
+    both = SynFlow().score(model, X, None, find_targets(model))
+    alone = [SynFlow().score(rnn, X, None, find_targets(rnn))["weight_hh_l0"] for rnn in (model.encoder, model.decoder)]
     torch.testing.assert_close(both["encoder.weight_hh_l0"], sum(alone))
-    assert set(SynFlow().score(Loop(), X)) == {"cell.weight_ih", "cell.weight_hh"}
+    model = Loop()
+    assert set(SynFlow().score(model, X, None, find_targets(model))) == {"cell.weight_ih", "cell.weight_hh"}
     with pytest.raises(ValueError, match=r"does not know what flows through rnn\.weight_hr_l0"):
-        SynFlow().score(Projected(), X)
+        SynFlow().score(model := Projected(), X, None, find_targets(model))
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -104,8 +105,8 @@ def test_a_module_used_twice_is_found_once(criterion):
 def test_a_kernel_tied_to_something_else_has_its_own_name():
     model = nn.ModuleDict({"embedding": nn.Linear(3, 12, bias=False), "rnn": nn.GRU(3, 4)})
     model["rnn"].weight_ih_l0 = model["embedding"].weight
-    assert list(kernel_gates(model)) == ["rnn.weight_ih_l0", "rnn.weight_hh_l0"]
-    assert select_kernels(model, ["*"]) == ["rnn.weight_ih_l0", "rnn.weight_hh_l0"]
+    assert list(find_targets(model)) == ["rnn.weight_ih_l0", "rnn.weight_hh_l0"]
+    assert list(find_targets(model, ["*"])) == ["rnn.weight_ih_l0", "rnn.weight_hh_l0"]
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -186,7 +187,7 @@ def test_a_kernel_that_is_no_parameter_is_refused():
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_all_three_kernels_of_a_projected_lstm_are_pruned(criterion):
     rnn = nn.LSTM(3, 8, proj_size=2)
-    assert kernel_gates(rnn)["weight_hr_l0"] == ("h",)
+    assert find_targets(rnn)["weight_hr_l0"].gates == ("h",)
     masks = prune(rnn, X, sparsity=0.75, criterion=criterion, allocation="per_gate")
     assert {name: int(mask.count_nonzero()) for name, mask in masks.items()} == {
         "weight_ih_l0": 24,

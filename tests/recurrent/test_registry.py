@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sparse_rnn import JacobianSpectrum, prune, register_cell
-from sparse_rnn.recurrent import registry as register
-from sparse_rnn.recurrent.layers import kernel_gates
+from sparse_rnn.recurrent import registry
+from sparse_rnn.recurrent.kernels import find_targets
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cells.md").read_text()
 INPUTS, UNITS, STEPS, BATCH = 3, 4, 6, 5
@@ -17,7 +17,7 @@ INPUTS, UNITS, STEPS, BATCH = 3, 4, 6, 5
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch):
-    monkeypatch.setattr(register, "_REGISTERED", {})
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
 
 
 def data() -> Tensor:
@@ -96,13 +96,13 @@ def test_a_copy_of_a_known_cell_gets_the_same_scores(kind, step, gates, split, g
     own, known = Loop(Copied(cell, gates, split), states), Loop(cell, states)
     criterion = JacobianSpectrum(gamma=gamma, projection="exact")
     torch.manual_seed(3)
-    actual = criterion.score(own, data())
+    actual = criterion.score(own, data(), None, find_targets(own))
     torch.manual_seed(3)
-    expected = criterion.score(known, data())
+    expected = criterion.score(known, data(), None, find_targets(known))
     for kernel in ("ih", "hh"):
         parts = [actual[f"cell.W_{role}"] for role in roles if role.startswith(kernel)]
         torch.testing.assert_close(torch.cat(parts), expected[f"cell.weight_{kernel}"], rtol=1e-6, atol=1e-12)
-    assert set(kernel_gates(own).values()) == {("h",) if split else tuple(gates)}
+    assert {kernel.gates for kernel in find_targets(own).values()} == {("h",) if split else tuple(gates)}
 
 
 class Simple(nn.Module):
@@ -131,14 +131,98 @@ def test_a_subclass_is_meant_too_and_what_is_inside_a_cell_is_part_of_it():
         pass
 
     register_cell(Simple, step=simple, kernels=KERNELS)
-    assert list(kernel_gates(Loop(Special()))) == ["cell.W", "cell.U"]
+    assert list(find_targets(Loop(Special()))) == ["cell.W", "cell.U"]
 
 
 def test_a_step_that_is_not_what_forward_computes_is_refused():
     register_cell(Simple, step=simple, kernels=KERNELS)
-    assert JacobianSpectrum().score(Loop(Simple()), data())
+    right, wrong = Loop(Simple()), Loop(Simple(flaw=0.01))
+    assert JacobianSpectrum().score(right, data(), None, find_targets(right))
     with pytest.raises(ValueError, match=r"A step of 'cell' gives another state than its forward \(by 0\.01\)"):
-        JacobianSpectrum().score(Loop(Simple(flaw=0.01)), data())
+        JacobianSpectrum().score(wrong, data(), None, find_targets(wrong))
+
+
+class OwnGRU(nn.GRU):
+    """Runs a whole sequence itself, under equations that the registry does not know of; ``flaw`` spoils its output."""
+
+    def __init__(self, *args, flaw: float = 0.0, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.flaw = flaw
+
+    def forward(self, input, hx=None):
+        output, state = super().forward(input, hx)
+        return (output + self.flaw if self.flaw else output), state
+
+
+def gru_of_torch(module, project, x, state):
+    (h,) = state
+    (x_r, x_z, x_n), (h_r, h_z, h_n) = project(ih=x).chunk(3, -1), project(hh=h).chunk(3, -1)
+    r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
+    return ((1 - z) * torch.tanh(x_n + r * h_n) + z * h,)
+
+
+def register_own_gru(suffix="_l{layer}{direction}"):
+    parts = {what: {role: f"{what}_{role}{suffix}" for role in ("ih", "hh")} for what in ("weight", "bias")}
+    gates = ("r", "z", "n")
+    register_cell(
+        OwnGRU, step=gru_of_torch, kernels=parts["weight"], biases=parts["bias"], gates=gates, runs="sequence"
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"num_layers": 2}, {"bidirectional": True}, {"batch_first": True}, {"bias": False}]
+)
+@pytest.mark.parametrize("criterion", ["jacobian", "grasp", "synflow"])
+def test_a_module_that_runs_whole_sequences_gets_the_masks_of_torchs(options, criterion):
+    register_own_gru()
+    masks = []
+    for kind in (nn.GRU, OwnGRU):
+        torch.manual_seed(0)
+        module = kind(INPUTS, UNITS, **options).double()
+        masks.append(
+            prune(
+                module,
+                data(),
+                sparsity=0.5,
+                criterion=criterion,
+                rounds=2,
+                loss_fn=lambda module, x: module(x)[0].square().mean(),
+            )
+        )
+    assert masks[0].digest() == masks[1].digest()
+    assert len(masks[0]) == 2 * options.get("num_layers", 1) * (1 + options.get("bidirectional", False))
+
+
+def test_a_packed_sequence_goes_through_a_module_of_ones_own():
+    register_own_gru()
+    packed = nn.utils.rnn.pack_padded_sequence(data(), torch.tensor([6, 5, 5, 3, 1]))
+    masks = prune(OwnGRU(INPUTS, UNITS).double(), packed, sparsity=0.5)
+    assert masks.kept == masks.total // 2
+
+
+def test_the_equations_of_a_module_that_runs_whole_sequences_are_compared_with_its_forward():
+    register_own_gru()
+    with pytest.raises(ValueError, match="A step of 'OwnGRU' gives another output than its forward"):
+        prune(OwnGRU(INPUTS, UNITS, flaw=0.01).double(), data(), sparsity=0.5)
+
+
+def test_a_module_that_returns_something_else_is_refused():
+    class Outputs(OwnGRU):
+        def forward(self, input, hx=None):
+            return super().forward(input, hx)[0]
+
+    gates = ("r", "z", "n")
+    kernels = {"ih": "weight_ih_l0", "hh": "weight_hh_l0"}
+    register_cell(Outputs, step=gru_of_torch, kernels=kernels, gates=gates, runs="sequence")
+    with pytest.raises(
+        ValueError, match=r"'Outputs' returned Tensor, not \(output, state\): a module that runs a whole"
+    ):
+        prune(Outputs(INPUTS, UNITS, bias=False).double(), data(), sparsity=0.5)
+
+
+def test_what_a_call_runs_is_a_step_or_a_sequence():
+    with pytest.raises(ValueError, match="runs='layer': choose one of step, sequence"):
+        register_cell(Simple, step=simple, kernels=KERNELS, runs="layer")
 
 
 def twice(cell, project, x, state):

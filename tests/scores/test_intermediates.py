@@ -8,7 +8,8 @@ from torch.func import functional_call
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from sparse_rnn import JacobianSpectrum, register_cell
-from sparse_rnn.recurrent import registry as register
+from sparse_rnn.recurrent import registry
+from sparse_rnn.recurrent.kernels import find_targets
 
 BATCH, STEPS, INPUTS, UNITS, PROJECTED = 3, 11, 2, 4, 3
 
@@ -51,7 +52,7 @@ class Loop(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch):
-    monkeypatch.setattr(register, "_REGISTERED", {})
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
     roles = [role + gate for gate in "rzn" for role in "ih"]
     register_cell(ResetBeforeCell, step=reset_before, kernels={role: f"W.{role}" for role in roles}, biases={"in": "b"})
 
@@ -127,22 +128,27 @@ def assert_scores(actual: dict, expected: dict) -> None:
 def test_sensitivity_equals_explicit_jacobians(kind, projection, through_time):
     model, x = build(kind), data()
     criterion = JacobianSpectrum(projection=projection, gamma="none", through_time=through_time)
-    assert_scores(criterion.score(model, x), brute(model, x, projection=projection, through_time=through_time))
+    actual = criterion.score(model, x, None, find_targets(model))
+    assert_scores(
+        actual,
+        brute(model, x, projection=projection, through_time=through_time),
+    )
 
 
 @pytest.mark.parametrize("projection", ["jvp", "vjp", "exact"])
 def test_states_of_different_sizes_can_be_observed_together(projection):
     model, x = build("projected"), data()
     criterion = JacobianSpectrum(projection=projection, gamma="none", states="all")
-    assert_scores(criterion.score(model, x), brute(model, x, projection=projection, observed=2))
+    actual = criterion.score(model, x, None, find_targets(model))
+    assert_scores(actual, brute(model, x, projection=projection, observed=2))
 
 
 @pytest.mark.parametrize("gamma", ["sequence", "author"])
 def test_gamma_of_a_projected_lstm(gamma):
     model, x = build("projected"), data()
     torch.manual_seed(5)
-    actual = JacobianSpectrum(gamma=gamma).score(model, x)
-    plain = JacobianSpectrum(gamma="none").score(model, x)
+    actual = JacobianSpectrum(gamma=gamma).score(model, x, None, find_targets(model))
+    plain = JacobianSpectrum(gamma="none").score(model, x, None, find_targets(model))
     torch.manual_seed(5)
     if gamma == "author":
         noise = (torch.randn(5, 100, INPUTS) * 0.1).double()
@@ -160,7 +166,7 @@ def test_upper_layers_and_packed_sequences_of_a_projected_lstm(suffix):
     model = build("projected", num_layers=2, bidirectional=True)
     lengths = [11, 4, 7]
     packed = pack_padded_sequence(data(), torch.tensor(lengths), enforce_sorted=False)
-    scores = JacobianSpectrum(gamma="none").score(model, packed)
+    scores = JacobianSpectrum(gamma="none").score(model, packed, None, find_targets(model))
     below = nn.LSTM(INPUTS, UNITS, proj_size=PROJECTED, bidirectional=True).double()
     below.load_state_dict({name: p for name, p in model.state_dict().items() if "_l0" in name})
     alone = nn.LSTM(2 * PROJECTED, UNITS, proj_size=PROJECTED).double()

@@ -9,6 +9,7 @@ from torch.autograd.functional import jacobian
 from torch.func import functional_call
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.scores import JacobianSpectrum
 
@@ -136,7 +137,7 @@ def test_sensitivity_equals_explicit_jacobians(cell, projection, through_time):
         horizon=3, discount=0.9, projection=projection, gamma="none", through_time=through_time
     )
     expected = brute_sensitivity(rnn, x, horizon=3, discount=0.9, projection=projection, through_time=through_time)
-    assert_scores(criterion.score(rnn, x), expected)
+    assert_scores(criterion.score(rnn, x, None, find_targets(rnn)), expected)
 
 
 @pytest.mark.parametrize("projection", ["jvp", "vjp", "exact"])
@@ -145,7 +146,7 @@ def test_the_whole_state_of_an_lstm_can_be_observed(cell, projection):
     rnn, x = build(cell), data()
     criterion = JacobianSpectrum(projection=projection, gamma="none", states="all")
     expected = brute_sensitivity(rnn, x, horizon=4, discount=1.0, projection=projection, observed=("h", "c"))
-    assert_scores(criterion.score(rnn, x), expected)
+    assert_scores(criterion.score(rnn, x, None, find_targets(rnn)), expected)
 
 
 @pytest.mark.parametrize("gamma", ["sequence", "author"])
@@ -153,9 +154,9 @@ def test_the_whole_state_of_an_lstm_can_be_observed(cell, projection):
 def test_gamma_divides_by_the_gradient_of_the_states_on_noise(cell, gamma):
     rnn, x = build(cell), data()
     torch.manual_seed(5)
-    actual = JacobianSpectrum(gamma=gamma).score(rnn, x)
+    actual = JacobianSpectrum(gamma=gamma).score(rnn, x, None, find_targets(rnn))
     torch.manual_seed(5)
-    plain = JacobianSpectrum(gamma="none").score(rnn, x)
+    plain = JacobianSpectrum(gamma="none").score(rnn, x, None, find_targets(rnn))
     reference = brute_gamma(rnn, gamma, seed=5)
     expected = {name: torch.where(reference[name] == 0, 0, plain[name] / reference[name].abs()) for name in plain}
     assert_scores(actual, expected)
@@ -168,7 +169,7 @@ def test_where_gamma_is_zero_the_score_is_zero():
         rnn.weight_hh_l0[1] = 0
         rnn.bias_ih_l0[1] = -5  # unit 1 never fires, on the data as on the noise
         rnn.weight_ih_l0.abs_()
-    scores = JacobianSpectrum().score(rnn, x)
+    scores = JacobianSpectrum().score(rnn, x, None, find_targets(rnn))
     assert all(torch.isfinite(score).all() for score in scores.values())
     assert (scores["weight_ih_l0"][1] == 0).all()
     assert (scores["weight_hh_l0"][1] == 0).all()
@@ -178,7 +179,7 @@ def test_where_gamma_is_zero_the_score_is_zero():
 @pytest.mark.parametrize("cell", ["gru", "lstm", "peephole_lstm"])
 def test_each_layer_and_direction_is_scored_on_the_inputs_it_receives(cell, bidirectional):
     rnn, x = build(cell, num_layers=2, bidirectional=bidirectional), data()
-    scores = JacobianSpectrum(gamma="none").score(rnn, x)
+    scores = JacobianSpectrum(gamma="none").score(rnn, x, None, find_targets(rnn))
     below = {"input": x, "output": _first_layer(cell, rnn, bidirectional)(x)[0]}
     for depth, suffix in itertools.product(range(2), ("", "_reverse") if bidirectional else ("",)):
         inputs = below["input" if depth == 0 else "output"].detach()
@@ -211,14 +212,14 @@ def test_initial_states_and_batch_first_are_honoured():
     hx = tuple(
         torch.randn(1, BATCH, UNITS, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in (2, 3)
     )
-    given = JacobianSpectrum(gamma="none").score(rnn, (x.transpose(0, 1), hx))
-    zeros = JacobianSpectrum(gamma="none").score(rnn, x.transpose(0, 1))
+    given = JacobianSpectrum(gamma="none").score(rnn, (x.transpose(0, 1), hx), None, find_targets(rnn))
+    zeros = JacobianSpectrum(gamma="none").score(rnn, x.transpose(0, 1), None, find_targets(rnn))
     assert not torch.allclose(given["weight_hh_l0"], zeros["weight_hh_l0"])
     # A state reached by running the first half is the state to start the second half from.
     criterion = JacobianSpectrum(gamma="none", through_time=False, horizon=2)
     _, reached = rnn(x[:3].transpose(0, 1))
-    halves = criterion.score(rnn, (x[3:].transpose(0, 1), reached))
-    assert_scores(halves, criterion.score(rnn, x.transpose(0, 1)))
+    halves = criterion.score(rnn, (x[3:].transpose(0, 1), reached), None, find_targets(rnn))
+    assert_scores(halves, criterion.score(rnn, x.transpose(0, 1), None, find_targets(rnn)))
 
 
 @pytest.mark.parametrize("enforce_sorted", [True, False])
@@ -227,7 +228,7 @@ def test_each_packed_sequence_is_scored_at_its_own_end(cell, enforce_sorted):
     rnn, x = build(cell, bidirectional=True), data()
     lengths = [6, 5, 3] if enforce_sorted else [5, 3, 6]
     packed = pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=enforce_sorted)
-    scores = JacobianSpectrum(gamma="none", horizon=2).score(rnn, packed)
+    scores = JacobianSpectrum(gamma="none", horizon=2).score(rnn, packed, None, find_targets(rnn))
     for suffix in ("l0", "l0_reverse"):
         alone = _single(cell, rnn, suffix, INPUTS)
         parameters, kernels = dict(alone.named_parameters()), kernels_of(alone)
@@ -250,8 +251,8 @@ def test_single_precision_agrees_with_double(cell, projection):
     rnn = build(cell, num_layers=2, bidirectional=True, batch_first=True)
     x = data().transpose(0, 1)
     criterion = JacobianSpectrum(projection=projection, gamma="none")
-    double = criterion.score(rnn, x)
-    single = criterion.score(rnn.float(), x.float())
+    double = criterion.score(rnn, x, None, find_targets(rnn))
+    single = criterion.score(model := rnn.float(), x.float(), None, find_targets(model))
     for name, score in double.items():
         torch.testing.assert_close(single[name].double(), score, rtol=1e-3, atol=1e-5 * (1 + score.max().item()))
 
@@ -280,7 +281,7 @@ def _as_layer(scores: dict) -> dict:
 def test_a_cell_in_a_loop_is_scored_as_an_unrolled_layer(cell):
     rnn, x = build(cell), data()
     expected = brute_sensitivity(rnn, x, horizon=4, discount=1.0, projection="jvp")
-    scores = JacobianSpectrum(gamma="none").score(Loop(rnn), x)
+    scores = JacobianSpectrum(gamma="none").score(model := Loop(rnn), x, None, find_targets(model))
     assert set(scores) == {"cell.weight_ih", "cell.weight_hh"}
     assert_scores(_as_layer(scores), expected)
 
@@ -294,7 +295,7 @@ def test_every_sequence_of_a_cell_counts():
             for sequence in x:
                 super().forward(sequence)
 
-    scores = JacobianSpectrum(gamma="none").score(Twice(rnn), [[first, second]])
+    scores = JacobianSpectrum(gamma="none").score(model := Twice(rnn), [[first, second]], None, find_targets(model))
     parts = [brute_sensitivity(rnn, x, horizon=len(x[:4]), discount=1.0, projection="jvp") for x in (first, second)]
     assert_scores(_as_layer(scores), {name: parts[0][name] + parts[1][name] for name in parts[0]})
 
@@ -330,7 +331,7 @@ def test_a_shared_kernel_has_the_scores_of_all_its_uses(shared):
         expected["left.weight_ih_l0"] = parts[0]["weight_ih_l0"]
         expected["right.weight_ih_l0"] = parts[1]["weight_ih_l0"]
     model = Siamese(left, right)
-    assert_scores(JacobianSpectrum(gamma="none").score(model, (x, y)), expected)
+    assert_scores(JacobianSpectrum(gamma="none").score(model, (x, y), None, find_targets(model)), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -339,35 +340,35 @@ def test_half_precision_is_scored_in_single(cell, dtype):
     rnn, x = build(cell.removesuffix(" cell")), data().to(dtype)
     model = (Loop(rnn) if cell.endswith("cell") else rnn).to(dtype)
     criterion = JacobianSpectrum(gamma="none")
-    half = criterion.score(model, x)
-    single = criterion.score(model.float(), x.float())
+    half = criterion.score(model, x, None, find_targets(model))
+    single = criterion.score(model := model.float(), x.float(), None, find_targets(model))
     assert all(score.dtype == torch.float32 for score in half.values())
     assert_scores(half, single)
 
 
 def test_a_frozen_kernel_is_scored_like_any_other():
     rnn, x = build("lstm"), data()
-    expected = JacobianSpectrum(gamma="none").score(rnn, x)
+    expected = JacobianSpectrum(gamma="none").score(rnn, x, None, find_targets(rnn))
     rnn.requires_grad_(False)
-    assert_scores(JacobianSpectrum(gamma="none").score(rnn, x), expected)
+    assert_scores(JacobianSpectrum(gamma="none").score(rnn, x, None, find_targets(rnn)), expected)
 
 
 def test_rademacher_probes_estimate_the_exact_norm():
     rnn, x = build("gru"), data()
-    exact = JacobianSpectrum(projection="exact", gamma="none", horizon=1).score(rnn, x)["weight_hh_l0"]
+    criterion = JacobianSpectrum(projection="exact", gamma="none", horizon=1)
+    exact = criterion.score(rnn, x, None, find_targets(rnn))["weight_hh_l0"]
     for projection in ("jvp", "vjp"):
         # Signed gradients average to the exact one; with B large the absolute value after the mean does too.
         many = x.repeat(1, 4000, 1)
         estimate = JacobianSpectrum(projection=projection, probe="rademacher", gamma="none", horizon=1)
         torch.manual_seed(0)
-        torch.testing.assert_close(
-            estimate.score(rnn, many)["weight_hh_l0"], exact, rtol=0.15, atol=0.05 * exact.max().item()
-        )
+        scores = estimate.score(rnn, many, None, find_targets(rnn))["weight_hh_l0"]
+        torch.testing.assert_close(scores, exact, rtol=0.15, atol=0.05 * exact.max().item())
 
 
 def test_a_relu_network_gives_its_input_kernel_no_score():
     # J = diag(a > 0) W_hh: its derivative with respect to W_ih is 0 wherever it exists.
-    scores = JacobianSpectrum().score(build("rnn_relu"), data())
+    scores = JacobianSpectrum().score(model := build("rnn_relu"), data(), None, find_targets(model))
     assert scores["weight_ih_l0"].count_nonzero() == 0
     assert scores["weight_hh_l0"].count_nonzero() > 0
 
@@ -375,15 +376,15 @@ def test_a_relu_network_gives_its_input_kernel_no_score():
 def test_a_sequence_shorter_than_the_horizon_is_scored_on_all_its_steps():
     rnn, x = build("gru"), data()[:2]
     assert_scores(
-        JacobianSpectrum(horizon=4, gamma="none").score(rnn, x),
-        JacobianSpectrum(horizon=2, gamma="none").score(rnn, x),
+        JacobianSpectrum(horizon=4, gamma="none").score(rnn, x, None, find_targets(rnn)),
+        JacobianSpectrum(horizon=2, gamma="none").score(rnn, x, None, find_targets(rnn)),
     )
 
 
 def test_scoring_leaves_the_model_alone():
     rnn, x = build("gru"), data()
     before = {name: p.clone() for name, p in rnn.named_parameters()}
-    JacobianSpectrum().score(rnn, x)
+    JacobianSpectrum().score(rnn, x, None, find_targets(rnn))
     assert all(torch.equal(before[name], p) and p.grad is None for name, p in rnn.named_parameters())
     assert not rnn._forward_pre_hooks
 

@@ -7,6 +7,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from sparse_rnn import SNIP, GraSP, prune
+from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 
 INPUTS, UNITS, CLASSES, BATCH, STEPS = 2, 3, 3, 5, 4
@@ -64,7 +65,7 @@ def central_differences(model, batch, parameter, function, step=1e-5) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_snip_is_weight_times_gradient(kind):
     model, batch = build(kind)
-    scores = SNIP().score(model, batch, loss_fn)
+    scores = SNIP().score(model, batch, loss_fn, find_targets(model))
     assert scores.keys() == kernels(model).keys()
     for name, parameter in kernels(model).items():
         with torch.no_grad():
@@ -87,7 +88,7 @@ def test_grasp_is_weight_times_hessian_times_gradient(kind, kwargs, temperature)
     g = gradient()
     hessian = torch.cat([central_differences(model, batch, p, gradient) for p in parameters])
     product = (hessian @ g).split([p.numel() for p in parameters])
-    scores = GraSP(temperature).score(model, batch, loss_fn)
+    scores = GraSP(temperature).score(model, batch, loss_fn, find_targets(model))
     scale = max(score.abs().max() for score in scores.values()).item()
     for (name, parameter), part in zip(kernels(model).items(), product, strict=True):
         expected = parameter.detach() * part.view_as(parameter)
@@ -102,7 +103,7 @@ def test_gamma_divides_by_what_the_jacobian_divides_by(criterion):
 
     def scores(of):
         torch.manual_seed(3)
-        return of.score(model, batch, loss_fn)["rnn.weight_hh_l0"]
+        return of.score(model, batch, loss_fn, find_targets(model))["rnn.weight_hh_l0"]
 
     gamma = scores(JacobianSpectrum(gamma="none")) / scores(JacobianSpectrum(gamma="sequence"))
     torch.testing.assert_close(scores(criterion(gamma="sequence")) * gamma, scores(criterion()), rtol=1e-9, atol=0)
@@ -140,12 +141,12 @@ def test_grasp_drops_out_the_same_units_in_both_passes():
     model, batch = build("gru")
     model.head = nn.Sequential(nn.Dropout(0.5), model.head)
     torch.manual_seed(7)
-    actual = GraSP(1.0).score(model, batch, loss_fn)["rnn.weight_hh_l0"]
+    actual = GraSP(1.0).score(model, batch, loss_fn, find_targets(model))["rnn.weight_hh_l0"]
     kept = nn.Dropout(0.5)
     torch.manual_seed(7)
     mask = kept(torch.ones(BATCH, UNITS, dtype=torch.float64))
     model.head[0] = nn.Identity()
-    expected = GraSP(1.0).score(model, batch, lambda m, b: cross_entropy(m.head(m.rnn(b[0])[0].mean(0) * mask), b[1]))[
-        "rnn.weight_hh_l0"
-    ]
+    expected = GraSP(1.0).score(
+        model, batch, lambda m, b: cross_entropy(m.head(m.rnn(b[0])[0].mean(0) * mask), b[1]), find_targets(model)
+    )["rnn.weight_hh_l0"]
     torch.testing.assert_close(actual, expected)

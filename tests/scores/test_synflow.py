@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.linalg import matrix_power
 
 from sparse_rnn import SynFlow, prune
+from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 
 INPUTS, UNITS, STEPS = 3, 4, 5
@@ -42,7 +43,7 @@ def test_one_layer_is_a_sum_over_powers_of_its_recurrent_matrix(kind):
         for k in range(STEPS)
         for i in range(k)
     )
-    scores = SynFlow().score(rnn, data())
+    scores = SynFlow().score(rnn, data(), None, find_targets(rnn))
     assert scores.keys() == kernels.keys()
     for name, kernel in kernels.items():
         expected = kernel * (by_B if name == "weight_ih_l0" else by_A).repeat(gates, 1) / R
@@ -66,7 +67,7 @@ def test_layers_above_one_another_are_one_flow(bidirectional):
     below = torch.cat([run(f"l0{s}", torch.ones(STEPS, INPUTS, dtype=torch.float64)) for s in suffixes], dim=1)
     R = sum(run(f"l1{s}", below)[0 if s else -1].sum() for s in suffixes)
     gradients = torch.autograd.grad(R, list(kernels.values()))
-    scores = SynFlow().score(rnn, data())
+    scores = SynFlow().score(rnn, data(), None, find_targets(rnn))
     for (name, kernel), gradient in zip(kernels.items(), gradients, strict=True):
         torch.testing.assert_close(scores[name], (kernel * gradient / R).detach(), rtol=1e-6, atol=1e-12)
 
@@ -75,7 +76,7 @@ def test_long_sequences_of_large_weights_do_not_overflow():
     rnn, _ = build("lstm")
     for parameter in rnn.parameters():
         nn.init.normal_(parameter, 0, 100)
-    scores = SynFlow().score(rnn, data(steps=400))  # R is about 10^1200
+    scores = SynFlow().score(rnn, data(steps=400), None, find_targets(rnn))  # R is about 10^1200
     assert all(score.isfinite().all() for score in scores.values())
     # Every path passes the input kernel once, and the recurrent one at all other steps: the longest ones prevail.
     assert scores["weight_ih_l0"].sum() == pytest.approx(1)
@@ -89,7 +90,7 @@ def test_iterated_it_does_not_cut_the_flow():
     prune(rnn, torch.randn(4, 2, 6), sparsity=0.97, criterion="synflow")
     assert rnn.weight_ih_l0.count_nonzero() > 0
     assert rnn.weight_hh_l0.count_nonzero() > 0
-    scores = SynFlow().score(rnn, torch.randn(4, 2, 6))
+    scores = SynFlow().score(rnn, torch.randn(4, 2, 6), None, find_targets(rnn))
     assert max(score.max() for score in scores.values()) > 0
 
 

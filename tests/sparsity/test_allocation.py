@@ -1,19 +1,22 @@
 from math import prod
 
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from sparse_rnn.sparsity.allocation import allocate
+from sparse_rnn.recurrent.kernels import Kernel
+from sparse_rnn.sparsity.allocation import Group, allocate
 
 LSTM = ("i", "f", "g", "o")
 SHAPES = {"rnn.weight_ih_l0": (40, 3), "rnn.weight_hh_l0": (40, 10)}
-GATES = dict.fromkeys(SHAPES, LSTM)
 TOTAL = 40 * 13
 
 
 def counts(allocation, sparsity=0.9, shapes=SHAPES):
-    return {group.name: group.kept for group in allocate(shapes, dict.fromkeys(shapes, LSTM), sparsity, allocation)}
+    kernels = {name: Kernel(name, nn.Parameter(torch.empty(shape)), LSTM) for name, shape in shapes.items()}
+    return {group.name: group.kept for group in allocate(kernels, sparsity, allocation)}
 
 
 @st.composite
@@ -86,3 +89,14 @@ def test_a_mapping_that_names_everything_may_miss_the_total_by_rounding_only():
 def test_contradictions_are_one_sentence(allocation, message):
     with pytest.raises(ValueError, match=message):
         counts(allocation)
+
+
+@pytest.mark.parametrize("density", [0.05, 0.3, 1.0])
+def test_on_the_way_the_ends_are_exact_and_rounds_multiply(density):
+    group = Group("k", [("k", 0)], 1000, density)
+    for geometric in (False, True):
+        assert group.on_the_way(0.0, geometric).kept == 1000
+        assert group.on_the_way(1.0, geometric) == group
+    assert group.on_the_way(0.25).density == pytest.approx(1 - 0.25 * (1 - density))
+    quarter = group.on_the_way(0.25, geometric=True).density
+    assert quarter**4 == pytest.approx(density)

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from sparse_rnn import PeepholeLSTM, prune
-from sparse_rnn.recurrent.layers import find_recurrent
-from sparse_rnn.sparsity.connections import connections, named_layers
+from sparse_rnn.recurrent.layers import find_recurrent, named_layers
+from sparse_rnn.sparsity.connections import connections
 
 INPUTS, UNITS = 3, 6
 MODELS = {

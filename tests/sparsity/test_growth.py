@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_rnn.sparsity.growth import exchange, random_scores
+from sparse_rnn.sparsity.growth import drop_and_grow, random_scores
 
 SHAPES = st.tuples(st.sampled_from([3, 6, 12]), st.integers(1, 7))
 
@@ -33,20 +33,20 @@ def by_sorting(mask, worth, growth, share):
 
 @settings(max_examples=60, deadline=None)  # how long one takes varies on a busy machine
 @given(layers(), st.floats(0, 1), st.sampled_from([1, 3]))
-def test_the_smallest_go_and_the_best_scored_come_in_every_block(layer, share, parts):
+def test_the_smallest_go_and_the_best_scored_come_in_every_part(layer, share, parts):
     before = [tensor.clone() for tensor in layer]
-    new = exchange(*layer, share, parts)
-    for block, *tensors in zip(new.chunk(parts), *(tensor.chunk(parts) for tensor in layer), strict=True):
-        assert torch.equal(block, by_sorting(*tensors, share))
-        assert block.count_nonzero() == tensors[0].count_nonzero()
+    new = drop_and_grow(*layer, share, parts)
+    for part, *tensors in zip(new.chunk(parts), *(tensor.chunk(parts) for tensor in layer), strict=True):
+        assert torch.equal(part, by_sorting(*tensors, share))
+        assert part.count_nonzero() == tensors[0].count_nonzero()
     assert all(torch.equal(a, b) for a, b in zip(before, layer, strict=True))
 
 
 def test_weights_move_between_the_gates_of_a_kernel_only_where_they_may():
     mask = torch.tensor([[True, True], [False, False]])  # two gates of one row
     worth, growth = torch.tensor([[1.0, 0.1], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [5.0, 0.0]])
-    assert exchange(mask, worth, growth, 0.5).tolist() == [[True, False], [True, False]]
-    assert exchange(mask, worth, growth, 0.5, parts=2).tolist() == mask.tolist()
+    assert drop_and_grow(mask, worth, growth, 0.5).tolist() == [[True, False], [True, False]]
+    assert drop_and_grow(mask, worth, growth, 0.5, parts=2).tolist() == mask.tolist()
 
 
 def test_random_scores_are_a_function_of_their_entropy():
