@@ -128,7 +128,7 @@ class DynamicSparsity(ScheduledPruning):
         )
 
     def _growth_scores(self, update: Update) -> dict[str, Tensor]:
-        """Scores that are equal on all ranks; a kernel that no loss depended on has none."""
+        """Return scores that are equal on all ranks; a kernel that no loss depended on has none."""
         if self.growth == "random":
             masks = enumerate(update.masks.items())
             return {name: random_scores(mask, self.seed, update.step, i) for i, (name, mask) in masks}

@@ -134,7 +134,7 @@ class NarangPruning(ScheduledPruning):
         return {gate: theta for group, theta in zip(groups, thetas, strict=True) for gate in group.gates}
 
     def _quantiles_of_groups(self, kernels: Targets) -> list[float]:
-        """The q of every group; none where θ is given."""
+        """Find the q of every group; none where θ is given."""
         groups = self.selection.groups(kernels)
         if not isinstance(self.q, str):
             return [] if self.q is None else [self.q] * len(groups)
@@ -162,5 +162,5 @@ def _checkpoint(path: str, kernels: Targets) -> dict[str, Tensor]:
 
 
 def _percentile(weights: Tensor) -> float:
-    """The 90th percentile of |w|, a value among them."""
+    """Return the 90th percentile of |w|, a value among them."""
     return float(weights.abs().kthvalue(ceil(PERCENTILE * weights.numel())).values)

@@ -23,7 +23,7 @@ LossFn = Callable[[nn.Module, Any], Tensor]
 
 
 def run(model: nn.Module, batch: Any, loss_fn: LossFn | None = None) -> Any:
-    """Runs the model on a batch: through ``loss_fn(model, batch)`` if given, else ``model(batch)``.
+    """Run the model on a batch: through ``loss_fn(model, batch)`` if given, else ``model(batch)``.
 
     A tuple or list is spread over ``forward``'s positional arguments, a dictionary over its keywords.
     """
@@ -39,7 +39,7 @@ def run(model: nn.Module, batch: Any, loss_fn: LossFn | None = None) -> Any:
 def run_unrolled(
     model: nn.Module, recurrent: Sequence[RecurrentModule], batch: Any, loss_fn: LossFn | None = None
 ) -> list[Unrolled]:
-    """Runs the model on a batch and returns all its recurrent layers as they were unrolled, in the order of the calls.
+    """Run the model on a batch and return all its recurrent layers as they were unrolled, in the order of the calls.
 
     While the model runs, the step-by-step layers stand in for the fused ones, so nothing is computed twice. They apply
     no dropout between the layers of a module. The steps of a cell in a loop are joined to sequences afterwards
@@ -87,7 +87,7 @@ def _check_elementwise(recurrent: Sequence[RecurrentModule]) -> None:
 
 @contextmanager
 def standing_in(recurrent: Sequence[RecurrentModule], run_layer: RunLayer) -> Iterator[None]:
-    """Lets the recurrent modules of a model run layer by layer through a function of ours.
+    """Let the recurrent modules of a model run layer by layer through a function of ours.
 
     Cells keep their forward: their loop is the user's, and they can be differentiated twice as they are.
 
@@ -111,7 +111,7 @@ def standing_in(recurrent: Sequence[RecurrentModule], run_layer: RunLayer) -> It
 
 
 def _forward(found: RecurrentModule, run_layer: RunLayer, input: Any, hx: Any = None) -> tuple[Any, Any]:
-    """What ``found.module.forward`` returns, computed layer by layer, in the type of the weights."""
+    """Return what ``found.module.forward`` returns, computed layer by layer, in the type of the weights."""
     layout = _layout(found, input)
     dtype = next(iter(found.layers[0][0].weights.values())).dtype
     given = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
@@ -147,7 +147,7 @@ def _check_equations(found: RecurrentModule, input: Any, hx: Any, output_TBH: Te
 def _run_stack(
     found: RecurrentModule, run_layer: RunLayer, x_TBI: Tensor, initial: State, lengths: Tensor | None
 ) -> tuple[Tensor, State]:
-    """Runs the layers of a module one above the other; each reads the outputs of all directions below it."""
+    """Run the layers of a module one above the other; each reads the outputs of all directions below it."""
     finals: list[State] = []
     for directions in found.layers:
         outputs = []

@@ -54,7 +54,7 @@ class Loop:
         self._sequences: list[_Sequence] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the cell returns, computed in the precision of its weights."""
+        """Return what the cell returns, computed in the precision of its weights."""
         _, x, *rest = self._signature.bind(self.found.module, *args, **kwargs).args
         given = _as_tuple(rest[0]) if rest and rest[0] is not None else None
         dtype = next(iter(self._layer.weights.values())).dtype
@@ -66,7 +66,7 @@ class Loop:
         return returned
 
     def unrolled(self) -> list[Unrolled]:
-        """The sequences, each unrolled as a layer from the state that it began with, on the inputs it received.
+        """Return the sequences, each unrolled as a layer from the state that it began with, on the inputs it received.
 
         Raises:
             UsageError: If a step of the cell's equations does not give what its forward gave.
@@ -111,7 +111,7 @@ class Loop:
 
 @contextmanager
 def recording(loops: Sequence[Loop]) -> Iterator[None]:
-    """Lets loops stand in for the forwards of their cells."""
+    """Let loops stand in for the forwards of their cells."""
     for loop in loops:
         vars(loop.found.module)["forward"] = loop
     try:

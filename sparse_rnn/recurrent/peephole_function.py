@@ -193,7 +193,7 @@ def _steps(batch_sizes: list[int]) -> list[tuple[slice, slice, slice]]:
 
 
 def _last_rows(batch_sizes: list[int]) -> list[slice]:
-    """Rows of the states that are their sequence's last, one slice per length, longest first."""
+    """Return the rows of the states that are their sequence's last, one slice per length, longest first."""
     ends: list[slice] = []
     still_running = 0
     for size, (_, _, write) in zip(reversed(batch_sizes), reversed(_steps(batch_sizes)), strict=True):

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """Returns a @ b; in float32 on a CPU by oneDNN, which nn.LSTM uses too: PyTorch's BLAS can be much slower.
+    """Return a @ b; in float32 on a CPU by oneDNN, which nn.LSTM uses too: PyTorch's BLAS can be much slower.
 
     Args:
         a: [..., M, K].
@@ -21,7 +21,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def add_product_(target: Tensor, a: Tensor, b: Tensor) -> None:
-    """Adds a @ b to the target in place, in one kernel where the backend has one."""
+    """Add a @ b to the target in place, in one kernel where the backend has one."""
     if onednn_multiplies(a):
         target += product(a, b)
     else:
@@ -29,6 +29,6 @@ def add_product_(target: Tensor, a: Tensor, b: Tensor) -> None:
 
 
 def onednn_multiplies(a: Tensor) -> bool:
-    """Whether products with a tensor on the left go to oneDNN."""
+    """Tell whether products with a tensor on the left go to oneDNN."""
     backend = torch.backends.mkldnn
     return a.device.type == "cpu" and a.dtype == torch.float32 and bool(backend.enabled) and backend.is_available()

@@ -92,7 +92,7 @@ class Masks(Mapping[str, Tensor]):
             torch._foreach_mul_(list(tensors.values()), [self._factor(*item) for item in tensors.items()])
 
     def _factor(self, name: str, like: Tensor) -> Tensor:
-        """The mask as numbers of the tensor's dtype: multiplying by booleans is much slower on a CPU."""
+        """Return the mask as numbers of the tensor's dtype: multiplying by booleans is much slower on a CPU."""
         factor = self._factors.get(name)
         if factor is None or factor.dtype != like.dtype or factor.device != like.device:
             factor = self._factors[name] = self._masks[name].to(like)

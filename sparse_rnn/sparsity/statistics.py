@@ -64,7 +64,7 @@ def statistics(masks: Masks) -> list[GateStatistics]:
 
 
 def table(rows: list[GateStatistics]) -> str:
-    """The statistics as a table of text, with the total below."""
+    """Format the statistics as a table of text, with the total below."""
     kept, total = sum(row.kept for row in rows), sum(row.total for row in rows)
     lines = [(row.kernel, row.gate, f"{row.kept:,} of {row.total:,}", f"{row.sparsity:.2%}") for row in rows]
     lines = [
