@@ -35,7 +35,7 @@ class SequenceClassifier(pl.LightningModule):
         optimizer: Function from parameters to an optimizer.
 
     Raises:
-        ValueError: If the cell, the nonlinearity or the initialisation is unknown.
+        UsageError: If the cell, the nonlinearity or the initialisation is unknown.
     """
 
     def __init__(

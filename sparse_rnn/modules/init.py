@@ -26,7 +26,7 @@ def init_kernel_(kernel: Tensor, hidden_size: int, scheme: InitScheme = "normal"
             ``uniform`` and for 1 with the others.
 
     Raises:
-        ValueError: If the scheme is not one of the above.
+        UsageError: If the scheme is not one of the above.
     """
     if scale is None:
         scale = 0.1 if scheme in ("normal", "uniform") else 1.0

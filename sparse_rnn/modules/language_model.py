@@ -76,7 +76,7 @@ class LanguageModel(RowGradients):
         tokens_seen: Tokens that a run has trained on, on all ranks together, what came before it was resumed included.
 
     Raises:
-        ValueError: If a choice is unknown, or two of them do not go together.
+        UsageError: If a choice is unknown, or two of them do not go together.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class LanguageModel(RowGradients):
         """Take the vocabulary's size from the data, or compare the two.
 
         Raises:
-            ValueError: If they differ, or neither gives one.
+            UsageError: If they differ, or neither gives one.
         """
         # A checkpoint that was loaded earlier, as a start, is not the one that this run resumes.
         self._saved = None
@@ -220,7 +220,7 @@ class LanguageModel(RowGradients):
         """Build the optimizer over all parameters that are trained, and the scheduler.
 
         Raises:
-            ValueError: If the optimizer does not take the gradients of a sampled softmax, sparse and dense ones.
+            UsageError: If the optimizer does not take the gradients of a sampled softmax, sparse and dense ones.
         """
         if isinstance(self.decoder, SampledSoftmaxLoss):
             require_sparse(self.optimizer)

@@ -23,7 +23,7 @@ def recurrent_layer(cell: Cell, input_size: int, hidden_size: int, num_layers: i
         options: What else the class of the layer takes.
 
     Raises:
-        ValueError: If the cell is unknown.
+        UsageError: If the cell is unknown.
     """
     if cell not in _LAYERS:
         raise ValueError(f"cell must be one of {', '.join(_LAYERS)}, but it is {cell!r}.")
@@ -44,7 +44,7 @@ def init_recurrent_(
         forget_bias: Bias of the forget gate of an LSTM.
 
     Raises:
-        ValueError: If the initialisation is unknown.
+        UsageError: If the initialisation is unknown.
     """
     for name, kernel in layer.named_parameters():
         if name.startswith("weight"):

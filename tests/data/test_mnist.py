@@ -154,7 +154,7 @@ def test_folder_is_the_root_then_the_variable_then_the_cache(monkeypatch, tmp_pa
 @pytest.mark.parametrize("bad", [{"order": "columns"}, {"split": "half"}])
 def test_unknown_choices_are_refused(bad):
     ((name, value),) = bad.items()
-    with pytest.raises(ValueError, match=f"{name} is '{value}'; it must be one of"):
+    with pytest.raises(ValueError, match=f"{name}='{value}': choose one of"):
         SequentialMNIST(**bad)
 
 

@@ -61,5 +61,5 @@ def test_a_missing_file_is_one_sentence(split, files, tmp_path):
 
 
 def test_an_unknown_level_is_refused(files):
-    with pytest.raises(ValueError, match="level is 'byte'; it must be one of word, char"):
+    with pytest.raises(ValueError, match="level='byte': choose one of word, char"):
         TextFiles(**files, level="byte")

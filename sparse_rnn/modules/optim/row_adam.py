@@ -25,7 +25,7 @@ class RowAdam(Optimizer):
         eps: Added to the root of the second moment.
 
     Raises:
-        ValueError: If a setting is out of its range.
+        UsageError: If a setting is out of its range.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ class RowGradients(pl.LightningModule):
         """Give every rank the row parameters of the first, as DDP does with those that it knows.
 
         Raises:
-            ValueError: If another strategy than DDP spreads row parameters over several processes.
+            UsageError: If another strategy than DDP spreads row parameters over several processes.
         """
         tensors = list(_row_tensors(self))
         if self.trainer.world_size == 1 or not tensors:
@@ -130,7 +130,7 @@ def require_sparse(make: Callable[[list[nn.Parameter]], Optimizer]) -> None:
         make: Function from parameters to the optimizer.
 
     Raises:
-        ValueError: If the step fails.
+        UsageError: If the step fails.
     """
     dense, rows = (nn.Parameter(torch.zeros(2, 1)) for _ in range(2))
     dense.grad, rows.grad = torch.ones(2, 1), torch.ones(2, 1).to_sparse(1)

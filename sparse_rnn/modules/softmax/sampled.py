@@ -40,7 +40,7 @@ class SampledSoftmaxLoss(FullSoftmax):
         position: Where in the stream of random numbers the next sample begins; drawn from PyTorch's generator first.
 
     Raises:
-        ValueError: If the vocabulary has no more words than are to be sampled.
+        UsageError: If the vocabulary has no more words than are to be sampled.
     """
 
     bias: nn.Parameter
