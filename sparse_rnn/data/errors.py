@@ -17,4 +17,11 @@ class DataError(UsageError):
 
 
 class UnknownIdError(DataError, IndexError):
-    """No word of a vocabulary has the id that was looked up."""
+    """No word of a vocabulary has the id that was looked up.
+
+    Example:
+        >>> from sparse_rnn.data import Vocabulary
+        >>> Vocabulary(["the", "cat"]).lookup_token(2)
+        Traceback (most recent call last):
+        sparse_rnn.data.errors.UnknownIdError: The id 2 is out of range: those of this vocabulary are 0 … 1.
+    """

@@ -16,8 +16,10 @@ def test_a_word_names_a_class_that_reads_batches_first(cell, num_layers):
     layer = recurrent_layer(cell, INPUTS, HIDDEN, num_layers, bidirectional=True)
     assert type(layer) is CLASSES[cell]
     assert (layer.input_size, layer.hidden_size, layer.num_layers) == (INPUTS, HIDDEN, num_layers)
-    output, _ = layer(torch.zeros(2, 7, INPUTS))
+    output, state = layer(torch.zeros(2, 7, INPUTS))
     assert output.shape == (2, 7, 2 * HIDDEN)
+    h = state[0] if isinstance(state, tuple) else state
+    assert h.shape == (2 * num_layers, 2, HIDDEN)
 
 
 def test_options_reach_the_class():

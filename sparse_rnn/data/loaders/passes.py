@@ -17,6 +17,16 @@ class LoaderState(TypedDict):
     Attributes:
         position: Number of batches already given out.
         batches: Number of batches in the epoch.
+
+    Example:
+        >>> import torch
+        >>> from torch.utils.data import TensorDataset
+        >>> from sparse_rnn.data import BatchLoader
+        >>> loader = BatchLoader(TensorDataset(torch.arange(5)), batch_size=2)
+        >>> batches = iter(loader)
+        >>> _ = next(batches)
+        >>> loader.state_dict()
+        {'position': 1, 'batches': 3}
     """
 
     position: int

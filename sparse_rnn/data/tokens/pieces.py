@@ -142,7 +142,21 @@ def count(piece: Piece, tokenization: Tokenization) -> None:
 
 
 def read_record(piece: Piece) -> Record:
-    """Read the record of a finished piece: see :func:`count`."""
+    """Read the record of a finished piece.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data.tokens.pieces import count, divide, read_record
+        >>> from sparse_rnn.data.tokens.tokenization import Characters
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     path = Path(name) / "text.txt"
+        ...     _ = path.write_text("abba")
+        ...     [piece] = divide(path, Characters(), Path(name), "train")
+        ...     count(piece, Characters())
+        ...     read_record(piece).counts  # of a, b and the line feed
+        [2, 2, 1]
+    """
     return Record(**json.loads(piece.record.read_text(encoding="utf-8")))
 
 

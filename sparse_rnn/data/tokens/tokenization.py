@@ -11,6 +11,16 @@ class Tokenization(Protocol):
 
     Token stores of different tokenizations are kept apart by the ``repr`` of the tokenization, which must therefore
     name all its settings.
+
+    Example:
+        >>> from sparse_rnn.data.tokens import Words
+        >>> class LowerCase(Words):
+        ...     def __call__(self, text):
+        ...         return super().__call__(text.lower())
+        >>> list(LowerCase()("The Cat"))
+        ['the', 'cat']
+        >>> repr(LowerCase()).rsplit(".", 1)[-1]
+        "LowerCase(end_of_line='<eos>')"
     """
 
     boundary: ClassVar[re.Pattern[bytes]]
