@@ -1,4 +1,4 @@
-"""Passes over batches, and how far the training loop has come in its own, for the checkpoint."""
+"""Passes over batches; a checkpoint holds how far the pass of the training loop has come."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -93,7 +93,8 @@ class ResumableLoader(ABC):
     def load_state_dict(self, state: LoaderState) -> None:
         """Let the next pass, and only that one, start at the position of ``state``.
 
-        A warning says so where an epoch has another number of batches now, and the position is another place.
+        If an epoch has another number of batches now, a warning says that the position is not the same place in the
+        data.
         """
         position, before, now = state["position"], state.get("batches", len(self)), len(self)
         if position and before != now:
