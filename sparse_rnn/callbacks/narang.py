@@ -109,8 +109,7 @@ class NarangPruning(ScheduledPruning):
         """Keep what is left above the threshold that leads to the sparsity from the weights as they are."""
         ramp, step, before = self.schedule_in_steps, update.step, update.masks
         height = ramp.threshold(ramp.last_update)
-        fraction = ramp.threshold(step) / height
-        masks, final = self.selection.towards(update.kernels, update.magnitudes(), before, fraction)
+        masks, final = self.selection.towards(update.kernels, update.magnitudes(), before, update.share)
         self._thetas = {gate: threshold / height for gate, threshold in final.items()}
         if step == ramp.last_update or before.kept == before.total:
             rank_zero_info(

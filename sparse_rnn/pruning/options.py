@@ -61,13 +61,12 @@ def described(thing: Described) -> Described:
         ...     Args:
         ...         model: The model.
         ...     \"\"\"
-        >>> print(prune_all.__doc__)
+        >>> print(prune_all.__doc__)  # doctest: +ELLIPSIS
         Prune everything.
         <BLANKLINE>
         Args:
             model: The model.
-            seed: Seed of all random numbers that the pruning draws, and of the samples that it scores on; training is not
-                affected by it.
+            seed: Seed of all random numbers that the pruning draws, and of the samples ...
     """
     before, own, after = _sections(inspect.cleandoc(thing.__doc__ or ""))
     function = vars(thing)["__init__"] if isinstance(thing, type) else thing
