@@ -12,7 +12,7 @@ from torch import Tensor
 from sparse_rnn.analysis.curves import Curve, read_curves
 from sparse_rnn.analysis.inputs import measure_on_samples
 from sparse_rnn.analysis.maps import ConnectionMap, connection_map
-from sparse_rnn.checkpoints import Trained
+from sparse_rnn.analysis.runs import Trained
 from sparse_rnn.recurrent.layers import find_recurrent
 from sparse_rnn.recurrent.spectrum import Spectrum, product_singular_values, spectrum
 from sparse_rnn.recurrent.unroll import Unrolled

@@ -14,7 +14,8 @@ from typing import Any
 
 from sparse_rnn.analysis.numbers import Numbers
 from sparse_rnn.analysis.plates import STEMS, STYLE, Plate, Row, plates, summary
-from sparse_rnn.checkpoints import CONFIG, Trained
+from sparse_rnn.analysis.runs import Trained
+from sparse_rnn.checkpoints import CONFIG
 
 PAGE = "report.html"
 _TABLE = "checkpoints.csv"

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from sparse_rnn.callbacks.base import PruningCallback, training_steps, warn_of_end
-from sparse_rnn.checkpoint_files import load_checkpoint
+from sparse_rnn.checkpoints import load_checkpoint
 from sparse_rnn.pruning.schedules import NarangRamp
 from sparse_rnn.recurrent.layers import gates_of, select_kernels
 from sparse_rnn.sparsity.allocation import Block, Rule, check_allocation, check_sparsity

@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from sparse_rnn.compare.grid import METRICS, Grid, Run
+from sparse_rnn.errors import UsageError
 
 COMPARED = {"val/error": 2, "val/ppl": 2, "val/loss": 4}  # by what runs are compared, and its decimals; the best first
 RESULT = "result.json"
@@ -59,7 +60,7 @@ def run_missing(grid: Grid) -> list[str]:
         A line for each run that failed: its name, the last line that it printed, and where its log lies.
 
     Raises:
-        ValueError: If finished runs had other settings than the grid.
+        UsageError: If finished runs had other settings than the grid.
         KeyboardInterrupt: If the user stopped it; no child is left running.
     """
     done = finished(grid)
@@ -91,7 +92,7 @@ def _read(path: Path) -> Result:
 def _check_settings(grid: Grid, done: list[Result]) -> None:
     for result in done:
         if result.settings != grid.settings(result.run):
-            raise ValueError(
+            raise UsageError(
                 f"{grid.folder(result.run)} was run with other overrides or another content of a config: "
                 f"give another --output, or delete {grid.output}."
             )
