@@ -177,8 +177,9 @@ def data_of(checkpoint: Checkpoint, override: str | None = None) -> LightningDat
         UsageError: If neither names the data.
 
     Example:
+        >>> model = LightningModule()
         >>> config = {"data": {"class_path": "sparse_rnn.data.SequentialDigits"}}
-        >>> checkpoint = Checkpoint(Path("last.ckpt"), Path(), 0, 0, LightningModule(), Masks({}), False, config)
+        >>> checkpoint = Checkpoint(Path("last.ckpt"), Path(), 0, 0, model, Masks({}, model), False, config)
         >>> type(data_of(checkpoint)).__name__, data_of(checkpoint, "lstm_pydoc.yaml").batch_size
         ('SequentialDigits', 16)
     """
@@ -221,7 +222,7 @@ def _model(path: Path, config: Mapping[str, Any], checkpoint: Mapping[str, Any])
 
 
 def _saved_masks(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The packed masks of all pruning callbacks."""
+    """Collect the packed masks of all pruning callbacks."""
     states = (state for state in checkpoint.get("callbacks", {}).values() if isinstance(state, Mapping))
     packed = (state["masks"] for state in states if isinstance(state.get("masks"), Mapping))
     return {kernel: mask for masks in packed for kernel, mask in masks.items()}

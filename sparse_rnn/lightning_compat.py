@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 def combined_loader(trainer: Trainer) -> Any:
-    """The loader of a fit that yields the batches of all training loaders, once Lightning has set it up; else None.
+    """Find the loader of a fit that yields the batches of all training loaders; None until Lightning has set it up.
 
     ``trainer.train_dataloader`` gives the loaders back as the project returned them, without the mode in which they
     are combined.
@@ -22,7 +22,7 @@ def combined_loader(trainer: Trainer) -> Any:
 
 
 def before_transfer(module: LightningModule, batch: Any) -> Any:
-    """A batch after the ``on_before_batch_transfer`` of the project's data module or model, whichever has one.
+    """Pass a batch through the ``on_before_batch_transfer`` of the project's data module or model, whichever has one.
 
     The hooks are public, but which of them counts, and what they are called with, is Lightning's to know.
     """
@@ -30,7 +30,7 @@ def before_transfer(module: LightningModule, batch: Any) -> Any:
 
 
 def only_accumulates(trainer: Trainer) -> bool:
-    """Whether the batch at hand adds to the gradients and no optimizer steps after it.
+    """Tell whether the batch at hand adds to the gradients and no optimizer steps after it.
 
     ``trainer.accumulate_grad_batches`` does not know of the last batch of an epoch, nor of strategies that accumulate
     by themselves.
@@ -39,7 +39,7 @@ def only_accumulates(trainer: Trainer) -> bool:
 
 
 def logged_step(trainer: Trainer) -> int:
-    """The step under which Lightning itself logs the batch at hand.
+    """Give the step under which Lightning itself logs the batch at hand.
 
     ``trainer.global_step`` counts the steps of every optimizer, so that curves of a model with two would not line up
     with what the model logs.
@@ -57,7 +57,7 @@ def enter_epoch(trainer: Trainer, in_the_middle: bool) -> None:
 
 
 def logs_hyperparameters(part: Any) -> bool:
-    """Whether a model or a data module saved its hyperparameters for the logger too.
+    """Tell whether a model or a data module saved its hyperparameters for the logger too.
 
     ``save_hyperparameters(logger=False)`` leaves no public trace.
     """
@@ -65,7 +65,7 @@ def logs_hyperparameters(part: Any) -> bool:
 
 
 def state_key(callback: Callback, **arguments: Any) -> str:
-    """The key of a callback's state in a checkpoint, which tells it from others of its class.
+    """Make the key of a callback's state in a checkpoint, which tells it from others of its class.
 
     Lightning's documentation tells authors of callbacks to call it, underscore and all.
     """

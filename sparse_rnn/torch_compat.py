@@ -108,7 +108,7 @@ def multiply_(tensors: Sequence[Tensor], factors: Sequence[Tensor]) -> None:
 
 
 def own_attributes(module: nn.Module) -> dict[str, Any]:
-    """The attributes of a module, its tables of parameters, buffers and hooks among them; the table itself.
+    """Give the table of a module's attributes itself, those of its parameters, buffers and hooks among them.
 
     ``setattr`` on a module sorts what it gets into those tables, and puts nothing back as it was.
 
@@ -175,7 +175,7 @@ def backward_replaced(collect: Callable[..., None]) -> Iterator[None]:
 
     Example:
         >>> losses = []
-        >>> with backward_replaced(losses.append):
+        >>> with backward_replaced(lambda loss: losses.append(loss)):
         ...     torch.tensor(3.0).backward()
         >>> losses
         [tensor(3.)]

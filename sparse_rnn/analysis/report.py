@@ -95,7 +95,7 @@ def _section(stem: str, plate: Plate, svg: bytes) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    """The checkpoints as columns, side by side."""
+    """Put the checkpoints side by side, as columns."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = (
         f"<tr><th>{html.escape(name)}</th>"

@@ -94,7 +94,7 @@ def _named(found: Sequence[Checkpoint]) -> list[Trained]:
 
 
 def _title(pruning: Any, masks: Masks) -> str:
-    """The callback, unless it is that of one-shot pruning, its criterion, and the sparsity of the recurrent kernels."""
+    """Name the callback, unless it is that of one-shot pruning, its criterion, and the recurrent kernels' sparsity."""
     pruning = pruning if isinstance(pruning, Mapping) else {}
     criterion = pruning.get("init_args", {}).get("criterion")
     paths = [pruning.get("class_path"), criterion["class_path"] if isinstance(criterion, Mapping) else criterion]
@@ -119,6 +119,6 @@ def _differs(key: str, facts: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _options(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The arguments of the pruning that can be said in a word, such as the growth of dynamic sparsity."""
+    """Find the arguments of the pruning that can be said in a word, such as the growth of dynamic sparsity."""
     given = (checkpoint.config.get("pruning") or {}).get("init_args", {})
     return {name: value for name, value in given.items() if isinstance(value, (str, bool, int, float))}

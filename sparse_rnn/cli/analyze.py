@@ -60,7 +60,7 @@ def _parser() -> Parser:
 
 
 def _spectra(trained: Trained, data: str | None, notes: list[str]) -> Spectra:
-    """Those of a checkpoint; none, and a note, where its run's own data cannot be had."""
+    """Measure the spectra of a checkpoint; give none, and note why, where its run's own data cannot be had."""
     _tell(f"Singular values of {trained.name}")
     try:
         return measure_spectra(trained, data_of(trained, data))
@@ -84,7 +84,7 @@ def _check_replaceable(output: Path) -> None:
 
 @contextmanager
 def _complete_or_absent(output: Path) -> Iterator[Path]:
-    """A folder that becomes the output, in place of an earlier one, once it is complete."""
+    """Give a folder that becomes the output, in place of an earlier one, once it is complete."""
     output = output.resolve()  # a link stays where it is
     unfinished, earlier = (output.with_name(f".{output.name}.{part}") for part in ("unfinished", "earlier"))
     shutil.rmtree(unfinished, ignore_errors=True)

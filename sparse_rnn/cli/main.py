@@ -29,7 +29,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _command(name: Sequence[str]) -> Callable[[list[str]], object]:
-    """The command of that name; what it needs is imported only now, as it would slow the start of all others."""
+    """Find the command of that name; what it needs is imported only now, as it would slow the start of all others."""
     if name == ["compare"]:
         from sparse_rnn.cli.compare import compare
 

@@ -50,16 +50,16 @@ class Grid:
     overrides: tuple[str, ...]
 
     def runs(self) -> list[Run]:
-        """Every fit, seed by seed, so that a comparison that is stopped early has whole tables of fewer seeds."""
+        """List every fit, seed by seed, so that a comparison that is stopped early has whole tables of fewer seeds."""
         cells = [(DENSE, 0.0), *((method.name, sparsity) for method in self.methods for sparsity in self.sparsities)]
         return [Run(name, sparsity, seed) for seed in range(self.seeds) for name, sparsity in cells]
 
     def folder(self, run: Run) -> Path:
-        """Where a fit writes."""
+        """Name the folder that a fit writes to."""
         return self.output / str(run)
 
     def fit_arguments(self, run: Run) -> list[str]:
-        """What follows ``python -m sparse_rnn`` in the command line of one fit."""
+        """List what follows ``python -m sparse_rnn`` in the command line of one fit."""
         method = self._method(run)
         if method is None:
             pruning, overrides = ["--pruning", "null"], _without_pruning(self.overrides)
@@ -78,7 +78,7 @@ class Grid:
         ]
 
     def settings(self, run: Run) -> list[str]:
-        """What a fit was told beside method, sparsity and seed; runs of other settings do not belong into the table."""
+        """List what a fit is told beside method, sparsity and seed; a table holds no runs of other settings."""
         digests = map(_digest, self.configs)
         method = self._method(run)
         return [*digests, *self.overrides, *(method.pruning if method else ())]
@@ -88,13 +88,13 @@ class Grid:
 
 
 def _digest(config: str) -> str:
-    """Of a config's text, and of the pruning section that it may take from another one."""
+    """Digest a config's text, and the pruning section that it may take from another one."""
     pruning = json.dumps(read_config(config).get("pruning"))
     return hashlib.sha256(Path(config).read_bytes() + pruning.encode()).hexdigest()
 
 
 def _without_pruning(overrides: Sequence[str]) -> list[str]:
-    """Without ``--pruning.x=1`` and ``--pruning.x 1``."""
+    """Leave out ``--pruning.x=1`` and ``--pruning.x 1``."""
     kept: list[str] = []
     dropping = False
     for argument in overrides:

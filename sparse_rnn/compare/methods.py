@@ -28,19 +28,19 @@ class Method:
     takes_seed: bool = True
 
     def arguments(self, sparsity: float, seed: int) -> list[str]:
-        """The arguments of ``fit`` for one run."""
+        """List the arguments of ``fit`` for one run."""
         # The seed of the masks too: random ones would otherwise be the same for every seed.
         seeded = ["--pruning.seed", str(seed)] if self.takes_seed else []
         return [*self.pruning, "--pruning.sparsity", str(sparsity), *seeded]
 
 
 def by_criterion(criterion: str) -> Method:
-    """One-shot pruning by a criterion: its class name or import path."""
+    """Prune in one shot by a criterion: its class name or import path."""
     return Method(criterion, ("--pruning", "OneShotPruning", "--pruning.criterion", criterion))
 
 
 def from_config(name: str, base: str) -> Method:
-    """The pruning of a config, of which nothing else is used.
+    """Take the pruning of a config, of which nothing else is used.
 
     Args:
         name: A path or the name of a shipped config. Its stem, without the base's where it begins with that, names the

@@ -46,7 +46,7 @@ class Result:
 
 
 def finished(grid: Grid) -> list[Result]:
-    """The results of a grid's finished runs, in the grid's order."""
+    """Read the results of a grid's finished runs, in the grid's order."""
     return [_read(path) for run in grid.runs() if (path := grid.folder(run) / RESULT).exists()]
 
 
@@ -116,7 +116,7 @@ def _start(grid: Grid, run: Run) -> "subprocess.Popen[bytes]":
 
 
 def _conclude(grid: Grid, run: Run, status: int) -> str | None:
-    """Write the result of a run that has ended; what was wrong if there is none."""
+    """Write the result of a run that has ended; say what was wrong if there is none."""
     folder = grid.folder(run)
     if status:
         lines = (folder / _LOG).read_text(errors="replace").split("\n")
@@ -135,7 +135,7 @@ def _conclude(grid: Grid, run: Run, status: int) -> str | None:
 
 @contextmanager
 def _children_stopped(running: dict[Run, "subprocess.Popen[bytes]"]) -> Iterator[None]:
-    """Leaves no child behind, whatever ends this process; a polite kill is a Ctrl-C."""
+    """Leave no child behind, whatever ends this process; a polite kill is a Ctrl-C."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
