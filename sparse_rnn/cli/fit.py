@@ -21,7 +21,7 @@ from sparse_rnn.cli.summary import summary
 from sparse_rnn.config_files import MODE, find_config, is_overlay
 from sparse_rnn.errors import MissingFileError, UsageError
 
-_KNOWN_TO_LIGHTNING = ("best", "last", "hpc", "registry")  # what --ckpt_path takes beside paths
+_KNOWN_TO_LIGHTNING = ("last", "hpc", "registry")  # what --ckpt_path takes beside paths; best needs a fit before
 
 
 class PruningCLI(LightningCLI):

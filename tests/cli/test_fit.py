@@ -171,7 +171,11 @@ def test_help_of_a_class_is_its_docstring(run, capsys):
         (["--trainer.accelerator", "abacus"], ["abacus", "cpu"]),
         (["--pruning.num_samples", "100000"], ["100000", "lower num_samples"]),
         (["--trainer.max_epochs", "x"], ["trainer.max_epochs", "int", "x"]),
-        (["--ckpt_path", "nowhere.ckpt"], ["nowhere.ckpt"]),
+        (["--trainer.overfit_batches", "-1"], ["overfit_batches"]),
+        (["--trainer.strategy", "dpp"], ["dpp", "strategy"]),
+        (["--ckpt_path", "nowhere.ckpt"], ["no checkpoint nowhere.ckpt"]),
+        (["--ckpt_path", "best"], ["no checkpoint best"]),
+        (["--model", "nowhere.Model"], ["nowhere"]),
         (["--frobnicate"], ["--frobnicate"]),
     ],
 )
