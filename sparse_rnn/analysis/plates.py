@@ -53,7 +53,7 @@ class Plate:
 
 
 def plates(numbers: Sequence[Numbers]) -> dict[str, Plate]:
-    """Prepare the figures that these numbers allow, by the stems of their files: spectra need data, curves need logs."""
+    """Prepare the figures that these numbers allow, by the stems of their files: spectra need data, curves logs."""
     return {name: plate for name, make in _PLATES.items() if (plate := make(numbers)) is not None}
 
 
