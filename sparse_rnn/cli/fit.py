@@ -124,10 +124,12 @@ def resolve_configs(args: Sequence[str]) -> list[str]:
     words = iter(args)
     for word in words:
         option, has_value, name = word.partition("=")
-        if option not in ("-c", "--config"):
-            resolved.append(word)
+        if option in ("-c", "--config") and not has_value:
+            name = next(words, "")
+        if option not in ("-c", "--config") or not name:
+            resolved.append(word)  # the parser misses what is missing
             continue
-        for path in find_config(name if has_value else next(words, "")):
+        for path in find_config(name):
             # Otherwise the arguments that the earlier callback shares with this one would stay in force.
             resolved += ["--pruning", "null"] if is_overlay(path) else []
             resolved += ["--config", path]

@@ -177,6 +177,7 @@ def test_help_of_a_class_is_its_docstring(run, capsys):
         (["--ckpt_path", "best"], ["no checkpoint best"]),
         (["--model", "nowhere.Model"], ["nowhere"]),
         (["--frobnicate"], ["--frobnicate"]),
+        (["--config"], ["--config", "expected one argument"]),
     ],
 )
 def test_a_user_s_mistake_takes_one_line(refused, digits, args, said):
