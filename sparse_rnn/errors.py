@@ -1,6 +1,20 @@
 """Mistakes of the user, as opposed to ours: the command line says them in one line, all others keep their traceback."""
 
+import re
 from typing import Any, get_args
+
+_UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
+_PARSER_NOISE = (
+    "Does not validate against",
+    "Subtypes:",
+    "Errors:",
+    "Expected a <class 'NoneType'>",
+    "Expected a path but",
+    "Given value type",
+    "Given value: NestedArg",
+    "Given value: Namespace",
+    "Given value: {'class_path'",
+)
 
 
 class UsageError(ValueError):
@@ -33,3 +47,21 @@ def check_choice(name: str, value: str, choices: Any) -> None:
     """
     if value not in get_args(choices):
         raise UsageError(f"{name}={value!r}: choose one of {', '.join(get_args(choices))}.")
+
+
+def one_line(message: str) -> str:
+    r"""Put a message into one line, without what jsonargparse says of its own types.
+
+    Args:
+        message: What another library says, on any number of lines.
+
+    Returns:
+        The lines that help a user, one behind the other.
+
+    Example:
+        >>> one_line("Does not validate against any of the Union subtypes:\n  - Expected a number.")
+        'Expected a number.'
+    """
+    message = _UNKNOWN_CLASS.sub(r"there is no class \1; give a name that --help lists, or an import path", message)
+    lines = (line.strip().removeprefix("- ") for line in message.splitlines())
+    return " ".join(line for line in lines if line and not line.startswith(_PARSER_NOISE))

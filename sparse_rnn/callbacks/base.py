@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil, inf
@@ -17,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.hooks import RemovableHandle
 
+from sparse_rnn.lightning_compat import join_other_name, state_key
 from sparse_rnn.recurrent.kernels import Targets, find_targets
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.statistics import statistics, table
@@ -100,7 +100,7 @@ class PruningCallback(Callback):
     @property
     def state_key(self) -> str:
         """Distinguishes callbacks that prune different kernels of one model in a checkpoint."""
-        return self._generate_state_key(kernels=self.kernels)
+        return state_key(self, kernels=self.kernels)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the masks, packed to bits, and where the schedule stands; nothing before they are chosen."""
@@ -223,17 +223,6 @@ class PruningCallback(Callback):
         metrics = {f"sparsity/{row.kernel}/{row.gate}": row.sparsity for row in rows}
         for logger in trainer.loggers:
             logger.log_metrics({"sparsity/all": self.masks.sparsity, **metrics}, step=self.step)
-
-
-def join_other_name(kind: type[Callback]) -> None:
-    """Make a class of callbacks one of ``pytorch_lightning`` too, if the project has imported it.
-
-    Lightning is installed under two names, each with a class tree of its own, and its trainers ask for their own
-    ``Callback``. Importing the other name here would send the messages of a project that does not use it elsewhere.
-    """
-    other = getattr(sys.modules.get("pytorch_lightning"), "Callback", None)
-    if other is not None and other not in kind.__bases__:
-        kind.__bases__ += (other,)
 
 
 join_other_name(

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparse_rnn.callbacks import tensorboard
-from sparse_rnn.callbacks.base import join_other_name, pruning_callbacks
+from sparse_rnn.callbacks.base import pruning_callbacks
 from sparse_rnn.errors import UsageError
+from sparse_rnn.lightning_compat import join_other_name, logged_step, only_accumulates
 from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum, spectrum, unrolled_layers
 from sparse_rnn.recurrent.unroll import Unrolled
@@ -95,7 +96,7 @@ class SparsityMonitor(Callback):
         calls = self._stop_listening()
         if calls is not None:
             self._log(trainer, pl_module, calls)
-            self._logged = _step(trainer)
+            self._logged = logged_step(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Stop listening."""
@@ -106,12 +107,12 @@ class SparsityMonitor(Callback):
         self._stop_listening()
 
     def _is_due(self, trainer: Trainer) -> bool:
-        if not (trainer.is_global_zero and trainer.loggers) or _step(trainer) == self._logged:
+        if not (trainer.is_global_zero and trainer.loggers) or logged_step(trainer) == self._logged:
             return False
-        if trainer.fit_loop.epoch_loop._should_accumulate():
+        if only_accumulates(trainer):
             return False  # the weights change with the last of the accumulated batches
         if self.every_n_steps is not None:
-            return _step(trainer) % self.every_n_steps == 0
+            return logged_step(trainer) % self.every_n_steps == 0
         is_last_step = trainer.global_step + len(trainer.optimizers) == trainer.max_steps
         return self._logged is None or trainer.is_last_batch or is_last_step
 
@@ -127,13 +128,13 @@ class SparsityMonitor(Callback):
         spectra = self._spectra(calls)
         scalars = {**_connection_scalars(pl_module, masks), **_spectrum_scalars(spectra)}
         for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=_step(trainer))
+            logger.log_metrics(scalars, step=logged_step(trainer))
         layers = named_layers(find_recurrent(pl_module))
         for board in tensorboard.boards(trainer) if self.histograms else ():
-            tensorboard.add_spectra(board, spectra, _step(trainer))
-            tensorboard.add_remaining_weights(board, layers.values(), masks, _step(trainer))
+            tensorboard.add_spectra(board, spectra, logged_step(trainer))
+            tensorboard.add_remaining_weights(board, layers.values(), masks, logged_step(trainer))
         if self.connection_map:
-            tensorboard.add_maps(trainer, layers, masks, _step(trainer))
+            tensorboard.add_maps(trainer, layers, masks, logged_step(trainer))
 
     def _spectra(self, calls: _LastCalls) -> dict[str, Spectrum]:
         try:
@@ -214,11 +215,6 @@ def _spectrum_scalars(spectra: dict[str, Spectrum]) -> dict[str, float]:
         for layer, found in spectra.items()
         for name in ("chi", "mean", "largest", "near_zero")
     }
-
-
-def _step(trainer: Trainer) -> int:
-    """Return the step under which Lightning itself logs the batch at hand."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 join_other_name(SparsityMonitor)  # for pytorch_lightning's command line, which asks for the class first

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
-from sparse_rnn.checkpoint_files import load_checkpoint
+from sparse_rnn.checkpoints import load_checkpoint
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.schedules import NarangRamp

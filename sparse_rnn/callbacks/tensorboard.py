@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from sparse_rnn.callbacks.base import PruningCallback, pruning_callbacks
 from sparse_rnn.callbacks.one_shot import OneShotPruning
+from sparse_rnn.lightning_compat import logs_hyperparameters
 from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum
 from sparse_rnn.sparsity.connections import kept_weights
+from sparse_rnn.torch_compat import add_summary
 
 LARGEST_MAP = 2048  # pixels across and down
 
@@ -59,7 +61,7 @@ def describe_run(trainer: Trainer, model: LightningModule) -> None:
     groups = {"validation": {metric: ["Multiline", [metric]] for metric in metrics}}
     for board in boards(trainer):
         for summary in _row(hyperparameters(trainer, model), metrics):
-            board._get_file_writer().add_summary(summary)  # add_hparams would open a run of its own
+            add_summary(board, summary)
         board.add_custom_scalars(groups | LAYOUT)
 
 
@@ -105,7 +107,7 @@ def hyperparameters(trainer: Trainer, model: LightningModule) -> dict[str, bool 
 def _saved(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
     # Lightning sets the trainer's data module from another class, where mypy does not see it.
     parts = (trainer.datamodule, model)  # type: ignore[attr-defined]
-    saved = [part.hparams_initial for part in parts if part is not None and part._log_hyperparams]
+    saved = [part.hparams_initial for part in parts if part is not None and logs_hyperparameters(part)]
     return {
         name: value for part in saved for name, value in part.items() if name != "_class_path"
     }  # LightningCLI's own

@@ -8,7 +8,6 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.dropout import VariationalDropout, check_probability
@@ -21,6 +20,7 @@ from sparse_rnn.modules.perplexity import Perplexity, TokenLoss
 from sparse_rnn.modules.ranks import from_all_ranks, random_state, set_random_state
 from sparse_rnn.modules.softmax.output_layers import PADDING, AdaptiveSoftmax, FullSoftmax
 from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss
+from sparse_rnn.torch_compat import tree_leaves, tree_map_only
 
 Embedding = Literal["trained", "frozen", "tied"]
 Decoder = Literal["full", "sampled", "adaptive"]

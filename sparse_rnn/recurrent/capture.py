@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, layers_
 from sparse_rnn.recurrent.loop import Loop, recording
 from sparse_rnn.recurrent.packing import pack_like, unpack
 from sparse_rnn.recurrent.unroll import Unrolled
+from sparse_rnn.torch_compat import own_attribute_set
 
 LossFn = Callable[[nn.Module, Any], Tensor]
 
@@ -101,13 +102,10 @@ def standing_in(recurrent: Sequence[RecurrentModule], run_layer: RunLayer) -> It
                 f"{type(found.module).__name__} has a forward of its own, so its steps are not known: use the plain "
                 "PyTorch layer, or a criterion that needs no data."
             )
-    for found in modules:
-        vars(found.module)["forward"] = partial(_forward, found, run_layer)
-    try:
-        yield
-    finally:
+    with ExitStack() as stack:
         for found in modules:
-            del vars(found.module)["forward"]
+            stack.enter_context(own_attribute_set(found.module, "forward", partial(_forward, found, run_layer)))
+        yield
 
 
 def _forward(found: RecurrentModule, run_layer: RunLayer, input: Any, hx: Any = None) -> tuple[Any, Any]:

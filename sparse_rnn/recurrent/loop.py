@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.layers import RecurrentModule
 from sparse_rnn.recurrent.unroll import Unrolled
+from sparse_rnn.torch_compat import own_attribute_set
 
 
 @dataclass
@@ -112,13 +113,10 @@ class Loop:
 @contextmanager
 def recording(loops: Sequence[Loop]) -> Iterator[None]:
     """Let loops stand in for the forwards of their cells."""
-    for loop in loops:
-        vars(loop.found.module)["forward"] = loop
-    try:
-        yield
-    finally:
+    with ExitStack() as stack:
         for loop in loops:
-            del vars(loop.found.module)["forward"]
+            stack.enter_context(own_attribute_set(loop.found.module, "forward", loop))
+        yield
 
 
 def _as_tuple(state: Any) -> tuple[Any, ...]:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from sparse_rnn.torch_compat import onednn_linear
+
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """Return a @ b; in float32 on a CPU by oneDNN, which nn.LSTM uses too: PyTorch's BLAS can be much slower.
@@ -16,7 +18,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
         if not (weight.is_contiguous() or b.is_contiguous()):
             # A strided slice, and oneDNN silently takes its reference loop, slower by orders of magnitude.
             weight = weight.contiguous()
-        return torch.ops.mkldnn._linear_pointwise(a, weight, None, "none", [], "")
+        return onednn_linear(a, weight)
     return a @ b
 
 

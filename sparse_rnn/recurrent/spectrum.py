@@ -81,6 +81,11 @@ def unrolled_layers(
 
     Raises:
         UsageError: If one of the modules received nothing, has a forward of its own, or is not elementwise.
+
+    Example:
+        >>> layers = unrolled_layers(nn.GRU(3, 4), torch.zeros(5, 2, 3))
+        >>> [(name, tuple(calls[0].output_TBH.shape)) for name, calls in layers.items()]
+        [('l0', (5, 2, 4))]
     """
     recurrent = find_recurrent(model) if recurrent is None else recurrent
     calls: dict[str, list[Unrolled]] = {name: [] for name in named_layers(recurrent)}

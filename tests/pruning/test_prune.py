@@ -146,9 +146,7 @@ def test_a_recurrent_layer_that_gets_no_input_is_named(model):
 
 
 def test_an_unknown_criterion_is_refused(model):
-    with pytest.raises(
-        ValueError, match=r"criterion='jacobi': choose one of .*grasp, jacobian, magnitude"
-    ):
+    with pytest.raises(ValueError, match=r"criterion='jacobi': choose one of .*grasp, jacobian, magnitude"):
         prune(model, X, sparsity=0.5, criterion="jacobi")
 
 

@@ -217,9 +217,7 @@ def test_a_module_that_returns_something_else_is_refused():
     gates = ("r", "z", "n")
     kernels = {"ih": "weight_ih_l0", "hh": "weight_hh_l0"}
     register_cell(Outputs, step=gru_of_torch, kernels=kernels, gates=gates, runs="sequence")
-    with pytest.raises(
-        ValueError, match=r"'Outputs' returned Tensor, not \(output, state\): a module"
-    ):
+    with pytest.raises(ValueError, match=r"'Outputs' returned Tensor, not \(output, state\): a module"):
         prune(Outputs(INPUTS, UNITS, bias=False).double(), data(), sparsity=0.5)
 
 

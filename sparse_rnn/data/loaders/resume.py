@@ -5,6 +5,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from sparse_rnn.lightning_compat import enter_epoch
+
 
 def go_on_where_stopped(trainer: Trainer) -> None:
     """Correct the progress that Lightning has restored from a checkpoint, before it sets up the training batches.
@@ -42,6 +44,4 @@ def go_on_where_stopped(trainer: Trainer) -> None:
         for count in (epoch.total, epoch.current):
             count.processed -= 1
             count.completed = count.processed
-    unfinished = epoch.current.processed < epoch.current.ready
-    fit_loop._restarting = unfinished  # the public property is True wherever there is a `max_steps`
-    fit_loop.epoch_loop.restarting = unfinished
+    enter_epoch(trainer, in_the_middle=epoch.current.processed < epoch.current.ready)
