@@ -23,7 +23,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from sparse_rnn.config_files import find_config, read_config
-from sparse_rnn.errors import MissingFileError, UsageError, one_line
+from sparse_rnn.errors import MissingFileError, UsageError, one_line, unwrapped
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.sparsity.masks import Masks
 
@@ -160,7 +160,8 @@ def build(kind: type, key: str, config: Mapping[str, Any]) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, key, fail_untyped=False, required=True)
     try:
-        return parser.instantiate_classes(parser.parse_object({key: dict(config)}))[key]
+        with unwrapped():
+            return parser.instantiate_classes(parser.parse_object({key: dict(config)}))[key]
     except ArgumentError as error:
         raise UsageError(f"The {key} of the run cannot be built: {one_line(str(error))}") from error
 

@@ -19,7 +19,7 @@ import sparse_rnn.scores  # noqa: F401
 from sparse_rnn.callbacks import PruningCallback
 from sparse_rnn.cli.summary import summary
 from sparse_rnn.config_files import MODE, find_config, is_overlay
-from sparse_rnn.errors import MissingFileError, UsageError
+from sparse_rnn.errors import MissingFileError, UsageError, unwrapped
 
 _KNOWN_TO_LIGHTNING = ("last", "hpc", "registry")  # what --ckpt_path takes beside paths; best needs a fit before
 
@@ -74,6 +74,15 @@ class PruningCLI(LightningCLI):
         path = self.config[self.subcommand].get("ckpt_path")
         if path and not (path.startswith(_KNOWN_TO_LIGHTNING) or "://" in path or Path(path).exists()):
             raise MissingFileError(f"There is no checkpoint {path}: give another --ckpt_path.")
+
+    def instantiate_classes(self) -> None:
+        """Build trainer, model and data.
+
+        Raises:
+            UsageError: If one of them refuses an argument.
+        """
+        with unwrapped():
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer and hand it the pruning callback.

@@ -141,7 +141,7 @@ def test_help_of_a_class_is_its_docstring(run, capsys):
     for key, name, said in [
         ("model", "SequenceClassifier", "Features of one time step."),
         ("data", "SequentialMNIST", "28 steps of 28 pixels"),
-        ("pruning", "OneShotPruning", "Share of the weights to remove"),
+        ("pruning", "OneShotPruning", "Share of the weights that are removed in the end"),
     ]:
         with pytest.raises(SystemExit) as exit_:
             run("fit", f"--{key}.help", name)
