@@ -11,6 +11,8 @@ from sparse_rnn.cli import main
 from sparse_rnn.data import SequentialDigits
 from sparse_rnn.modules import SequenceClassifier
 
+# A resumed run has a folder of its own, of which ModelCheckpoint warns.
+pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed", "ignore:.*does not have many workers")
 FIT = ["fit", "--config", "gru_digits.yaml", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 
 
