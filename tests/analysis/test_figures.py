@@ -12,7 +12,7 @@ from sparse_rnn.analysis.curves import Curve
 from sparse_rnn.analysis.maps import ConnectionMap
 from sparse_rnn.recurrent.spectrum import Spectrum
 from sparse_rnn.sparsity.connections import Connections
-from sparse_rnn.sparsity.masks import GateStatistics
+from sparse_rnn.sparsity.statistics import GateStatistics
 
 matplotlib.use("agg")
 NAMES = ["Jacobian", "SNIP", "GraSP", "Random", "Magnitude", "SynFlow", "other"]
