@@ -66,7 +66,7 @@ class Steps(Callback):
         self.starts.append(time.perf_counter())
 
     def seconds(self) -> float:
-        """The median step, the first ones left out."""
+        """Give the median step, the first ones left out."""
         return median(after - before for before, after in zip(self.starts[3:], self.starts[4:], strict=False))
 
 

@@ -87,7 +87,7 @@ def layer(kind: str, words: int, hidden: int, samples: int) -> FullSoftmax:
 
 
 def stepper(module: FullSoftmax, target: Tensor) -> Callable[[], None]:
-    """A training step of the output layer, down to the gradient of the hidden states."""
+    """Make a training step of the output layer, down to the gradient of the hidden states."""
     sampled = isinstance(module, SampledSoftmaxLoss)
     optimizer = (RowAdam if sampled else torch.optim.Adam)(module.parameters(), lr=1e-3)
     h_ND = torch.randn(len(target), module.weight.shape[1], requires_grad=True)

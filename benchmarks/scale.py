@@ -72,7 +72,7 @@ def _tries(probability: np.ndarray, distinct: int) -> float:
 
 
 def sent_bytes(setting: Setting, rows: float, ranks: int) -> tuple[float, float, float]:
-    """What a rank sends a step: gradients of the LSTM, rows, and what the output layer's dense gradient would be.
+    """Count what a rank sends a step: gradients of the LSTM, rows, and what the output layer's dense gradient would be.
 
     Gradients go by ring all-reduce, rows by ring all-gather.
     """
@@ -82,7 +82,7 @@ def sent_bytes(setting: Setting, rows: float, ranks: int) -> tuple[float, float,
 
 
 def memory_bytes(setting: Setting, rows: float, ranks: int) -> float:
-    """What a rank holds at the peak of a step, without the framework's own few hundred MB."""
+    """Count what a rank holds at the peak of a step, without the framework's own few hundred MB."""
     trained = setting.recurrent + setting.decoder
     parameters_and_moments = 3 * trained + setting.vocab * setting.embedding
     gradients_and_buckets = 2 * setting.recurrent

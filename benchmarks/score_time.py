@@ -87,7 +87,7 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def peak_megabytes(work: str, *shape: object) -> float:
-    """What the peak of resident memory is above that before the work, which is done once (Linux)."""
+    """Measure what the peak of resident memory is above that before the work, which is done once (Linux)."""
     model, batch = build(*shape)
     function = training_step(model, batch) if work == "training step" else scoring(work, model, batch)
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is resident now

@@ -44,7 +44,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports Lightning only when a callback is asked for: ``prune`` needs nothing but PyTorch."""
+    """Import Lightning only when a callback is asked for: ``prune`` needs nothing but PyTorch."""
     if name in __all__:
         return getattr(import_module("sparse_rnn.callbacks"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

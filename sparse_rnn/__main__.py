@@ -1,6 +1,6 @@
 """``python -m sparse_rnn``."""
 
-from sparse_rnn.cli.main import main
+from sparse_rnn.cli import main
 
 if __name__ == "__main__":
     main()

@@ -1,21 +1,29 @@
-"""Reads trained models back from Lightning's checkpoints: weights, masks, and the configuration of their run."""
+"""Reads trained models back from Lightning's checkpoints: weights, masks, and the configuration of their run.
+
+A run is known by its checkpoint and by the config.yaml that ``python -m sparse_rnn fit`` saves beside it::
+
+    from sparse_rnn.checkpoints import data_of, read
+
+    checkpoint = read("lightning_logs/version_0/checkpoints/last.ckpt")
+    checkpoint.model, checkpoint.masks.sparsity, data_of(checkpoint)
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+import torch
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from sparse_rnn.callbacks.one_shot import OneShotPruning
-from sparse_rnn.checkpoint_files import load_checkpoint
-from sparse_rnn.cli.arguments import one_line
-from sparse_rnn.config_files import find_config
+from sparse_rnn.config_files import find_config, read_config
+from sparse_rnn.errors import MissingFileError, UsageError, one_line, unwrapped
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.sparsity.masks import Masks
 
@@ -23,12 +31,10 @@ CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
-class Trained:
+class Checkpoint:
     """A model as a checkpoint holds it.
 
     Attributes:
-        name: What figures and tables call it: criterion and sparsity, or ``dense``, and what tells it from the others.
-        series: The name that the checkpoints of one run, before and after some training, share.
         path: The checkpoint.
         folder: The folder of the run, which holds its configuration and event files.
         epoch: The epoch that it was saved in, from 0.
@@ -39,8 +45,6 @@ class Trained:
         config: The configuration of the run; empty where none was saved.
     """
 
-    name: str
-    series: str
     path: Path
     folder: Path
     epoch: int
@@ -57,33 +61,84 @@ class Trained:
         return path.read_text() if path.exists() else ""
 
 
-def read_checkpoints(paths: Sequence[Path], dense: Path | None = None) -> list[Trained]:
-    """Read checkpoints whose recurrent layers are alike, and give them names of their own.
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Load what a checkpoint holds, on the CPU; none of its code is run.
 
     Args:
-        paths: Checkpoints of pruned models.
-        dense: The checkpoint of a model that was not pruned, which comes first.
+        path: A file that Lightning saved.
 
     Returns:
-        The models; a checkpoint that is given twice comes once.
+        Lightning's dictionary: ``state_dict``, ``epoch``, ``callbacks``, ....
 
     Raises:
-        FileNotFoundError: If a file does not exist.
-        ValueError: If a file is no checkpoint, its model cannot be built, it lacks masks or has some where it should
-            not, or the recurrent layers differ.
+        MissingFileError: If there is no such file.
+        UsageError: If it is no checkpoint of Lightning.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     torch.save({"state_dict": {"weight": torch.ones(2)}}, Path(folder, "last.ckpt"))
+        ...     load_checkpoint(Path(folder, "last.ckpt"))["state_dict"]["weight"].clone()
+        tensor([1., 1.])
     """
-    read = [_read(path) for path in dict.fromkeys(paths)]
-    for trained in read:
-        if not trained.pruned:
-            raise ValueError(
-                f"{trained.path} holds no masks: a dense model goes by --dense, or it was saved before pruning."
-            )
-    if dense is not None:
-        read.insert(0, _read(dense))
-        if read[0].pruned:
-            raise ValueError(f"{dense} holds masks, so its model is not dense: give it by --checkpoint.")
-    _check_alike(read)
-    return _named(read)
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"There is no checkpoint {path}.")
+    if not zipfile.is_zipfile(path):
+        raise UsageError(f"{path} is no checkpoint: torch.save did not write it, or not to its end.")
+    try:
+        # Mapped, not read: the weights of many large models need not fit in memory, nor the optimizers' states.
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise UsageError(
+            f"{path} is no checkpoint that PyTorch reads with weights_only=True: {one_line(str(error))[:200]}"
+        ) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UsageError(f"{path} is no checkpoint of Lightning: it has no state_dict.")
+    return checkpoint
+
+
+def read(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a model, its masks and the configuration of its run.
+
+    Args:
+        path: A checkpoint that ``python -m sparse_rnn fit`` has saved, or one of a Lightning project whose model saved
+            its hyperparameters on Lightning's command line.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        UsageError: If it is no checkpoint, its model cannot be built, or model and masks do not fit.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from sparse_rnn.modules import SequenceClassifier
+        >>> model = SequenceClassifier(8, 10, hidden_size=4)
+        >>> hparams = {"_class_path": "sparse_rnn.modules.SequenceClassifier", **model.hparams}
+        >>> saved = {"state_dict": model.state_dict(), "hyper_parameters": hparams, "global_step": 3}
+        >>> with TemporaryDirectory() as folder:
+        ...     torch.save(saved, Path(folder, "last.ckpt"))
+        ...     checkpoint = read(Path(folder, "last.ckpt"))
+        >>> checkpoint.step, checkpoint.pruned, checkpoint.model.hparams.hidden_size
+        (3, False, 4)
+    """
+    path = Path(path)
+    checkpoint = load_checkpoint(path)
+    # Lightning puts checkpoints/ into the folder where the command line saves config.yaml.
+    folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    config = read_config(str(folder / CONFIG)) if (folder / CONFIG).exists() else {}
+    model = _model(path, config, checkpoint)
+    saved = _saved_masks(checkpoint)
+    return Checkpoint(
+        path=path,
+        folder=folder,
+        epoch=checkpoint.get("epoch", 0),
+        step=checkpoint.get("global_step", 0),
+        model=model,
+        masks=_masks(path, saved, model),
+        pruned=bool(saved),
+        config=config,
+    )
 
 
 def build(kind: type, key: str, config: Mapping[str, Any]) -> Any:
@@ -95,72 +150,53 @@ def build(kind: type, key: str, config: Mapping[str, Any]) -> Any:
         config: Its ``class_path`` and ``init_args``.
 
     Raises:
-        ValueError: If there is no such class, or it does not take these arguments.
+        UsageError: If there is no such class, or it does not take these arguments.
+
+    Example:
+        >>> config = {"class_path": "sparse_rnn.data.SequentialDigits", "init_args": {"batch_size": 7}}
+        >>> build(LightningDataModule, "data", config).batch_size
+        7
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, key, fail_untyped=False, required=True)
     try:
-        return parser.instantiate_classes(parser.parse_object({key: dict(config)}))[key]
+        with unwrapped():
+            return parser.instantiate_classes(parser.parse_object({key: dict(config)}))[key]
     except ArgumentError as error:
-        raise ValueError(f"The {key} of the run cannot be built: {one_line(str(error))}") from error
+        raise UsageError(f"The {key} of the run cannot be built: {one_line(str(error))}") from error
 
 
-def data_of(trained: Trained, override: str | None = None) -> LightningDataModule:
-    """The data of a run.
+def data_of(checkpoint: Checkpoint, override: str | None = None) -> LightningDataModule:
+    """Build the data of a run.
 
     Args:
-        trained: The model that was trained on them.
+        checkpoint: The model that was trained on them.
         override: A config whose ``data`` section is taken instead.
 
     Raises:
-        FileNotFoundError: If there is no such config.
-        ValueError: If neither names the data.
+        MissingFileError: If there is no such config.
+        UsageError: If neither names the data.
+
+    Example:
+        >>> model = LightningModule()
+        >>> config = {"data": {"class_path": "sparse_rnn.data.SequentialDigits"}}
+        >>> checkpoint = Checkpoint(Path("last.ckpt"), Path(), 0, 0, model, Masks({}, model), False, config)
+        >>> type(data_of(checkpoint)).__name__, data_of(checkpoint, "lstm_pydoc.yaml").batch_size
+        ('SequentialDigits', 16)
     """
-    source = trained.folder / CONFIG if override is None else Path(find_config(override))
-    section = (trained.config if override is None else _yaml(source)).get("data")
+    source = checkpoint.folder / CONFIG if override is None else find_config(override)[0]
+    section = (checkpoint.config if override is None else read_config(override)).get("data")
     if not isinstance(section, Mapping):
-        raise ValueError(f"{source} names no data: give a config with a data section by --data.")
+        raise UsageError(f"{source} names no data: give a config with a data section by --data.")
     data: LightningDataModule = build(LightningDataModule, "data", section)
     return data
 
 
-def _read(path: Path) -> Trained:
-    checkpoint = load_checkpoint(path)
-    # Lightning puts checkpoints/ into the folder where the command line saves config.yaml.
-    folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    config = _yaml(folder / CONFIG) if (folder / CONFIG).exists() else {}
-    model = _model(path, config, checkpoint)
-    saved = _saved_masks(checkpoint)
-    masks = _masks(path, saved, model)
-    name = _title(config.get("pruning"), masks) if saved else "dense"
-    return Trained(
-        name=name,
-        series=name,
-        path=path,
-        folder=folder,
-        epoch=checkpoint.get("epoch", 0),
-        step=checkpoint.get("global_step", 0),
-        model=model,
-        masks=masks,
-        pruned=bool(saved),
-        config=config,
-    )
-
-
-def _yaml(path: Path) -> Mapping[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {one_line(str(error))}") from error
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{path} is no config: it has no keys.")
-    return found
-
-
 def _model(path: Path, config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> LightningModule:
-    """The class comes from the configuration; its arguments too, but as the checkpoint holds them where it does.
+    """Build the model with its weights.
 
-    A model may learn some of them when it is set up, such as the size of a vocabulary.
+    The class comes from the configuration; its arguments too, but as the checkpoint holds them where it does: a model
+    may learn some of them when it is set up, such as the size of a vocabulary.
     """
     saved = dict(checkpoint.get("hyper_parameters", {}))
     class_path = saved.pop("_class_path", None)
@@ -168,9 +204,9 @@ def _model(path: Path, config: Mapping[str, Any], checkpoint: Mapping[str, Any])
     described = config.get("model", {})
     class_path = described.get("class_path", class_path)
     if class_path is None:
-        raise ValueError(
-            f"{path} does not say of which class its model is, nor does a {CONFIG} beside it: analyze reads what "
-            "python -m sparse_rnn fit has saved."
+        raise UsageError(
+            f"{path} does not say of which class its model is, nor does a {CONFIG} beside it: only what "
+            "python -m sparse_rnn fit has saved can be read."
         )
     arguments = described.get("init_args", saved)
     arguments = {name: saved.get(name, value) for name, value in arguments.items()}
@@ -180,14 +216,14 @@ def _model(path: Path, config: Mapping[str, Any], checkpoint: Mapping[str, Any])
         model.on_load_checkpoint(dict(checkpoint))
         model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading, assign=True)
     except RuntimeError as error:
-        raise ValueError(
+        raise UsageError(
             f"{path} and the {type(model).__name__} that its run describes differ: {one_line(str(error))}"
         ) from error
     return model.eval()
 
 
 def _saved_masks(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The packed masks of all pruning callbacks."""
+    """Collect the packed masks of all pruning callbacks."""
     states = (state for state in checkpoint.get("callbacks", {}).values() if isinstance(state, Mapping))
     packed = (state["masks"] for state in states if isinstance(state.get("masks"), Mapping))
     return {kernel: mask for masks in packed for kernel, mask in masks.items()}
@@ -197,71 +233,6 @@ def _masks(path: Path, saved: Mapping[str, Any], model: LightningModule) -> Mask
     kernels = find_targets(model)
     try:
         found = Masks.from_state_dict(saved, model)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
     return Masks.of(kernels, {name: found.get(name, mask) for name, mask in Masks.full(kernels).items()})
-
-
-def _check_alike(read: Sequence[Trained]) -> None:
-    first, *others = read
-    for other in others:
-        if _shapes(first) != _shapes(other):
-            raise ValueError(
-                f"{first.path} and {other.path} have other recurrent layers ({_architecture(first)}; "
-                f"{_architecture(other)}): analyze them one by one."
-            )
-
-
-def _shapes(trained: Trained) -> dict[str, tuple[Any, ...]]:
-    return {name: (tuple(kernel.shape), kernel.gates) for name, kernel in trained.masks.kernels.items()}
-
-
-def _architecture(trained: Trained) -> str:
-    return ", ".join(
-        f"{name} {'×'.join(map(str, shape))} of gates {'/'.join(gates)}"
-        for name, (shape, gates) in _shapes(trained).items()
-    )
-
-
-def _title(pruning: Any, masks: Masks) -> str:
-    """The callback, unless it is that of one-shot pruning, its criterion, and the sparsity of the recurrent kernels."""
-    pruning = pruning if isinstance(pruning, Mapping) else {}
-    criterion = pruning.get("init_args", {}).get("criterion")
-    paths = [pruning.get("class_path"), criterion["class_path"] if isinstance(criterion, Mapping) else criterion]
-    names = [path.rpartition(".")[2] for path in paths if path]
-    shown = " ".join(name for name in names if name != OneShotPruning.__name__) or "pruned"
-    return f"{shown} {100 * masks.sparsity:.3g} %"
-
-
-def _named(read: Sequence[Trained]) -> list[Trained]:
-    """Adds to names that are not unique what tells them apart: pruning and seed, then step, else the path."""
-    names = [trained.name for trained in read]
-    _tell_apart(names, [_options(trained) for trained in read])
-    _tell_apart(names, [{"seed": trained.config.get("seed_everything")} for trained in read])
-    series = list(names)
-    _tell_apart(names, [{"step": trained.step} for trained in read])
-    alike = [names.count(name) > 1 for name in names]
-    _tell_apart(names, [{"": trained.path} for trained in read])
-    series = [name if same else run for name, run, same in zip(names, series, alike, strict=True)]
-    return [replace(trained, name=name, series=run) for trained, name, run in zip(read, names, series, strict=True)]
-
-
-def _tell_apart(names: list[str], facts: Sequence[Mapping[str, Any]]) -> None:
-    """Adds to names that are alike the facts that are not."""
-    alike = defaultdict(list)
-    for name, known in zip(names, facts, strict=True):
-        alike[name].append(known)
-    names[:] = [
-        ", ".join([name, *(f"{key} {value}".strip() for key, value in known.items() if _differs(key, alike[name]))])
-        for name, known in zip(names, facts, strict=True)
-    ]
-
-
-def _differs(key: str, facts: Sequence[Mapping[str, Any]]) -> bool:
-    return any(known.get(key) != facts[0].get(key) for known in facts)
-
-
-def _options(trained: Trained) -> dict[str, Any]:
-    """The arguments of the pruning that can be said in a word, such as the growth of dynamic sparsity."""
-    given = (trained.config.get("pruning") or {}).get("init_args", {})
-    return {name: value for name, value in given.items() if isinstance(value, (str, bool, int, float))}

@@ -1,31 +1,148 @@
-"""Finds configs by their bare names."""
+"""Finds configs by their names, and reads them: overlays that a name stands for, class paths that have moved."""
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import get_loader, set_loader
+
+from sparse_rnn.errors import MissingFileError, UsageError, one_line
+
+MODE = "sparse_rnn"
+"""The parser mode of jsonargparse that reads configs with :func:`parse_config`."""
+
+_STANDS_FOR = {
+    "gru_mnist_gradual.yaml": ("gru_mnist.yaml", "pruning/gradual.yaml", "keep_last.yaml"),
+    "gru_mnist_l2.yaml": ("gru_mnist.yaml", "pruning/l2.yaml", "keep_last.yaml"),
+    "gru_mnist_rigl.yaml": ("gru_mnist.yaml", "pruning/rigl.yaml"),
+    "lstm_wikitext2_gradual.yaml": ("lstm_wikitext2_tied.yaml", "pruning/distiller.yaml", "keep_last.yaml"),
+}
+"""Names of configs that are several files, later ones over earlier ones."""
+
+_MOVED = {
+    "sparse_rnn.modules.row_adam.": "sparse_rnn.modules.optim.row_adam.",
+    "sparse_rnn.schedules.": "sparse_rnn.pruning.schedules.",
+}
+"""Where the classes of 0.1.0 are, by the beginnings of their paths."""
 
 
-def find_config(name: str) -> str:
+def find_config(name: str) -> list[str]:
     """Find a config in the working directory, then among the shipped ones.
 
     Args:
-        name: A path, or the name of a shipped file such as ``gru_mnist.yaml``.
+        name: A path, or the name of a shipped file such as ``gru_mnist.yaml`` or ``pruning/rigl.yaml``.
 
     Returns:
-        The path to read.
+        The paths to read, later ones over earlier ones: some names stand for a model's config and its overlays.
 
     Raises:
-        FileNotFoundError: If there is none; the message names the closest shipped configs.
+        MissingFileError: If there is none; the message names the closest shipped configs.
+
+    Example:
+        >>> [Path(path).name for path in find_config("gru_mnist_rigl.yaml")]
+        ['gru_mnist.yaml', 'rigl.yaml']
     """
-    shipped = {path.name: path for path in sorted(_config_folder().glob("*.yaml"))}
     if Path(name).is_file():
-        return name
-    if name in shipped:
-        return str(shipped[name])
-    closest = difflib.get_close_matches(name, shipped, n=3, cutoff=0.3) or shipped
-    raise FileNotFoundError(f"There is no config {name!r} here or among the shipped ones; close: {', '.join(closest)}.")
+        return [name]
+    folder = _config_folder()
+    shipped = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.yaml"))]
+    files = _STANDS_FOR.get(name, (name,))
+    if set(files) <= set(shipped):
+        return [str(folder / file) for file in files]
+    known = [*shipped, *_STANDS_FOR]
+    closest = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or sorted(known)
+    raise MissingFileError(f"There is no config {name!r} here or among the shipped ones; close: {', '.join(closest)}.")
+
+
+def is_overlay(path: str) -> bool:
+    """Tell whether a config is an overlay that takes the place of the whole pruning section before it.
+
+    Args:
+        path: Where it lies: overlays lie in a folder called ``pruning``.
+
+    Example:
+        >>> is_overlay("pruning/rigl.yaml"), is_overlay("gru_mnist.yaml")
+        (True, False)
+    """
+    return Path(path).parent.name == "pruning"
+
+
+def parse_config(text: str) -> Any:
+    """Parse the text of a config, or one value of it.
+
+    Class paths of 0.1.0 become those of today, and a ``pruning`` section that is the name of another config becomes
+    that one's.
+
+    Args:
+        text: YAML.
+
+    Returns:
+        What it holds: a mapping, a list, or a simple value.
+
+    Raises:
+        MissingFileError: If its pruning section names a config that does not exist.
+        UsageError: If that config has no pruning section.
+
+    Example:
+        >>> parse_config("schedule: {class_path: sparse_rnn.schedules.Cubic}")
+        {'schedule': {'class_path': 'sparse_rnn.pruning.schedules.Cubic'}}
+        >>> parse_config("pruning: pruning/jacobian.yaml")["pruning"]["class_path"]
+        'OneShotPruning'
+    """
+    found = _moved(get_loader("yaml")(text))
+    if isinstance(found, dict) and str(found.get("pruning")).endswith((".yaml", ".yml")):
+        name = found["pruning"]
+        found["pruning"] = read_config(name).get("pruning")
+        if found["pruning"] is None:
+            raise UsageError(f"The pruning section names {name}, which has none itself.")
+    return found
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """Read a config by its name.
+
+    Args:
+        name: What :func:`find_config` takes.
+
+    Returns:
+        Its sections, of the last file that has them where the name stands for several.
+
+    Raises:
+        MissingFileError: If there is none.
+        UsageError: If it is no YAML or no mapping.
+
+    Example:
+        >>> sorted(read_config("gru_digits.yaml"))
+        ['data', 'model', 'pruning', 'seed_everything', 'trainer']
+    """
+    sections: dict[str, Any] = {}
+    for path in find_config(name):
+        try:
+            found = parse_config(Path(path).read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path} is no YAML: {one_line(str(error))}") from error
+        if not isinstance(found, Mapping):
+            raise UsageError(f"{path} is no config: it has no keys.")
+        sections |= found
+    return sections
+
+
+def _moved(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _moved(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_moved(item) for item in value]
+    if isinstance(value, str):
+        return next((new + value.removeprefix(old) for old, new in _MOVED.items() if value.startswith(old)), value)
+    return value
 
 
 def _config_folder() -> Path:
     package = Path(__file__).parent
     inside_wheel = package / "configs"
     return inside_wheel if inside_wheel.is_dir() else package.parent / "configs"
+
+
+set_loader(MODE, parse_config, exceptions=(yaml.YAMLError,))

@@ -1,6 +1,22 @@
 """Mistakes of the user, as opposed to ours: the command line says them in one line, all others keep their traceback."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, get_args
+
+_UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
+_PARSER_NOISE = (
+    "Does not validate against",
+    "Subtypes:",
+    "Errors:",
+    "Expected a <class 'NoneType'>",
+    "Expected a path but",
+    "Given value type",
+    "Given value: NestedArg",
+    "Given value: Namespace",
+    "Given value: {'class_path'",
+)
 
 
 class UsageError(ValueError):
@@ -33,3 +49,42 @@ def check_choice(name: str, value: str, choices: Any) -> None:
     """
     if value not in get_args(choices):
         raise UsageError(f"{name}={value!r}: choose one of {', '.join(get_args(choices))}.")
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise a UsageError as itself where a library has made an error of its own of it, as jsonargparse does.
+
+    Example:
+        >>> with unwrapped():
+        ...     raise ValueError("Does not validate") from UsageError("sparsity=2: give less than 1.")
+        Traceback (most recent call last):
+        sparse_rnn.errors.UsageError: sparsity=2: give less than 1.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UsageError):
+            cause = cause.__cause__
+        if cause is None or cause is error:
+            raise
+        raise cause from error
+
+
+def one_line(message: str) -> str:
+    r"""Put a message into one line, without what jsonargparse says of its own types.
+
+    Args:
+        message: What another library says, on any number of lines.
+
+    Returns:
+        The lines that help a user, one behind the other.
+
+    Example:
+        >>> one_line("Does not validate against any of the Union subtypes:\n  - Expected a number.")
+        'Expected a number.'
+    """
+    message = _UNKNOWN_CLASS.sub(r"there is no class \1; give a name that --help lists, or an import path", message)
+    lines = (line.strip().removeprefix("- ") for line in message.splitlines())
+    return " ".join(line for line in lines if line and not line.startswith(_PARSER_NOISE))

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparse_rnn.torch_compat import own_attributes, set_own_attributes
+
 Restore = Callable[[], Any]
 GENERATORS = (torch.Generator, random.Random, np.random.Generator)
 
@@ -25,13 +27,13 @@ def leave_no_trace(model: nn.Module) -> Iterator[None]:
     touched: nothing here calls ``backward``, and a training step that changes parameters itself runs under
     :func:`parameters_kept`.
     """
-    before = [(module, _restorers(module.__dict__.items())) for module in model.modules()]
+    before = [(module, _restorers(own_attributes(module).items())) for module in model.modules()]
     try:
         yield
     finally:
         with torch.no_grad():
             for module, restorers in before:
-                module.__dict__ = {k: restore() for k, restore in restorers}
+                set_own_attributes(module, {k: restore() for k, restore in restorers})
 
 
 @contextmanager

@@ -3,7 +3,7 @@ import shutil
 import pytest
 import torch
 
-from sparse_rnn.cli.main import main
+from sparse_rnn.cli import main
 
 DIGITS = ["fit", "--config", "gru_digits.yaml", "--trainer.enable_progress_bar", "false"]
 DIGITS += ["--trainer.accelerator", "cpu", "--model.hidden_size", "6", "--trainer.max_epochs", "2"]

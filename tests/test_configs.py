@@ -4,18 +4,20 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch.utils.data import TensorDataset
 
+from sparse_rnn.config_files import read_config
 from sparse_rnn.data import OneBillionWords, SequentialMNIST, WikiText2, WikiText103
 from sparse_rnn.data.labelled import Splits
 from sparse_rnn.data.tokens.corpus import Corpus
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+SHIPPED = Path(__file__).parent.parent / "configs"
+MODELS = sorted(path.name for path in SHIPPED.glob("*.yaml") if path.name != "keep_last.yaml")
+COMBINED = ["gru_mnist_gradual.yaml", "gru_mnist_l2.yaml", "gru_mnist_rigl.yaml", "lstm_wikitext2_gradual.yaml"]
+OVERLAYS = sorted(path.relative_to(SHIPPED).as_posix() for path in (SHIPPED / "pruning").glob("*.yaml"))
 # Share of the weights left after the two steps below, where it is not 5 %.
-ON_THE_WAY = {"gru_mnist_l2": 0.6, "lstm_wikitext2_gradual": 0.1}
+ON_THE_WAY = {"gru_mnist_l2.yaml": 0.6, "lstm_wikitext2_gradual.yaml": 0.1, "lstm_wikitext2_tied.yaml": 1.0}
 TABLE_1 = ["rnn", "gru", "lstm", "peephole_lstm"]
-DENSE = ["lstm_wikitext2_tied"]
 # Language models as small as their stand-in text.
 SMALL = ["--model.hidden_size", "20", "--model.embedding_size", "20", "--model.vocab_size", "null"]
 
@@ -41,21 +43,43 @@ def _texts(monkeypatch, tmp_path):
         monkeypatch.setattr(data, "corpus", lambda self: Corpus({"train": [text], "val": [text], "test": [text]}))
 
 
-@pytest.mark.filterwarnings("ignore:.* the final sparsity is not reached", "ignore:.* leaves no update")
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_trains(run, capsys, tmp_path, config):
-    smaller = SMALL if "LanguageModel" in config.read_text() else []
-    run("fit", "--config", config.name, "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2",
-        "--trainer.val_check_interval", "2", "--trainer.limit_val_batches", "2", "--trainer.log_every_n_steps", "1",
-        "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", *smaller)  # fmt: skip
+TWO_STEPS = [
+    *("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.val_check_interval", "2"),
+    *("--trainer.limit_val_batches", "2", "--trainer.log_every_n_steps", "1", "--trainer.accelerator", "cpu"),
+    *("--trainer.enable_progress_bar", "false"),
+]
+SHORT = {  # schedules that do not fit into two steps
+    "pruning/lottery.yaml": ["--pruning.rounds", "1"],
+    "pruning/narang.yaml": ["--pruning.schedule.frequency", "1", "--pruning.schedule.end", "1.0"],
+}
+
+
+def kernels_after(tmp_path):
+    """The recurrent weights in the last checkpoint of a fit of two steps."""
     [checkpoint] = tmp_path.glob("lightning_logs/version_0/checkpoints/last.ckpt")
     saved = torch.load(checkpoint, weights_only=True)
     assert saved["global_step"] == 2
     kernels = [value for name, value in saved["state_dict"].items() if re.match(r"rnn\.(\d+\.)?weight", name)]
-    weights = torch.cat([kernel.flatten() for kernel in kernels])
-    density = 1.0 if config.stem in DENSE else ON_THE_WAY.get(config.stem, 0.05)
+    return torch.cat([kernel.flatten() for kernel in kernels])
+
+
+@pytest.mark.filterwarnings("ignore:.* the final sparsity is not reached", "ignore:.* leaves no update")
+@pytest.mark.parametrize("config", [*MODELS, *COMBINED])
+def test_every_config_trains(run, capsys, tmp_path, config):
+    run("fit", "--config", config, *TWO_STEPS, *(SMALL if "LanguageModel" in str(read_config(config)) else []))
+    weights, density = kernels_after(tmp_path), ON_THE_WAY.get(config, 0.05)
     assert weights.count_nonzero() == round(density * len(weights))
     assert (f"{1 - density:.2%}" in capsys.readouterr().out) == (density < 1)
+
+
+@pytest.mark.filterwarnings("ignore:.* the final sparsity is not reached", "ignore:.* leaves no update")
+@pytest.mark.parametrize("overlay", [name for name in OVERLAYS if name != "pruning/distiller.yaml"])
+def test_every_overlay_prunes_every_model(run, tmp_path, overlay):
+    short = SHORT.get(overlay, [])
+    run("fit", "--config", "gru_digits.yaml", "--config", overlay, *TWO_STEPS, "--model.hidden_size", "20", *short)
+    weights = kernels_after(tmp_path)
+    begun = overlay in ("pruning/gradual.yaml", "pruning/narang.yaml")  # their first update is later
+    assert begun or weights.count_nonzero() < len(weights)
 
 
 def test_a_vocabulary_size_that_is_not_the_datas_is_one_line(refused):
@@ -65,7 +89,7 @@ def test_a_vocabulary_size_that_is_not_the_datas_is_one_line(refused):
 
 @pytest.mark.parametrize("cell", TABLE_1)
 def test_the_mnist_configs_are_table_1(cell):
-    config = yaml.safe_load(next(path for path in CONFIGS if path.name == f"{cell}_mnist.yaml").read_text())
+    config = read_config(f"{cell}_mnist.yaml")
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     assert (model["cell"], model["hidden_size"], model["init"], model["init_scale"]) == (cell, 400, "normal", 0.1)
     assert model["optimizer"] == {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}}
@@ -83,7 +107,7 @@ def test_the_mnist_configs_are_table_1(cell):
     ],
 )
 def test_the_language_configs_are_table_4(name, decoder, vocab_size, steps):
-    config = yaml.safe_load(next(path for path in CONFIGS if path.stem == name).read_text())
+    config = read_config(f"{name}.yaml")
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     assert (model["cell"], model["hidden_size"], model["embedding_size"]) == ("lstm", 2000, 400)
     assert (model["embedding"], model["init"], model["decoder"]) == ("frozen", "he", decoder)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 import sparse_rnn
 
@@ -44,3 +45,18 @@ def test_the_constraints_lie_within_the_ranges():
     assert pins
     for name, version in pins:
         assert ranges[name].contains(version), name
+
+
+def test_ci_runs_with_the_oldest_versions_that_are_allowed():
+    pins = re.findall(r"^([\w-]+)==(\S+)$", (ROOT / ".ci" / "oldest.txt").read_text(), re.MULTILINE)
+    assert dict(pins).keys() >= {"torch", "lightning"}
+    for name, version in pins:
+        [lowest] = [spec.version for spec in RUN_TIME[name].specifier if spec.operator == ">="]
+        assert Version(version) == Version(lowest), name
+        assert RUN_TIME[name].specifier.contains(version)
+
+
+def test_configs_are_shipped_with_their_folders():
+    included = '[tool.hatch.build.targets.wheel.force-include]\nconfigs = "sparse_rnn/configs"\n'
+    assert included in (ROOT / "pyproject.toml").read_text()  # a folder, with what is in it
+    assert (ROOT / "configs" / "pruning").is_dir()

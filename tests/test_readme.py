@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sparse_rnn.cli.main import find_config, main
-from sparse_rnn.compare.grid import parse
+from sparse_rnn.cli import main
+from sparse_rnn.cli.compare import parse
+from sparse_rnn.config_files import find_config
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -57,6 +58,7 @@ def test_the_fits_of_the_compare_commands_parse(command):
 
 
 def test_every_config_it_names_is_shipped_and_the_other_way_round():
-    named = set(re.findall(r"\w+\.yaml", (ROOT / "README.md").read_text()))
-    assert named == {path.name for path in (ROOT / "configs").glob("*.yaml")}
-    assert all(Path(find_config(name)).is_file() for name in named)
+    shipped = {path.relative_to(ROOT / "configs").as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
+    named = set(re.findall(r"(?:pruning/)?\w+\.yaml", (ROOT / "README.md").read_text()))
+    assert shipped <= named
+    assert all(Path(path).is_file() for name in named for path in find_config(name))

@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from sparse_rnn.cli.main import main
+from sparse_rnn.cli import main
 
 CHROMIUM = shutil.which("chromium")
 QUICK = [

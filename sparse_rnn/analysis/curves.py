@@ -23,7 +23,7 @@ class Curve:
     values: Sequence[float]
 
     def until(self, step: int) -> float:
-        """The last value up to a step; nan without any."""
+        """Give the last value up to a step; nan without any."""
         return next(
             (value for s, value in zip(self.steps[::-1], self.values[::-1], strict=True) if s <= step), float("nan")
         )

@@ -51,7 +51,7 @@ _LOOKS = [
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each run, by its place; the dense network is black. After seven they come again."""
+    """Choose a look for each run, by its place; the dense network is black. After seven they come again."""
     pruned = (name for name in dict.fromkeys(names) if name != DENSE)
     return {DENSE: _DENSE_LOOK} | {name: _LOOKS[i % len(_LOOKS)] for i, name in enumerate(pruned)}
 
@@ -59,7 +59,7 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
 def gate_shares(
     connections: Mapping[str, Connections], axes: Axes | None = None, look: Mapping[str, Look] | None = None
 ) -> Axes:
-    """Figure 1: the share of a layer's remaining connections that each gate of each kernel has.
+    """Draw figure 1: the share of a layer's remaining connections that each gate of each kernel has.
 
     Args:
         connections: Run to what is left of the layer (:func:`sparse_rnn.sparsity.connections.connections`).
@@ -94,7 +94,7 @@ def gate_shares(
 
 
 def _name_kernels(axes: Axes, kernels: Sequence[str]) -> None:
-    """Writes each kernel's name once, below its gates."""
+    """Write each kernel's name once, below its gates."""
     names = list(dict.fromkeys(kernels))
     below = axes.secondary_xaxis("bottom")
     below.set_xticks([np.mean([i for i, k in enumerate(kernels) if k == name]) for name in names])
@@ -110,7 +110,7 @@ def singular_values(
     look: Look | None = None,
     largest: float | None = None,
 ) -> Axes:
-    """Figure 2: histograms of the singular values of a layer's temporal Jacobian.
+    """Draw figure 2: histograms of the singular values of a layer's temporal Jacobian.
 
     Args:
         spectra: Checkpoint to spectrum, in the order of training: the last one is filled, earlier ones are outlines.
@@ -137,7 +137,7 @@ def singular_values(
 
 
 def histogram(spectrum: Spectrum, largest: float) -> tuple[np.ndarray, np.ndarray]:
-    """The percentage of the singular values in each of 40 bins from 0 to ``largest``, and the edges of the bins."""
+    """Count, in percent, the singular values in each of 40 bins from 0 to ``largest``; give the bins' edges too."""
     values = spectrum.singular_values.flatten().numpy()
     counts, edges = np.histogram(values, bins=BINS, range=(0, largest or 1))
     return 100 * counts / len(values), edges
@@ -152,7 +152,7 @@ def _dashes(count: int) -> list[Any]:
 
 
 def connection_map(found: ConnectionMap, axes: Axes | None = None, densest: float | None = None) -> Axes:
-    """Figure 3: which connections of a layer remain, what they read against the units and gates that they reach.
+    """Draw figure 3: which connections of a layer remain, what they read against the units and gates that they reach.
 
     Args:
         found: The map (:func:`sparse_rnn.analysis.maps.connection_map`).
@@ -183,7 +183,7 @@ def training_curves(
     axes: Axes | None = None,
     look: Mapping[str, Look] | None = None,
 ) -> Axes:
-    """Figures 4 and 5: a metric over the course of training, on a logarithmic scale.
+    """Draw figures 4 and 5: a metric over the course of training, on a logarithmic scale.
 
     Args:
         curves: Run to its curve; of more than 100 points, as many means of neighbours are drawn.
@@ -212,7 +212,7 @@ def product_spectra(
     axes: Axes | None = None,
     look: Mapping[str, Look] | None = None,
 ) -> Axes:
-    """How far back information survives: the singular values of products of a layer's Jacobians over k steps.
+    """Draw how far back information survives: the singular values of products of a layer's Jacobians over k steps.
 
     Args:
         products: Run to k to singular values, [samples, N]
@@ -237,7 +237,7 @@ def product_spectra(
 
 
 def survival(values: Tensor) -> dict[str, float]:
-    """Mean singular value, and mean over samples of the largest."""
+    """Compute the mean singular value, and the mean over samples of the largest."""
     return {"mean": values.mean().item(), "largest": values.amax(-1).mean().item()}
 
 
@@ -247,7 +247,7 @@ def degrees(
     axes: Axes | None = None,
     look: Mapping[str, Look] | None = None,
 ) -> Axes:
-    """The share of a layer's units that have at most so many connections left.
+    """Draw the share of a layer's units that have at most so many connections left.
 
     Args:
         connections: Run to what is left of the layer.
@@ -272,7 +272,7 @@ def degrees(
 
 
 def _plain_log_scale(axes: Axes) -> None:
-    """A logarithmic y axis over what is drawn, whose numbers are written out: 0.1, 0.2, 0.5, 1."""
+    """Make the y axis logarithmic, over what is drawn, with its numbers written out: 0.1, 0.2, 0.5, 1."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_yscale("log")

@@ -23,7 +23,7 @@ def measure_on_samples(
     measure: Callable[[dict[str, list[Unrolled]]], Measured],
     num_samples: int = 64,
 ) -> Measured:
-    """Runs the model's training step on the first samples that a fit would see, and measures its recurrent layers.
+    """Run the model's training step on the first samples that a fit would see, and measure its recurrent layers.
 
     Args:
         model: The model, which runs in evaluation mode, so without dropout, and is not trained.
@@ -32,7 +32,7 @@ def measure_on_samples(
         num_samples: Number of training samples (the paper: 64).
 
     Raises:
-        ValueError: If there are too few samples, or a layer cannot be unrolled.
+        UsageError: If there are too few samples, or a layer cannot be unrolled.
     """
     observer = _Observer(lambda calls: measured.append(measure(calls)), num_samples)
     measured: list[Measured] = []
@@ -71,7 +71,7 @@ class _Observer(Callback):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what a trainer tells of devices and epochs: nothing is trained."""
+    """Keep quiet what a trainer tells of devices and epochs: nothing is trained."""
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -12,7 +12,7 @@ from torch import Tensor
 from sparse_rnn.analysis.curves import Curve, read_curves
 from sparse_rnn.analysis.inputs import measure_on_samples
 from sparse_rnn.analysis.maps import ConnectionMap, connection_map
-from sparse_rnn.checkpoints import Trained
+from sparse_rnn.analysis.runs import Trained
 from sparse_rnn.recurrent.layers import find_recurrent, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum, product_singular_values, spectrum
 from sparse_rnn.recurrent.unroll import Unrolled
@@ -55,7 +55,7 @@ class Numbers:
 
 
 def measure(trained: Trained, spectra: Spectra) -> Numbers:
-    """All numbers of a checkpoint whose spectra are known, which alone need data."""
+    """Measure all numbers of a checkpoint but its spectra, which alone need data and are given."""
     layers = named_layers(find_recurrent(trained.model))
     return Numbers(
         trained=trained,
@@ -67,10 +67,10 @@ def measure(trained: Trained, spectra: Spectra) -> Numbers:
 
 
 def measure_spectra(trained: Trained, data: LightningDataModule) -> Spectra:
-    """The spectra of a checkpoint on the first training samples of some data.
+    """Measure the spectra of a checkpoint on the first training samples of some data.
 
     Raises:
-        ValueError: If there are too few samples, or a layer's Jacobian is not known.
+        UsageError: If there are too few samples, or a layer's Jacobian is not known.
     """
     return measure_on_samples(trained.model, data, _spectra)
 
@@ -84,6 +84,6 @@ def _spectra(calls: Mapping[str, Sequence[Unrolled]]) -> Spectra:
 
 
 def _joined(spectra: Sequence[Spectrum]) -> Spectrum:
-    """The spectrum of all samples, from those of several batches."""
+    """Join the spectra of several batches to that of all samples."""
     values = torch.cat([found.singular_values for found in spectra])
     return Spectrum(sum(found.chi * len(found.singular_values) for found in spectra) / len(values), values)

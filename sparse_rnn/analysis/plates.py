@@ -53,12 +53,12 @@ class Plate:
 
 
 def plates(numbers: Sequence[Numbers]) -> dict[str, Plate]:
-    """The figures that these numbers allow, by the stems of their files: spectra need data, curves event files."""
+    """Prepare the figures that these numbers allow, by the stems of their files: spectra need data, curves logs."""
     return {name: plate for name, make in _PLATES.items() if (plate := make(numbers)) is not None}
 
 
 def summary(numbers: Sequence[Numbers]) -> list[Row]:
-    """The checkpoints side by side: a line for each of them and each layer."""
+    """Put the checkpoints side by side: a line for each of them and each layer."""
     return [row for found in numbers for row in _summary(found)]
 
 
@@ -168,7 +168,7 @@ def _maps(numbers: Sequence[Numbers]) -> Plate | None:
 
 
 def _cells(name: str, layer: str, found: ConnectionMap) -> Iterator[Row]:
-    """A line for each cell that has a connection left; inputs and units are counted from 0 in each kernel and gate."""
+    """Give a line for each cell that has a connection left; inputs and units count from 0 in each kernel and gate."""
     height, width = found.cell
     for i, kernel in enumerate(found.kernels):
         for j, gate in enumerate(found.gates):
@@ -281,7 +281,7 @@ def _panels(
     one_legend: bool = False,
     **shared: Any,
 ) -> Figure:
-    """A panel for each place, row by row, none for None; every row is as high, in inches."""
+    """Draw a panel for each place, row by row, none for None; every row is as high, in inches."""
     from matplotlib.figure import Figure
 
     columns = min(columns, len(places))
@@ -299,7 +299,7 @@ def _panels(
 
 
 def _one_legend(figure: Figure) -> None:
-    """One legend above the panels, in place of one in each of them."""
+    """Put one legend above the panels, in place of one in each of them."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()

@@ -14,7 +14,8 @@ from typing import Any
 
 from sparse_rnn.analysis.numbers import Numbers
 from sparse_rnn.analysis.plates import STEMS, STYLE, Plate, Row, plates, summary
-from sparse_rnn.checkpoints import CONFIG, Trained
+from sparse_rnn.analysis.runs import Trained
+from sparse_rnn.checkpoints import CONFIG
 
 PAGE = "report.html"
 _TABLE = "checkpoints.csv"
@@ -94,7 +95,7 @@ def _section(stem: str, plate: Plate, svg: bytes) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    """The checkpoints as columns, side by side."""
+    """Put the checkpoints side by side, as columns."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = (
         f"<tr><th>{html.escape(name)}</th>"

@@ -8,6 +8,7 @@ from sparse_rnn.callbacks.lottery import LotteryTicket
 from sparse_rnn.callbacks.monitor import SparsityMonitor
 from sparse_rnn.callbacks.narang import NarangPruning
 from sparse_rnn.callbacks.one_shot import OneShotPruning
+from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
 
 __all__ = [
     "DynamicSparsity",
@@ -17,5 +18,7 @@ __all__ = [
     "NarangPruning",
     "OneShotPruning",
     "PruningCallback",
+    "ScheduledPruning",
     "SparsityMonitor",
+    "Update",
 ]

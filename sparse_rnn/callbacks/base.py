@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil, inf
@@ -17,13 +16,14 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.hooks import RemovableHandle
 
+from sparse_rnn.lightning_compat import join_other_name, state_key
 from sparse_rnn.recurrent.kernels import Targets, find_targets
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.statistics import statistics, table
 
 
 class PruningCallback(Callback):
-    """Keeps the removed weights of a model at exactly 0 while Lightning trains it.
+    """Keep the removed weights of a model at exactly 0 while Lightning trains it.
 
     A subclass says which weights to remove: in :meth:`find_masks` before training, in :meth:`update_masks` during it.
     This class applies the masks when a fit starts, after every optimizer step and, to the gradients, before they are
@@ -40,7 +40,7 @@ class PruningCallback(Callback):
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> PruningCallback:
-        """Serves projects that import ``pytorch_lightning`` as well."""
+        """Serve projects that import ``pytorch_lightning`` as well."""
         join_other_name(PruningCallback)
         return super().__new__(cls)
 
@@ -61,10 +61,10 @@ class PruningCallback(Callback):
 
     @abstractmethod
     def find_masks(self, trainer: Trainer, pl_module: LightningModule) -> Masks:
-        """Chooses the weights to keep, at the start of a fit that no checkpoint gave masks to."""
+        """Choose the weights to keep, at the start of a fit that no checkpoint gave masks to."""
 
     def update_masks(self, trainer: Trainer, pl_module: LightningModule, step: int, batch: Any) -> Masks | None:
-        """Chooses other weights to keep, after each training step; None where they stay the same.
+        """Choose other weights to keep, after each training step; None where they stay the same.
 
         Ranks must choose alike. Weights that come back start at 0, with a cleared optimizer state.
 
@@ -78,7 +78,7 @@ class PruningCallback(Callback):
         return None
 
     def on_dense_gradients(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
-        """Looks at the gradients of all weights, removed ones too, before they are masked.
+        """Look at the gradients of all weights, removed ones too, before they are masked.
 
         They are those that the optimizer would step with: averaged over ranks, accumulated, unscaled. In manual
         optimisation they are seen after every ``manual_backward``, as the project may clip them next; where it does
@@ -91,24 +91,24 @@ class PruningCallback(Callback):
         """
 
     def extra_state(self) -> dict[str, Any]:
-        """What a subclass needs beside masks and step to go on in the middle of its schedule; tensors, primitives."""
+        """Return what a subclass needs beside masks and step to go on in mid-schedule; tensors and primitives."""
         return {}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes what :meth:`extra_state` gave; the fit may not have started yet."""
+        """Take what :meth:`extra_state` gave; the fit may not have started yet."""
 
     @property
     def state_key(self) -> str:
         """Distinguishes callbacks that prune different kernels of one model in a checkpoint."""
-        return self._generate_state_key(kernels=self.kernels)
+        return state_key(self, kernels=self.kernels)
 
     def state_dict(self) -> dict[str, Any]:
-        """The masks, packed to bits, and where the schedule stands; empty before they are chosen."""
+        """Return the masks, packed to bits, and where the schedule stands; nothing before they are chosen."""
         packed = self._saved if self.masks is None else self.masks.state_dict()
         return {} if packed is None else {"masks": packed, "step": self.step, "extra": self.extra_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the masks of a checkpoint; they come into force at once if the fit has started already."""
+        """Take the masks of a checkpoint; they come into force at once if the fit has started already."""
         self._saved = state_dict["masks"]
         self.step = state_dict.get("step", 0)  # masks that somebody packed by hand come without
         if "extra" in state_dict:
@@ -117,7 +117,7 @@ class PruningCallback(Callback):
             self._enforce(self._module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Brings the masks into force, choosing them first unless a checkpoint or an earlier fit has."""
+        """Bring the masks into force, choosing them first unless a checkpoint or an earlier fit has."""
         if self._saved is None and (self.masks is None or self._module is not pl_module):
             self.masks, self.step = self.find_masks(trainer, pl_module), 0
             _check_agreement(trainer, self.masks)
@@ -129,7 +129,7 @@ class PruningCallback(Callback):
         self._changed = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Holds on to the optimizers that will train: those of :meth:`on_fit_start` may have been replaced."""
+        """Hold on to the optimizers that will train: those of :meth:`on_fit_start` may have been replaced."""
         self._hold(trainer)
         self._global_step = trainer.global_step
         # A run that is resumed from a checkpoint without us has made steps, too.
@@ -147,7 +147,7 @@ class PruningCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Lets the masks change where an optimizer has stepped, before checkpoints are saved."""
+        """Let the masks change where an optimizer has stepped, before checkpoints are saved."""
         if trainer.global_step == self._global_step:
             return
         self._global_step = trainer.global_step
@@ -162,16 +162,16 @@ class PruningCallback(Callback):
             self._log(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prints what is left where that has changed during the fit."""
+        """Print what is left where that has changed during the fit."""
         if self._changed:
             self._report(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lets go of the optimizers."""
+        """Let go of the optimizers."""
         self._release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Lets go of the optimizers."""
+        """Let go of the optimizers."""
         self._release()
 
     def _enforce(self, pl_module: LightningModule) -> None:
@@ -225,17 +225,6 @@ class PruningCallback(Callback):
             logger.log_metrics({"sparsity/all": self.masks.sparsity, **metrics}, step=self.step)
 
 
-def join_other_name(kind: type[Callback]) -> None:
-    """Makes a class of callbacks one of ``pytorch_lightning`` too, if the project has imported it.
-
-    Lightning is installed under two names, each with a class tree of its own, and its trainers ask for their own
-    ``Callback``. Importing the other name here would send the messages of a project that does not use it elsewhere.
-    """
-    other = getattr(sys.modules.get("pytorch_lightning"), "Callback", None)
-    if other is not None and other not in kind.__bases__:
-        kind.__bases__ += (other,)
-
-
 join_other_name(
     PruningCallback
 )  # for pytorch_lightning's command line, which asks for the class before there is an instance
@@ -249,7 +238,7 @@ def pruning_callbacks(trainer: Trainer) -> list[PruningCallback]:
 
 
 def _copies(pl_module: LightningModule) -> Iterator[nn.Module]:
-    """The copies of a model that other callbacks, such as those that average weights, made before it was pruned."""
+    """Yield the copies of a model that other callbacks made before it was pruned, to average weights for instance."""
     # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
     for callback in pl_module.trainer.callbacks:  # type: ignore[attr-defined]
         for value in vars(callback).values():
@@ -260,7 +249,7 @@ def _copies(pl_module: LightningModule) -> Iterator[nn.Module]:
 
 @torch.no_grad()
 def _forget_grown(optimizer: Optimizer, module: nn.Module, before: Mapping[str, torch.Tensor], masks: Masks) -> None:
-    """Clears what an optimizer remembers of weights that come back; the weights themselves are 0 already."""
+    """Clear what an optimizer remembers of weights that come back; the weights themselves are 0 already."""
     for name, mask in masks.items():
         parameter, grown = module.get_parameter(name), mask & ~before[name]
         for value in optimizer.state.get(parameter, {}).values():
@@ -281,7 +270,7 @@ def _check_agreement(trainer: Trainer, masks: Masks) -> None:
 
 
 def training_steps(trainer: Trainer) -> float:
-    """The number of training steps of a whole fit, those before it was resumed included; infinite without an end.
+    """Count the training steps of a whole fit, those before it was resumed included; infinite without an end.
 
     The batches of the fit must be set up. Lightning's own estimate takes one accumulation for all epochs, and a step of
     each optimizer for a step.
@@ -294,7 +283,7 @@ def training_steps(trainer: Trainer) -> float:
 
 
 def _accumulated(trainer: Trainer, epoch: int) -> int:
-    """The number of batches a step in an epoch."""
+    """Return the number of batches that make a step in an epoch."""
     # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if hasattr(callback, "get_accumulate_grad_batches"):  # known by what it does: Lightning's classes exist twice

@@ -88,12 +88,10 @@ class DynamicSparsity(ScheduledPruning):
             block_score,
         )
         super().__init__(schedule, self.first.selection, kernels)
-        self.sparsity = sparsity
         self.criterion = self.first.criterion
         self.growth = growth
         self.redistribution = redistribution
         self.seed = seed
-        self.schedule_in_steps: CosineDecay = schedule
         self._gradients: dict[str, Tensor] = {}
 
     def find_masks(self, trainer: Trainer, pl_module: LightningModule) -> Masks:
@@ -122,13 +120,12 @@ class DynamicSparsity(ScheduledPruning):
         growth = self._growth_scores(update)
         if not all(score.isfinite().all() for score in growth.values()):
             return None
-        share = self.schedule_in_steps.share(update.step)
         return self.selection.moved(
-            update.kernels, update.masks, update.magnitudes(), growth, share, within_gates=self.redistribution == "gate"
+            update.kernels, update.masks, update.magnitudes(), growth, update.share, self.redistribution == "gate"
         )
 
     def _growth_scores(self, update: Update) -> dict[str, Tensor]:
-        """Scores that are equal on all ranks; a kernel that no loss depended on has none."""
+        """Return scores that are equal on all ranks; a kernel that no loss depended on has none."""
         if self.growth == "random":
             masks = enumerate(update.masks.items())
             return {name: random_scores(mask, self.seed, update.step, i) for i, (name, mask) in masks}

@@ -48,13 +48,10 @@ class GradualPruning(ScheduledPruning):
     ) -> None:
         selection = Selection.of(sparsity, allocation, keep_diagonal, min_kept, block_size, block_score)
         super().__init__(schedule, selection, kernels)
-        self.sparsity = sparsity
         self.criterion = as_criterion(criterion)
         self.seed = seed
-        self.schedule_in_steps: Schedule = schedule
 
     def change(self, update: Update) -> Masks:
         """Remove the worst of what is left."""
-        final = self.selection.sparsity
-        share = self.schedule_in_steps.sparsity(update.step, final) / final
-        return self.selection.best(update.kernels, update.scores(self.criterion, self.seed), update.masks, share)
+        scores = update.scores(self.criterion, self.seed)
+        return self.selection.best(update.kernels, scores, update.masks, update.share)

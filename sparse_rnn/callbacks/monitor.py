@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparse_rnn.callbacks import tensorboard
-from sparse_rnn.callbacks.base import join_other_name, pruning_callbacks
+from sparse_rnn.callbacks.base import pruning_callbacks
+from sparse_rnn.errors import UsageError
+from sparse_rnn.lightning_compat import join_other_name, logged_step, only_accumulates
 from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum, spectrum, unrolled_layers
 from sparse_rnn.recurrent.unroll import Unrolled
@@ -24,7 +26,7 @@ UNITS = 400
 
 
 class SparsityMonitor(Callback):
-    """Logs what is left of the connections of every recurrent layer, and the spectrum of its temporal Jacobian.
+    """Log what is left of the connections of every recurrent layer, and the spectrum of its temporal Jacobian.
 
     At the first step of a fit and at the end of every epoch (or every ``every_n_steps``), to every logger:
 
@@ -65,9 +67,9 @@ class SparsityMonitor(Callback):
         connection_map: bool = False,
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"every_n_steps={every_n_steps}: give at least 1, or null for the ends of epochs.")
+            raise UsageError(f"every_n_steps={every_n_steps}: give at least 1, or null for the ends of epochs.")
         if num_samples < 1:
-            raise ValueError(f"num_samples={num_samples}: give at least 1.")
+            raise UsageError(f"num_samples={num_samples}: give at least 1.")
         join_other_name(SparsityMonitor)
         self.every_n_steps = every_n_steps
         self.num_samples = num_samples
@@ -77,40 +79,40 @@ class SparsityMonitor(Callback):
         self._calls: _LastCalls | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Describes the run to TensorBoard."""
+        """Describe the run to TensorBoard."""
         self._logged = None
         if trainer.is_global_zero and trainer.loggers:
             tensorboard.describe_run(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Listens to the recurrent modules where numbers are due."""
+        """Listen to the recurrent modules where numbers are due."""
         if self._is_due(trainer):
             self._calls = _LastCalls(pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Logs the numbers that are due."""
+        """Log the numbers that are due."""
         calls = self._stop_listening()
         if calls is not None:
             self._log(trainer, pl_module, calls)
-            self._logged = _step(trainer)
+            self._logged = logged_step(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Stops listening."""
+        """Stop listening."""
         self._stop_listening()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Stops listening."""
+        """Stop listening."""
         self._stop_listening()
 
     def _is_due(self, trainer: Trainer) -> bool:
-        if not (trainer.is_global_zero and trainer.loggers) or _step(trainer) == self._logged:
+        if not (trainer.is_global_zero and trainer.loggers) or logged_step(trainer) == self._logged:
             return False
-        if trainer.fit_loop.epoch_loop._should_accumulate():
+        if only_accumulates(trainer):
             return False  # the weights change with the last of the accumulated batches
         if self.every_n_steps is not None:
-            return _step(trainer) % self.every_n_steps == 0
+            return logged_step(trainer) % self.every_n_steps == 0
         is_last_step = trainer.global_step + len(trainer.optimizers) == trainer.max_steps
         return self._logged is None or trainer.is_last_batch or is_last_step
 
@@ -126,13 +128,13 @@ class SparsityMonitor(Callback):
         spectra = self._spectra(calls)
         scalars = {**_connection_scalars(pl_module, masks), **_spectrum_scalars(spectra)}
         for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=_step(trainer))
+            logger.log_metrics(scalars, step=logged_step(trainer))
         layers = named_layers(find_recurrent(pl_module))
         for board in tensorboard.boards(trainer) if self.histograms else ():
-            tensorboard.add_spectra(board, spectra, _step(trainer))
-            tensorboard.add_remaining_weights(board, layers.values(), masks, _step(trainer))
+            tensorboard.add_spectra(board, spectra, logged_step(trainer))
+            tensorboard.add_remaining_weights(board, layers.values(), masks, logged_step(trainer))
         if self.connection_map:
-            tensorboard.add_maps(trainer, layers, masks, _step(trainer))
+            tensorboard.add_maps(trainer, layers, masks, logged_step(trainer))
 
     def _spectra(self, calls: _LastCalls) -> dict[str, Spectrum]:
         try:
@@ -163,12 +165,12 @@ class _LastCalls:
         ]
 
     def close(self) -> None:
-        """Stops noting."""
+        """Stop noting."""
         for handle in self._handles:
             handle.remove()
 
     def unrolled(self) -> dict[str, Unrolled]:
-        """Makes the calls again, and gives the layers as they ran."""
+        """Make the calls again, and return the layers as they ran."""
         called = [self._found[module] for module in self._arguments]
         layers = unrolled_layers(nn.ModuleList(self._arguments), None, self._call_again, called)
         return {layer: calls[-1] for layer, calls in layers.items()}
@@ -183,7 +185,7 @@ class _LastCalls:
 
 
 def current_masks(trainer: Trainer) -> dict[str, Tensor]:
-    """The masks of all pruning callbacks of a trainer, as they are now."""
+    """Return the masks of all pruning callbacks of a trainer, as they are now."""
     pruning = pruning_callbacks(trainer)
     return {name: mask for callback in pruning for name, mask in (callback.masks or {}).items()}
 
@@ -213,11 +215,6 @@ def _spectrum_scalars(spectra: dict[str, Spectrum]) -> dict[str, float]:
         for layer, found in spectra.items()
         for name in ("chi", "mean", "largest", "near_zero")
     }
-
-
-def _step(trainer: Trainer) -> int:
-    """The step under which Lightning itself logs the batch at hand."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 join_other_name(SparsityMonitor)  # for pytorch_lightning's command line, which asks for the class first

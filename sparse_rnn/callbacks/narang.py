@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
-from sparse_rnn.checkpoint_files import load_checkpoint
+from sparse_rnn.checkpoints import load_checkpoint
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.schedules import NarangRamp
@@ -109,8 +109,7 @@ class NarangPruning(ScheduledPruning):
         """Keep what is left above the threshold that leads to the sparsity from the weights as they are."""
         ramp, step, before = self.schedule_in_steps, update.step, update.masks
         height = ramp.threshold(ramp.last_update)
-        fraction = ramp.threshold(step) / height
-        masks, final = self.selection.towards(update.kernels, update.magnitudes(), before, fraction)
+        masks, final = self.selection.towards(update.kernels, update.magnitudes(), before, update.share)
         self._thetas = {gate: threshold / height for gate, threshold in final.items()}
         if step == ramp.last_update or before.kept == before.total:
             rank_zero_info(
@@ -134,7 +133,7 @@ class NarangPruning(ScheduledPruning):
         return {gate: theta for group, theta in zip(groups, thetas, strict=True) for gate in group.gates}
 
     def _quantiles_of_groups(self, kernels: Targets) -> list[float]:
-        """The q of every group; none where θ is given."""
+        """Find the q of every group; none where θ is given."""
         groups = self.selection.groups(kernels)
         if not isinstance(self.q, str):
             return [] if self.q is None else [self.q] * len(groups)
@@ -162,5 +161,5 @@ def _checkpoint(path: str, kernels: Targets) -> dict[str, Tensor]:
 
 
 def _percentile(weights: Tensor) -> float:
-    """The 90th percentile of |w|, a value among them."""
+    """Return the 90th percentile of |w|, a value among them."""
     return float(weights.abs().kthvalue(ceil(PERCENTILE * weights.numel())).values)

@@ -32,6 +32,7 @@ class Update:
         step: Number of the step that is over, from 1.
         batch: What that step was made on, where it lies.
         masks: The weights that are left.
+        share: How far the schedule is: of a sparsity schedule, the share of the way to the final sparsity.
     """
 
     trainer: Trainer
@@ -39,6 +40,7 @@ class Update:
     step: int
     batch: Any
     masks: Masks
+    share: float
 
     @cached_property
     def kernels(self) -> Targets:
@@ -70,13 +72,12 @@ class ScheduledPruning(PruningCallback):
         schedule_in_steps: The schedule in whole steps, once training has started.
     """
 
-    sparsity: float | None = None
-
     def __init__(self, schedule: Timetable, selection: Selection, kernels: Sequence[str] | None = None) -> None:
         super().__init__(kernels)
         self.schedule = schedule
         self.schedule_in_steps = schedule
         self.selection = selection
+        self.sparsity: float | None = selection.sparsity
 
     @abstractmethod
     def change(self, update: Update) -> Masks | None:
@@ -103,7 +104,8 @@ class ScheduledPruning(PruningCallback):
         """Let the masks change at the updates of the schedule."""
         if self.masks is None or self.sparsity == 0 or not self.schedule_in_steps.updates_at(step):
             return None
-        masks = self.change(Update(trainer, pl_module, step, batch, self.masks))
+        share = self.schedule_in_steps.share(step, self.selection.sparsity)
+        masks = self.change(Update(trainer, pl_module, step, batch, self.masks, share))
         if masks is not None and step == self._last_update and (message := emptied(masks)):
             rank_zero_warn(message)
         return masks

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from sparse_rnn.callbacks.base import PruningCallback, pruning_callbacks
 from sparse_rnn.callbacks.one_shot import OneShotPruning
+from sparse_rnn.lightning_compat import logs_hyperparameters
 from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum
 from sparse_rnn.sparsity.connections import kept_weights
+from sparse_rnn.torch_compat import add_summary
 
 LARGEST_MAP = 2048  # pixels across and down
 
@@ -40,7 +42,7 @@ LAYOUT = {
 
 
 def boards(trainer: Trainer) -> Iterator[Any]:
-    """The TensorBoard writers among a trainer's loggers."""
+    """Yield the TensorBoard writers among a trainer's loggers."""
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed only where a logger has done so
 
     for logger in trainer.loggers:
@@ -50,7 +52,7 @@ def boards(trainer: Trainer) -> Iterator[Any]:
 
 
 def describe_run(trainer: Trainer, model: LightningModule) -> None:
-    """Fills the run's row of the HPARAMS tab, and lays out the CUSTOM SCALARS tab.
+    """Fill the run's row of the HPARAMS tab, and lay out the CUSTOM SCALARS tab.
 
     TensorBoard keeps the first description of a run, so this comes before the one that Lightning writes, which knows
     no metrics. The metrics are named only: the tab shows the last value that is logged under each name.
@@ -59,12 +61,12 @@ def describe_run(trainer: Trainer, model: LightningModule) -> None:
     groups = {"validation": {metric: ["Multiline", [metric]] for metric in metrics}}
     for board in boards(trainer):
         for summary in _row(hyperparameters(trainer, model), metrics):
-            board._get_file_writer().add_summary(summary)  # add_hparams would open a run of its own
+            add_summary(board, summary)
         board.add_custom_scalars(groups | LAYOUT)
 
 
 def _row(values: Mapping[str, bool | int | float | str], metrics: Iterable[str]) -> Iterable[Any]:
-    """The summaries of a row of the HPARAMS tab."""
+    """Make the summaries of a row of the HPARAMS tab."""
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
     from torch.utils.tensorboard.summary import hparams
 
@@ -78,14 +80,14 @@ def _row(values: Mapping[str, bool | int | float | str], metrics: Iterable[str])
 
 
 def watched_metrics(trainer: Trainer) -> list[str]:
-    """What the fit's callbacks (ModelCheckpoint, EarlyStopping) watch; ``val/loss`` where they watch nothing."""
+    """Name what the fit's callbacks (ModelCheckpoint, EarlyStopping) watch; ``val/loss`` where they watch nothing."""
     # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
     watched = [getattr(callback, "monitor", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
     return list(dict.fromkeys(metric for metric in watched if isinstance(metric, str))) or ["val/loss"]
 
 
 def hyperparameters(trainer: Trainer, model: LightningModule) -> dict[str, bool | int | float | str]:
-    """What distinguishes a run: the :data:`COLUMNS`, and what its model and data saved for the logger.
+    """Collect what distinguishes a run: the :data:`COLUMNS`, and what its model and data saved for the logger.
 
     Every run has the first: TensorBoard takes the columns of its table from one of the runs.
     """
@@ -105,14 +107,14 @@ def hyperparameters(trainer: Trainer, model: LightningModule) -> dict[str, bool 
 def _saved(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
     # Lightning sets the trainer's data module from another class, where mypy does not see it.
     parts = (trainer.datamodule, model)  # type: ignore[attr-defined]
-    saved = [part.hparams_initial for part in parts if part is not None and part._log_hyperparams]
+    saved = [part.hparams_initial for part in parts if part is not None and logs_hyperparameters(part)]
     return {
         name: value for part in saved for name, value in part.items() if name != "_class_path"
     }  # LightningCLI's own
 
 
 def _criterion(callback: PruningCallback) -> str:
-    """The criterion of a one-shot pruning; of others, such as those that begin with one, the way of pruning as well."""
+    """Name the criterion of a one-shot pruning; of others, which may begin with one, the way of pruning as well."""
     criterion = getattr(callback, "criterion", None)
     names = [type(part).__name__ for part in (callback, criterion) if type(part) not in (OneShotPruning, type(None))]
     growth = getattr(callback, "growth", None)
@@ -125,19 +127,19 @@ def _sparsity(callback: PruningCallback) -> float:
 
 
 def _joined(values: Iterable[Any]) -> Any:
-    """The value, where all are alike, else all different ones in one string."""
+    """Return the value, where all are alike, else all different ones in one string."""
     different = list(dict.fromkeys(values))
     return different[0] if len(different) == 1 else " + ".join(map(str, different))
 
 
 def add_spectra(board: Any, spectra: Mapping[str, Spectrum], step: int) -> None:
-    """Adds histograms of the singular values, ``spectrum/<layer>/singular_values``."""
+    """Add histograms of the singular values, ``spectrum/<layer>/singular_values``."""
     for layer, found in spectra.items():
         board.add_histogram(f"spectrum/{layer}/singular_values", found.singular_values, step)
 
 
 def add_remaining_weights(board: Any, layers: Iterable[RecurrentLayer], masks: Mapping[str, Tensor], step: int) -> None:
-    """Adds histograms of the weights that are left of each gate, ``weights/<kernel>/<gate>``."""
+    """Add histograms of the weights that are left of each gate, ``weights/<kernel>/<gate>``."""
     for layer in layers:
         for role, mask in kept_weights(layer, masks).items():
             gates = layer.gates_of(role)
@@ -148,7 +150,7 @@ def add_remaining_weights(board: Any, layers: Iterable[RecurrentLayer], masks: M
 
 
 def add_maps(trainer: Trainer, layers: Mapping[str, RecurrentLayer], masks: Mapping[str, Tensor], step: int) -> None:
-    """Adds images of the connections that are left, ``connections/<layer>/map``.
+    """Add images of the connections that are left, ``connections/<layer>/map``.
 
     TensorBoard gets them, and every logger that has a ``log_image`` as Lightning's ``WandbLogger`` has.
     """
@@ -162,7 +164,7 @@ def add_maps(trainer: Trainer, layers: Mapping[str, RecurrentLayer], masks: Mapp
 
 
 def connection_image(kept: Iterable[Tensor]) -> Tensor:
-    """The kernels of a layer, transposed, one below the other: dark where there are connections, [inputs, outputs].
+    """Draw the kernels of a layer, transposed, one below the other: dark where connected, [inputs, outputs].
 
     A pixel stands for one weight, or, in large layers, for a block of them, the darker the more of it are left.
 

@@ -1,1 +1,5 @@
 """The command line: ``python -m sparse_rnn {fit,validate,test,predict,compare,analyze}``."""
+
+from sparse_rnn.cli.main import main
+
+__all__ = ["main"]

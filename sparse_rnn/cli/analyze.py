@@ -12,27 +12,28 @@ from pathlib import Path
 
 from sparse_rnn.analysis.numbers import Spectra, measure, measure_spectra
 from sparse_rnn.analysis.report import FILES, PAGE, write_report
-from sparse_rnn.checkpoints import Trained, data_of, read_checkpoints
+from sparse_rnn.analysis.runs import Trained, read_runs
+from sparse_rnn.checkpoints import data_of
 from sparse_rnn.cli.arguments import Parser
+from sparse_rnn.errors import UsageError
 
 
-def main(args: Sequence[str]) -> None:
+def analyze(args: Sequence[str]) -> None:
     """Analyze checkpoints and write a report of them.
 
     Args:
         args: What follows ``analyze`` on the command line.
 
     Raises:
-        ValueError: If an argument, a checkpoint or the data cannot be used; nothing is written then.
-        FileNotFoundError: If a file does not exist.
+        UsageError: If an argument, a checkpoint or the data cannot be used; nothing is written then.
+        MissingFileError: If a file does not exist.
         SystemExit: With status 0 after ``--help``.
     """
     known = _parser().parse_args(args)
     _check_replaceable(known.output)
     notes: list[str] = []
     numbers = [
-        measure(trained, _spectra(trained, known.data, notes))
-        for trained in read_checkpoints(known.checkpoint, known.dense)
+        measure(trained, _spectra(trained, known.data, notes)) for trained in read_runs(known.checkpoint, known.dense)
     ]
     with _complete_or_absent(known.output) as folder:
         write_report(folder, numbers, shlex.join(["python", "-m", "sparse_rnn", "analyze", *args]), notes, _tell)
@@ -59,13 +60,13 @@ def _parser() -> Parser:
 
 
 def _spectra(trained: Trained, data: str | None, notes: list[str]) -> Spectra:
-    """Those of a checkpoint; none, and a note, where its run's own data cannot be had."""
+    """Measure the spectra of a checkpoint; give none, and note why, where its run's own data cannot be had."""
     _tell(f"Singular values of {trained.name}")
     try:
         return measure_spectra(trained, data_of(trained, data))
-    except (RuntimeError, ValueError, IndexError, FileNotFoundError) as error:
+    except (UsageError, RuntimeError, OSError) as error:  # of a project's own data and training step, too
         if data is not None:
-            raise ValueError(f"The data of {data} give no singular values of {trained.name}: {error}") from error
+            raise UsageError(f"The data of {data} give no singular values of {trained.name}: {error}") from error
         notes.append(f"No singular values of {trained.name}: {error}")
         _tell(notes[-1])
         return Spectra()
@@ -73,17 +74,17 @@ def _spectra(trained: Trained, data: str | None, notes: list[str]) -> Spectra:
 
 def _check_replaceable(output: Path) -> None:
     if output.resolve() == Path.cwd():
-        raise ValueError(f"--output {output} is the working folder, which cannot be replaced: give another folder.")
+        raise UsageError(f"--output {output} is the working folder, which cannot be replaced: give another folder.")
     if output.exists() and not (output.is_dir() and {path.name for path in output.iterdir()} <= FILES):
-        raise ValueError(f"--output {output} exists and is no report, or holds other files too: give another folder.")
+        raise UsageError(f"--output {output} exists and is no report, or holds other files too: give another folder.")
     above = next(path for path in output.absolute().parents if path.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise ValueError(f"--output {output} cannot be made, as {above} is no folder to write to: give another folder.")
+        raise UsageError(f"--output {output} cannot be made, as {above} is no folder to write to: give another folder.")
 
 
 @contextmanager
 def _complete_or_absent(output: Path) -> Iterator[Path]:
-    """A folder that becomes the output, in place of an earlier one, once it is complete."""
+    """Give a folder that becomes the output, in place of an earlier one, once it is complete."""
     output = output.resolve()  # a link stays where it is
     unfinished, earlier = (output.with_name(f".{output.name}.{part}") for part in ("unfinished", "earlier"))
     shutil.rmtree(unfinished, ignore_errors=True)

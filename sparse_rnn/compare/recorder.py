@@ -24,12 +24,12 @@ class MetricsRecorder(Callback):
         self.path = Path(path)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Starts the clock."""
+        """Start the clock."""
         self._start = time.monotonic()
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the file."""
+        """Write the file."""
         record = {
             "seconds": time.monotonic() - self._start,
             "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
@@ -39,7 +39,7 @@ class MetricsRecorder(Callback):
 
 
 def made_by(device: torch.device) -> str:
-    """One line: the commit (of a checkout), versions, and the machine."""
+    """Say in one line by what a result was made: the commit (of a checkout), versions, and the machine."""
     versions = f"torch {torch.__version__}, lightning {lightning.__version__}, Python {platform.python_version()}"
     processors = [_cpu(), f"{torch.get_num_threads()} of {os.cpu_count()} CPUs a run"]
     if device.type == "cuda":

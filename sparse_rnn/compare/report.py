@@ -14,7 +14,7 @@ _STYLES = [("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", (0, (5, 1))),
 
 
 def describe(results: Sequence[Result], grid: Grid) -> str:
-    """The table and where everything lies."""
+    """Show the table and where everything lies."""
     return f"{table(results, grid)}\n\nresults.csv, results.md, results.png and the runs: {grid.output}"
 
 
@@ -32,13 +32,13 @@ def save(results: Sequence[Result], grid: Grid, command: str) -> None:
 
 
 def metric(results: Sequence[Result]) -> str:
-    """``val/error`` where every run logs it, else ``val/ppl``, else ``val/loss``."""
+    """Choose what to compare by: ``val/error`` where every run logs it, else ``val/ppl``, else ``val/loss``."""
     *better, last = COMPARED
     return next((name for name in better if all(name in result.metrics for result in results)), last)
 
 
 def table(results: Sequence[Result], grid: Grid) -> str:
-    """Mean ± standard deviation over the seeds, as a Markdown table whose columns line up.
+    """Tell mean ± standard deviation over the seeds in a Markdown table whose columns line up.
 
     Args:
         results: The finished runs.
@@ -66,7 +66,7 @@ def table(results: Sequence[Result], grid: Grid) -> str:
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation, nan where there are too few values."""
+    """Compute mean and sample standard deviation, nan where there are too few values."""
     if not values:
         return np.nan, np.nan
     with np.errstate(invalid="ignore"):  # a diverged run logs inf

@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from sparse_rnn.compare.grid import METRICS, Grid, Run
+from sparse_rnn.errors import UsageError
 
 COMPARED = {"val/error": 2, "val/ppl": 2, "val/loss": 4}  # by what runs are compared, and its decimals; the best first
 RESULT = "result.json"
@@ -45,7 +46,7 @@ class Result:
 
 
 def finished(grid: Grid) -> list[Result]:
-    """The results of a grid's finished runs, in the grid's order."""
+    """Read the results of a grid's finished runs, in the grid's order."""
     return [_read(path) for run in grid.runs() if (path := grid.folder(run) / RESULT).exists()]
 
 
@@ -59,7 +60,7 @@ def run_missing(grid: Grid) -> list[str]:
         A line for each run that failed: its name, the last line that it printed, and where its log lies.
 
     Raises:
-        ValueError: If finished runs had other settings than the grid.
+        UsageError: If finished runs had other settings than the grid.
         KeyboardInterrupt: If the user stopped it; no child is left running.
     """
     done = finished(grid)
@@ -91,7 +92,7 @@ def _read(path: Path) -> Result:
 def _check_settings(grid: Grid, done: list[Result]) -> None:
     for result in done:
         if result.settings != grid.settings(result.run):
-            raise ValueError(
+            raise UsageError(
                 f"{grid.folder(result.run)} was run with other overrides or another content of a config: "
                 f"give another --output, or delete {grid.output}."
             )
@@ -115,7 +116,7 @@ def _start(grid: Grid, run: Run) -> "subprocess.Popen[bytes]":
 
 
 def _conclude(grid: Grid, run: Run, status: int) -> str | None:
-    """Write the result of a run that has ended; what was wrong if there is none."""
+    """Write the result of a run that has ended; say what was wrong if there is none."""
     folder = grid.folder(run)
     if status:
         lines = (folder / _LOG).read_text(errors="replace").split("\n")
@@ -134,7 +135,7 @@ def _conclude(grid: Grid, run: Run, status: int) -> str | None:
 
 @contextmanager
 def _children_stopped(running: dict[Run, "subprocess.Popen[bytes]"]) -> Iterator[None]:
-    """Leaves no child behind, whatever ends this process; a polite kill is a Ctrl-C."""
+    """Leave no child behind, whatever ends this process; a polite kill is a Ctrl-C."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -1,7 +1,8 @@
-"""Lightning data modules, one a file."""
+"""Lightning data modules, each data set in a file of its own, and the base classes for further ones."""
 
 from sparse_rnn.data.digits import SequentialDigits
 from sparse_rnn.data.errors import DataError
+from sparse_rnn.data.labelled import LabelledSequences, Splits
 from sparse_rnn.data.loaders.batches import BatchLoader
 from sparse_rnn.data.loaders.columns import ColumnLoader
 from sparse_rnn.data.mnist import SequentialMNIST
@@ -16,10 +17,12 @@ __all__ = [
     "BatchLoader",
     "ColumnLoader",
     "DataError",
+    "LabelledSequences",
     "OneBillionWords",
     "PydocTopics",
     "SequentialDigits",
     "SequentialMNIST",
+    "Splits",
     "TextData",
     "TextFiles",
     "Vocabulary",

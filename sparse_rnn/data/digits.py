@@ -9,15 +9,27 @@ from sparse_rnn.data.labelled import LabelledSequences, Splits, divide
 class SequentialDigits(LabelledSequences):
     """The 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn, read row by row, 10 classes.
 
-    Divided at random into 1,257 for training, 270 for validation and 270 for the test.
+    They are divided at random into 1,257 for training, 270 for validation and 270 for the test.
 
     Source: Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI machine learning repository (its
     test set), through ``sklearn.datasets.load_digits``.
 
     Args:
-        batch_size: samples in a batch, on each rank.
-        scale: pixels lie in [0, scale].
-        seed: decides the division and the order of the training batches.
+        batch_size: Samples in a batch, on each rank.
+        scale: Value of the brightest pixel; the darkest is 0.
+        seed: Decides the division and the order of the training batches.
+
+    Raises:
+        UsageError: If the batch size or the seed cannot be used.
+
+    Example:
+        >>> from sparse_rnn.data import SequentialDigits
+        >>> data = SequentialDigits(batch_size=16)
+        >>> x, y = next(iter(data.train_dataloader()))
+        >>> x.shape, y.shape
+        (torch.Size([16, 8, 8]), torch.Size([16]))
+        >>> [len(split) for split in data.splits]
+        [1257, 270, 270]
     """
 
     def __init__(self, batch_size: int = 64, scale: float = 1.0, seed: int = 0) -> None:
@@ -26,12 +38,12 @@ class SequentialDigits(LabelledSequences):
 
     @property
     def input_size(self) -> int:
-        """Pixels of a row."""
+        """Pixels in a row, which is one step."""
         return 8
 
     @property
     def num_classes(self) -> int:
-        """Digits 0 … 9."""
+        """Number of classes: the digits 0 … 9."""
         return 10
 
     def load(self) -> Splits:

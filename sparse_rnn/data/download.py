@@ -1,4 +1,4 @@
-"""Downloads that are either whole and verified or not there."""
+"""Downloads: a file is there whole and with the right checksum, or it is not there at all."""
 
 import os
 import shutil
@@ -14,36 +14,88 @@ USER_AGENT = "Mozilla/5.0 (compatible; sparse_rnn)"
 
 
 def cache_folder(name: str) -> Path:
-    """Return the per-user cache folder of the data set ``name``; it need not exist."""
+    """Return the folder of the data set ``name`` in the user's cache; the folder need not exist yet.
+
+    Example:
+        >>> from sparse_rnn.data.download import cache_folder
+        >>> cache_folder("mnist").parts[-2:]
+        ('sparse_rnn', 'mnist')
+    """
     import pooch
 
     return Path(pooch.os_cache("sparse_rnn")) / name
 
 
 def data_folder(name: str, root: str | Path | None) -> Path:
-    """Return the folder of the data set ``name``: ``root``, else ``$SPARSE_RNN_DATA/{name}``, else one in the cache."""
+    """Find the folder of a data set.
+
+    Args:
+        name: Name of the data set.
+        root: The folder, where the user has named it; None stands for ``$SPARSE_RNN_DATA/{name}``, or for a folder in
+            the user's cache where that variable is not set.
+
+    Returns:
+        The folder, which need not exist yet.
+
+    Raises:
+        DataError: If ``root`` begins at the home folder of a user who has none.
+
+    Example:
+        >>> from sparse_rnn.data.download import data_folder
+        >>> data_folder("mnist", root="my/data").as_posix()
+        'my/data'
+    """
     if root is not None:
-        return Path(root).expanduser()
+        return user_path(root)
     if shared := os.environ.get("SPARSE_RNN_DATA"):
         return Path(shared) / name
     return cache_folder(name)
 
 
+def user_path(path: str | Path) -> Path:
+    """Replace a leading ``~`` or ``~name`` of a path by the home folder that it stands for.
+
+    Raises:
+        DataError: If there is no such home folder.
+
+    Example:
+        >>> from sparse_rnn.data.download import user_path
+        >>> user_path("books/novel.txt").as_posix()
+        'books/novel.txt'
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise DataError(f"{path} begins at a home folder that cannot be found: give the whole path.") from None
+
+
 def download(file: str, sha256: str, folder: Path, mirrors: tuple[str, ...], advice: str) -> None:
     """Download a file from the first mirror that delivers it intact, with a progress bar.
 
-    pooch writes beside the target and moves the file there once its checksum is right, so neither an error nor an
-    interrupt leaves a part of it.
+    The file is written beside its place and moved there once its checksum is right, so that neither an error nor an
+    interrupt leaves a part of it. A file that is there already with the right checksum is not downloaded again.
 
     Args:
-        file: name of the file, on the mirrors and in ``folder``.
-        sha256: checksum of its contents.
-        folder: where it goes; created where missing.
-        mirrors: addresses to which ``file`` is appended, tried in turn.
-        advice: what the user can do where none delivers, the end of the error's sentence.
+        file: Name of the file, on the mirrors and in ``folder``.
+        sha256: Checksum of its contents.
+        folder: Where it goes; created where missing.
+        mirrors: Addresses to which ``file`` is appended, tried in turn.
+        advice: What the user can do where none delivers, the end of the error's sentence.
 
     Raises:
-        DataError: no mirror delivered the file, or it could not be written.
+        DataError: If no mirror delivers the file, or it cannot be written.
+
+    Example:
+        >>> import hashlib, tempfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data.download import download
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     folder = Path(name)
+        ...     _ = (folder / "notes.txt").write_bytes(b"here already")
+        ...     sha256 = hashlib.sha256(b"here already").hexdigest()
+        ...     download("notes.txt", sha256, folder, ("http://mirror/",), "try later")
+        ...     (folder / "notes.txt").read_bytes()
+        b'here already'
     """
     failures = []
     for mirror in mirrors:
@@ -55,22 +107,43 @@ def download(file: str, sha256: str, folder: Path, mirrors: tuple[str, ...], adv
 
 
 def download_archive(file: str, sha256: str, folder: Path, mirrors: tuple[str, ...], advice: str) -> None:
-    """Download a zip or tar archive, and unpack it where its files are not yet in ``folder``.
+    """Download a zip or tar archive, and unpack those of its files that are not in ``folder`` yet.
 
-    The folder in which an archive keeps its files is left out. Each file comes there whole.
+    The outermost folder of the archive is left out. Each file appears in its place whole. The archive is removed once
+    it is unpacked.
 
     Args:
-        file: name of the archive, on the mirrors and, until it is unpacked, in ``folder``.
-        sha256: checksum of the archive.
-        folder: where its files go; created where missing.
-        mirrors: addresses to which ``file`` is appended, tried in turn.
-        advice: what the user can do where none delivers, the end of the error's sentence.
+        file: Name of the archive on the mirrors, and in ``folder`` until it is unpacked.
+        sha256: Checksum of the archive.
+        folder: Where its files go; created where missing.
+        mirrors: Addresses to which ``file`` is appended, tried in turn.
+        advice: What the user can do where none delivers, the end of the error's sentence.
 
     Raises:
-        DataError: no mirror delivered the archive, or it could not be written.
+        DataError: If no mirror delivers the archive, or its files cannot be written.
+
+    Example:
+        >>> import hashlib, tempfile, zipfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data.download import download_archive
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     archive = Path(name) / "corpus.zip"  # as an interrupted call has left it
+        ...     with zipfile.ZipFile(archive, "w") as content:
+        ...         content.writestr("corpus-v1/text.txt", "some text")
+        ...     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+        ...     download_archive("corpus.zip", sha256, Path(name), ("http://mirror/",), "try later")
+        ...     [path.name for path in Path(name).iterdir()]
+        ['text.txt']
     """
     download(file, sha256, folder, mirrors, advice)
-    archive = folder / file
+    try:
+        _unpack(folder / file, folder)
+    except OSError as error:
+        raise DataError(f"{folder / file} could not be unpacked ({error}): {advice}.") from error
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Move those files of an archive to a folder that are not there yet, and remove the archive."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as scratch:
         if tarfile.is_tarfile(archive) and hasattr(tarfile, "data_filter"):
             shutil.unpack_archive(archive, scratch, filter="data")  # Python 3.12 warns where a tar has no filter
@@ -85,15 +158,33 @@ def download_archive(file: str, sha256: str, folder: Path, mirrors: tuple[str, .
 
 
 def check(path: Path, checksum: str, advice: str) -> None:
-    """Raise DataError, whose sentence ends in ``advice``, unless the file has the checksum.
+    """Compare the checksum of a file with the published one.
 
-    The checksum is of SHA-256, or of SHA-1 where it is written ``sha1:…``.
+    Args:
+        path: The file.
+        checksum: Its SHA-256 checksum, or its SHA-1 checksum where it is written ``sha1:…``.
+        advice: What the user can do where they differ, the end of the error's sentence.
+
+    Raises:
+        DataError: If they differ, or the file cannot be read.
+
+    Example:
+        >>> import hashlib, tempfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data.download import check
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "notes.txt"
+        ...     _ = path.write_bytes(b"as published")
+        ...     check(path, "sha1:" + hashlib.sha1(b"as published").hexdigest(), "download it again")
     """
     import pooch
 
     expected = checksum.removeprefix("sha1:")
     algorithm, name = ("sha256", "SHA-256") if expected == checksum else ("sha1", "SHA-1")
-    found = pooch.file_hash(str(path), alg=algorithm)
+    try:
+        found = pooch.file_hash(str(path), alg=algorithm)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): {advice}.") from None
     if found != expected:
         raise DataError(f"{path} has the {name} checksum {found} where {expected} was expected: {advice}.")
 

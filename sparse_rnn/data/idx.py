@@ -1,4 +1,7 @@
-"""IDX, the file format of MNIST: magic number, sizes as big-endian 32-bit integers, then the bytes of the array."""
+"""Read IDX, the file format of MNIST.
+
+A file holds a magic number, the sizes of an array as big-endian 32-bit integers, then the bytes of the array.
+"""
 
 import gzip
 import math
@@ -20,15 +23,26 @@ def read_idx(path: Path, ndim: int, advice: str) -> Tensor:
     Format: "The IDX file format", http://yann.lecun.com/exdb/mnist/.
 
     Args:
-        path: the file.
-        ndim: number of dimensions the array must have.
-        advice: what the user can do about a bad file, the end of the error's sentence.
+        path: The file.
+        ndim: Number of dimensions the array must have.
+        advice: What the user can do about a bad file, the end of the error's sentence.
 
     Returns:
-        uint8 tensor of ``ndim`` dimensions.
+        The array, uint8, of ``ndim`` dimensions.
 
     Raises:
-        DataError: the file is missing or no such file.
+        DataError: If the file is missing, or is not a whole file of that format and number of dimensions.
+
+    Example:
+        >>> import gzip, tempfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data.idx import read_idx
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "labels.gz"
+        ...     header = bytes([0, 0, 8, 1]) + (3).to_bytes(4, "big")  # unsigned bytes, one dimension of size 3
+        ...     _ = path.write_bytes(gzip.compress(header + bytes([5, 0, 4])))
+        ...     read_idx(path, ndim=1, advice="download it again")
+        tensor([5, 0, 4], dtype=torch.uint8)
     """
     raw = _unzip(path, advice)
     magic, expected = int.from_bytes(raw[:4], "big"), _UINT8 << 8 | ndim

@@ -1,4 +1,4 @@
-"""What data sets of labelled sequences in memory have in common."""
+"""Base class of the data sets of labelled sequences that fit into memory."""
 
 from abc import abstractmethod
 from typing import NamedTuple
@@ -9,10 +9,17 @@ from torch.utils.data import TensorDataset
 
 from sparse_rnn.data.loaders.batches import BatchLoader
 from sparse_rnn.data.loaders.resume import go_on_where_stopped
+from sparse_rnn.errors import UsageError
 
 
 class Splits(NamedTuple):
-    """Three sets of sequences x, float32 [N, T, I], with their labels y, int64 [N]."""
+    """Three sets of sequences x, float32 [N, T, I], with their labels y, int64 [N].
+
+    Attributes:
+        train: What the model trains on.
+        val: What hyperparameters and checkpoints are chosen by.
+        test: What the results are reported on.
+    """
 
     train: TensorDataset
     val: TensorDataset
@@ -20,23 +27,42 @@ class Splits(NamedTuple):
 
 
 class LabelledSequences(LightningDataModule):
-    """Labelled sequences in memory; a data set adds :meth:`load`, :attr:`input_size` and :attr:`num_classes`.
+    """Labelled sequences in memory; a subclass adds :meth:`load`, :attr:`input_size` and :attr:`num_classes`.
 
-    Batches are pairs (x, y): x float32 [B, T, I], y int64 [B]. The training batches come in a new order each epoch,
-    the others in the data's; ``predict`` goes over the test set.
+    Batches are pairs (x, y): x float32 [B, T, I], y int64 [B]. The training samples come in a new order in each epoch,
+    those of the other splits in the order of the data; ``predict`` goes over the test set.
 
     Args:
-        batch_size: samples in a batch, on each rank.
-        seed: decides how the data are divided and the order of the training batches.
+        batch_size: Samples in a batch, on each rank.
+        seed: Decides how the data are divided, and the order of the training samples.
 
     Raises:
-        ValueError: if the batch size is below 1.
+        UsageError: If the batch size is below 1, or the seed does not fit into 64 bits.
+
+    Example:
+        A data set of one's own takes three definitions:
+
+        >>> import torch
+        >>> from torch.utils.data import TensorDataset
+        >>> from sparse_rnn.data import LabelledSequences, Splits
+        >>> class Signs(LabelledSequences):
+        ...     input_size, num_classes = 1, 2
+        ...
+        ...     def load(self):
+        ...         x = torch.randn(60, 5, 1, generator=torch.Generator().manual_seed(self.seed))
+        ...         samples = TensorDataset(x, (x.sum(dim=(1, 2)) > 0).long())
+        ...         return Splits(*(TensorDataset(*samples[part::3]) for part in range(3)))
+        >>> x, y = next(iter(Signs(batch_size=4, seed=0).val_dataloader()))
+        >>> x.shape, y.shape
+        (torch.Size([4, 5, 1]), torch.Size([4]))
     """
 
     def __init__(self, batch_size: int, seed: int) -> None:
         super().__init__()
         if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: give the number of samples in a batch, at least 1.")
+            raise UsageError(f"batch_size={batch_size}: give the number of samples in a batch, at least 1.")
+        if not -(2**63) <= seed < 2**63:
+            raise UsageError(f"seed={seed}: give an integer that fits into 64 bits.")
         self.batch_size = batch_size
         self.seed = seed
         self._splits: Splits | None = None
@@ -44,7 +70,7 @@ class LabelledSequences(LightningDataModule):
     @property
     @abstractmethod
     def input_size(self) -> int:
-        """Features of a step, I."""
+        """Features of one step, I."""
 
     @property
     @abstractmethod
@@ -53,11 +79,15 @@ class LabelledSequences(LightningDataModule):
 
     @abstractmethod
     def load(self) -> Splits:
-        """Read the data and divide them."""
+        """Read the data and divide them into three splits.
+
+        Raises:
+            DataError: If they are missing or damaged.
+        """
 
     @property
     def splits(self) -> Splits:
-        """The data, read when they are first asked for."""
+        """The three splits, which are read when they are first asked for."""
         if self._splits is None:
             self._splits = self.load()
         return self._splits
@@ -67,7 +97,7 @@ class LabelledSequences(LightningDataModule):
         _ = self.splits
 
     def train_dataloader(self) -> BatchLoader:
-        """Return shuffled batches of the training set."""
+        """Return the training set in shuffled batches."""
         if self.trainer is None:
             return self._loader(self.splits.train, shuffle=True)
         go_on_where_stopped(self.trainer)
@@ -92,6 +122,25 @@ class LabelledSequences(LightningDataModule):
 
 
 def divide(dataset: TensorDataset, sizes: tuple[int, ...], seed: int) -> tuple[TensorDataset, ...]:
-    """Divide a data set at random into disjoint sets of the given sizes, which add up to its length."""
+    """Divide a data set at random into disjoint sets.
+
+    Args:
+        dataset: The data set.
+        sizes: Number of samples in each part; together they are all samples.
+        seed: Decides the division.
+
+    Returns:
+        The parts.
+
+    Example:
+        >>> import torch
+        >>> from torch.utils.data import TensorDataset
+        >>> from sparse_rnn.data.labelled import divide
+        >>> train, val = divide(TensorDataset(torch.arange(10)), (8, 2), seed=0)
+        >>> len(train), len(val)
+        (8, 2)
+        >>> sorted([*train.tensors[0].tolist(), *val.tensors[0].tolist()])
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
     return tuple(TensorDataset(*dataset[part]) for part in order.split(list(sizes)))

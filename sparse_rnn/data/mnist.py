@@ -1,5 +1,6 @@
 """MNIST as sequences: rows, pixels or permuted pixels of handwritten digits."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -11,8 +12,10 @@ from sparse_rnn.data.download import check, data_folder, download
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.idx import read_idx
 from sparse_rnn.data.labelled import LabelledSequences, Splits, divide
+from sparse_rnn.errors import check_choice
 
 Order = Literal["rows", "pixels", "permuted"]
+Division = Literal["standard", "paper"]
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -43,27 +46,36 @@ class SequentialMNIST(LabelledSequences):
     Args:
         order: ``rows`` gives 28 steps of 28 pixels, ``pixels`` 784 steps of one, ``permuted`` those 784 in a random
             order that is the same for every image, split, run and ``seed``.
-        scale: pixels lie in [0, scale]; the author code of arXiv 1912.00120 uses 0.1.
+        scale: Value of the brightest pixel; the darkest is 0. The code of the authors of arXiv 1912.00120 uses 0.1.
         split: ``standard`` divides the training images at random into 55,000 and 5,000 for validation and leaves the
-            10,000 test images alone. ``paper`` is that of arXiv 1912.00120: training on the 60,000 and the first
-            3,000 test images, validation AND test on the other 7,000.
-        batch_size: samples in a batch, on each rank.
-        seed: decides the division of the standard split and the order of the training batches.
-        root: folder of the four files.
+            10,000 test images alone. ``paper`` is the division of arXiv 1912.00120: training on the 60,000 training
+            images and the first 3,000 test images, validation AND test on the other 7,000 test images.
+        batch_size: Samples in a batch, on each rank.
+        seed: Decides the division of the standard split and the order of the training batches.
+        root: Folder of the four files.
+
+    Raises:
+        UsageError: If the order or the split is unknown, or the batch size or the seed cannot be used.
+
+    Example:
+        >>> from sparse_rnn.data import SequentialMNIST
+        >>> data = SequentialMNIST(order="permuted", root="my/mnist")
+        >>> data.input_size, data.num_classes, data.folder.as_posix()
+        (1, 10, 'my/mnist')
     """
 
     def __init__(
         self,
         order: Order = "rows",
         scale: float = 1.0,
-        split: Literal["standard", "paper"] = "standard",
+        split: Division = "standard",
         batch_size: int = 64,
         seed: int = 0,
         root: str | Path | None = None,
     ) -> None:
         super().__init__(batch_size, seed)
-        _require("order", order, ("rows", "pixels", "permuted"))
-        _require("split", split, ("standard", "paper"))
+        check_choice("order", order, Order)
+        check_choice("split", split, Division)
         self.order: Order = order
         self.scale = scale
         self.split = split
@@ -71,34 +83,34 @@ class SequentialMNIST(LabelledSequences):
 
     @property
     def input_size(self) -> int:
-        """Pixels of a step: 28 or 1."""
+        """Pixels in a step: 28 or 1."""
         return SIDE if self.order == "rows" else 1
 
     @property
     def num_classes(self) -> int:
-        """Digits 0 … 9."""
+        """Number of classes: the digits 0 … 9."""
         return 10
 
     @property
     def folder(self) -> Path:
-        """Where the four files lie, or will."""
+        """The folder where the four files lie, or will be downloaded to."""
         return data_folder("mnist", self.root)
 
     def prepare_data(self) -> None:
         """Download the files that are missing.
 
         Raises:
-            DataError: a file is missing and no mirror delivers it.
+            DataError: If a file is missing, and no mirror delivers it.
         """
         for file, sha256 in SHA256.items():
-            if not (self.folder / file).exists():
+            if not os.path.exists(self.folder / file):
                 download(file, sha256, self.folder, MIRRORS, self._advice)
 
     def load(self) -> Splits:
         """Read the four files and divide the images.
 
         Raises:
-            DataError: a file is missing, damaged or not the published one.
+            DataError: If a file is missing, damaged or not the published one.
         """
         train, test = self._read("train"), self._read("t10k")
         if self.split == "standard":
@@ -128,15 +140,29 @@ class SequentialMNIST(LabelledSequences):
 
 
 def as_sequences(images: Tensor, order: Order) -> Tensor:
-    """Lay images [N, 28, 28] out as float32 sequences: [N, 28, 28] for rows, [N, 784, 1] for the other orders."""
+    """Turn images into sequences.
+
+    Args:
+        images: The images, [N, 28, 28].
+        order: What a step is: see :class:`SequentialMNIST`.
+
+    Returns:
+        The sequences, float32: [N, 28, 28] for rows, [N, 784, 1] for the other orders.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.data.mnist import as_sequences
+        >>> images = torch.arange(784).view(1, 28, 28)
+        >>> as_sequences(images, "rows")[0, 1, :3]
+        tensor([28., 29., 30.])
+        >>> as_sequences(images, "pixels")[0, 28:31, 0]
+        tensor([28., 29., 30.])
+        >>> as_sequences(images, "permuted")[0, :3, 0]
+        tensor([ 60., 361., 167.])
+    """
     if order == "rows":
         return images.float()
     pixels = images.flatten(start_dim=1)
     if order == "permuted":
         pixels = pixels[:, torch.randperm(SIDE**2, generator=torch.Generator().manual_seed(PERMUTATION_SEED))]
     return pixels.float().unsqueeze(-1)
-
-
-def _require(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}.")

@@ -1,13 +1,15 @@
-"""The One Billion Word benchmark: sentences of news, in shards."""
+"""The One Billion Word benchmark: sentences of news, in files that are called shards."""
 
 from pathlib import Path
 from typing import Any
 
 from sparse_rnn.data.download import data_folder, download_archive
 from sparse_rnn.data.errors import DataError
+from sparse_rnn.data.loaders.sentences import check_seed
 from sparse_rnn.data.text import TextData, matching
 from sparse_rnn.data.tokens.corpus import Corpus
 from sparse_rnn.data.tokens.tokenization import Words
+from sparse_rnn.data.tokens.vocabulary import check_size
 
 ARCHIVE = "1-billion-word-language-modeling-benchmark-r13output.tar.gz"
 SHA256 = "01ba60381110baf7f189dfd2b8374de371e8c9a340835793f190bdae9e90a34e"
@@ -24,33 +26,50 @@ SENTENCE_MARK = "<S>"
 
 
 class OneBillionWords(TextData):
-    """The One Billion Word benchmark: 30,301,028 shuffled sentences of news for training, 99 shards; 793,471 words.
+    """The One Billion Word benchmark: 30,301,028 shuffled sentences of news for training; 793,471 words.
 
-    The token ``<S>`` ends every sentence. Shards are read from ``root``, by default ``$SPARSE_RNN_DATA/lm1b``, or a
+    The token ``<S>`` ends every sentence. The text comes in many files, the shards, 99 of them for training. They are
+    read from ``root``, by default ``$SPARSE_RNN_DATA/lm1b``, or a
     folder in the user's cache where that variable is not set, in the layout of the original archive::
 
         training-monolingual.tokenized.shuffled/news.en-00001-of-00100 … 00099
         heldout-monolingual.tokenized.shuffled/news.en.heldout-00000-of-00050 … 00049
 
-    Where there is no training shard at all, the archive (1.8 GB, 4 GB unpacked) is downloaded there. Fewer shards are
-    taken only where ``train`` names them; results are then not comparable with published ones.
+    Where there is no training shard at all, the archive (1.8 GB, 4 GB unpacked) is downloaded there. Fewer shards than
+    all 99 are taken only where ``train`` names them; results are then not comparable with published ones.
 
     Source: Chelba et al., "One billion word benchmark for measuring progress in statistical language modeling"
     (arXiv 1312.3005).
 
     Args:
-        vocab_size: words to keep, the most frequent of the training shards, ``<unk>`` included, which stands for the
-            rest; null keeps all. arXiv 1912.00120 keeps 100,000. Of no effect beside ``vocabulary``.
-        train: the training shards, a path or a pattern; relative ones begin at ``root``.
-        val: the shards for validation; by default the second of the held-out ones.
-        test: the shards of the test; by default the first of the held-out ones, as published results have it.
-        shuffle: show each rank the sentences of its share of the text in a new order every epoch.
-        batch_size: columns of the training text, on each rank.
-        bptt: steps of a batch.
-        eval_batch_size: columns of the other texts, on all ranks together.
-        seed: decides the orders of the sentences.
-        vocabulary: the words and their ids, ours or torchtext's; by default those of the training text.
-        root: folder of the shards.
+        vocab_size: Number of words to keep, the most frequent ones of the training shards. ``<unk>`` is one of them
+            and stands for the rest. Null keeps all words; arXiv 1912.00120 keeps 100,000. It has no effect where
+            ``vocabulary`` is given.
+        train: The training shards, a path or a pattern; a relative one begins at ``root``.
+        val: The shards for validation; by default the second of the held-out shards.
+        test: The shards of the test; by default the first of the held-out shards, as in published results.
+        shuffle: Whether each rank sees the sentences of its share of the text in a new order in every epoch.
+        batch_size: Columns of the training text, on each rank.
+        bptt: Steps of a batch, through which the gradient flows back.
+        eval_batch_size: Columns of the other texts, on all ranks together.
+        seed: Decides the orders of the sentences.
+        vocabulary: The words and their ids, ours or torchtext's; by default those of the training text.
+        root: Folder of the shards.
+
+    Raises:
+        UsageError: If one of the sizes is below 1, or the seed is negative.
+        DataError: If ``vocabulary`` is no vocabulary.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data import OneBillionWords
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for shard in ("a-1", "a-2", "b-1"):
+        ...         _ = (Path(root) / shard).write_text("One sentence .")
+        ...     data = OneBillionWords(train="a-*", val="b-1", test="b-1", root=root)
+        ...     {split: len(files) for split, files in data.corpus().files.items()}
+        {'train': 2, 'val': 1, 'test': 1}
     """
 
     def __init__(
@@ -68,6 +87,8 @@ class OneBillionWords(TextData):
         root: str | Path | None = None,
     ) -> None:
         super().__init__(batch_size, bptt, eval_batch_size, vocabulary)
+        check_size(vocab_size)
+        check_seed(seed)
         self.patterns = {"train": train, "val": val, "test": test}
         self.shuffle = shuffle
         self.root = root
@@ -76,15 +97,15 @@ class OneBillionWords(TextData):
 
     @property
     def folder(self) -> Path:
-        """Where the shards lie, or will."""
+        """The folder where the shards lie, or will be downloaded to."""
         return data_folder("lm1b", self.root)
 
     @property
     def sentence_mark(self) -> int | None:
-        """Id of ``<S>`` where sentences are shuffled.
+        """Id of ``<S>`` where sentences are shuffled, else None.
 
         Raises:
-            DataError: the vocabulary has no ``<S>``.
+            DataError: If the vocabulary has no ``<S>``.
         """
         if not self.shuffle:
             return None
@@ -94,14 +115,14 @@ class OneBillionWords(TextData):
 
     @property
     def seed(self) -> int:
-        """Decides the orders of the sentences."""
+        """What decides the orders of the sentences."""
         return self._seed
 
     def prepare_data(self) -> None:
         """Download the archive where there is no training shard, and turn the shards into ids.
 
         Raises:
-            DataError: shards are missing, and no mirror delivers them.
+            DataError: If shards are missing and no mirror delivers them.
         """
         if self.patterns["train"] == TRAIN and not any(self.folder.glob(TRAIN)):
             download_archive(ARCHIVE, SHA256, self.folder, MIRRORS, self._advice)
@@ -111,7 +132,7 @@ class OneBillionWords(TextData):
         """Find the shards.
 
         Raises:
-            DataError: shards are missing.
+            DataError: If shards are missing.
         """
         files = {split: matching(pattern, self.folder, self._advice) for split, pattern in self.patterns.items()}
         if self.patterns["train"] == TRAIN and len(files["train"]) != TRAIN_SHARDS:

@@ -1,4 +1,4 @@
-"""English that comes with Python."""
+"""English text that comes with Python."""
 
 import hashlib
 import os
@@ -17,17 +17,28 @@ _VAL, _TEST, _OF = 0, 5, 10
 
 
 class PydocTopics(TextData):
-    """The language reference that ``help()`` shows, from Python's own ``pydoc_data.topics``: no download.
+    """The language reference that ``help()`` shows, from Python's own ``pydoc_data.topics``; nothing is downloaded.
 
-    About 65,000 words in 80 topics, of which every tenth validates and every tenth tests. It differs from one version
-    of Python to the next: results can be compared within one only.
+    It has about 65,000 words in 80 topics. Of ten topics, eight are for training, one for validation and one for the
+    test. The text differs from one version of Python to the next, so that only results of the same version can be
+    compared.
 
     Args:
-        level: what a token is, ``word`` or ``char``; see :class:`TextFiles`.
-        batch_size: columns of the training text, on each rank.
-        bptt: steps of a batch.
-        eval_batch_size: columns of the other texts, on all ranks together.
-        vocabulary: the words and their ids, ours or torchtext's; by default those of the training text.
+        level: What a token is, ``word`` or ``char``; see :class:`~sparse_rnn.data.TextFiles`.
+        batch_size: Columns of the training text, on each rank.
+        bptt: Steps of a batch, through which the gradient flows back.
+        eval_batch_size: Columns of the other texts, on all ranks together.
+        vocabulary: The words and their ids, ours or torchtext's; by default those of the training text.
+
+    Raises:
+        UsageError: If the level is unknown, or one of the sizes is below 1.
+        DataError: If ``vocabulary`` is no vocabulary.
+
+    Example:
+        >>> from sparse_rnn.data import PydocTopics
+        >>> data = PydocTopics(level="char", bptt=100)
+        >>> list(data.tokenization("if x:"))
+        ['i', 'f', ' ', 'x', ':']
     """
 
     def __init__(
@@ -45,7 +56,7 @@ class PydocTopics(TextData):
         """Write the topics of each split to a file in the cache, where they are not there yet.
 
         Raises:
-            DataError: this Python has no topics, or the cache cannot be written.
+            DataError: If this Python has no topics, or the cache cannot be written.
         """
         texts = divide_topics(_topics())
         digest = hashlib.sha256("\0".join(texts.values()).encode()).hexdigest()[:16]
@@ -61,7 +72,19 @@ class PydocTopics(TextData):
 
 
 def divide_topics(topics: dict[str, str]) -> dict[str, str]:
-    """Join the topics of each split, in alphabetical order; one that has several names comes under the first."""
+    """Divide topics into splits, and join the topics of each split.
+
+    Args:
+        topics: Text of each topic. A text that has several names counts once, under the first name in the alphabet.
+
+    Returns:
+        Text of each split: of ten topics in alphabetical order, the first is for validation, the sixth for the test.
+
+    Example:
+        >>> from sparse_rnn.data.pydoc import divide_topics
+        >>> divide_topics({name: f"{name}. " for name in "ABCDEFGH"})
+        {'train': 'B. C. D. E. G. H. ', 'val': 'A. ', 'test': 'F. '}
+    """
     distinct = list(dict.fromkeys(text for _, text in sorted(topics.items())))
     parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for number, text in enumerate(distinct):
@@ -81,7 +104,7 @@ def _topics() -> dict[str, str]:
 
 
 def _written(path: Path, text: str) -> Path:
-    """Write a file that is either whole or not there, and not a second time."""
+    """Write a file, unless it is there already; it appears in its place whole."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, unfinished = tempfile.mkstemp(dir=path.parent)

@@ -1,4 +1,4 @@
-"""What data sets of running text have in common."""
+"""Base class of the data sets of running text."""
 
 import glob
 import os
@@ -8,43 +8,58 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
-from sparse_rnn.data.download import cache_folder
+from sparse_rnn.data.download import cache_folder, user_path
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.loaders.columns import ColumnLoader
 from sparse_rnn.data.loaders.resume import go_on_where_stopped
 from sparse_rnn.data.tokens.corpus import Corpus
 from sparse_rnn.data.tokens.token_store import TokenStore, prepare
 from sparse_rnn.data.tokens.vocabulary import Vocabulary, as_vocabulary
+from sparse_rnn.errors import UsageError
 
 
 class TextData(LightningDataModule):
-    """Running text as token ids, for language models; a data set adds :meth:`corpus`.
+    """Running text as token ids, for language models; a subclass adds :meth:`corpus`.
 
-    Batches are pairs (x, y), int64 [B, T], y being x one token later, that continue each other row by row: see
-    :class:`ColumnLoader`. The training text is cut into ``batch_size`` columns a rank, and what is left over is
-    dropped. In evaluation every token but a split's first is predicted exactly once, on any number of ranks; padding
-    has the target -100. ``predict`` goes over the test set.
+    Batches are pairs (x, y), int64 [B, T], where y is x one token later. Each row of a batch goes on where the same
+    row of the batch before ended: see :class:`~sparse_rnn.data.ColumnLoader`. The training text is cut into
+    ``batch_size`` columns for each rank, and the few tokens that are left over are dropped. In evaluation every token
+    but the first of a split is predicted exactly once, on any number of ranks; padding has the target -100.
+    ``predict`` goes over the test set.
 
-    The text is turned into ids once, into a folder of the user's cache, ``sparse_rnn/tokens``, whose place
-    ``$XDG_CACHE_HOME`` decides on Linux: 4 bytes a token. Changed text or settings get a folder of their own; those
-    before stay until somebody deletes them, which is always safe while no run reads them.
+    The text is turned into ids once, and the ids are kept, 4 bytes a token, in the folder ``sparse_rnn/tokens`` of the
+    user's cache, whose place ``$XDG_CACHE_HOME`` decides on Linux. Changed text or settings get a folder of their own.
+    Older folders stay until somebody deletes them, which is safe while no run reads them.
 
     Args:
-        batch_size: columns of the training text, on each rank.
-        bptt: steps of a batch.
-        eval_batch_size: columns of the other texts, on all ranks together.
-        vocabulary: the words and their ids, ours or torchtext's; by default those of the training text.
+        batch_size: Columns of the training text, on each rank.
+        bptt: Steps of a batch, through which the gradient flows back.
+        eval_batch_size: Columns of the other texts, on all ranks together.
+        vocabulary: The words and their ids, ours or torchtext's; by default those of the training text.
 
     Raises:
-        ValueError: if one of the sizes is below 1.
-        DataError: the vocabulary is none.
+        UsageError: If one of the sizes is below 1.
+        DataError: If ``vocabulary`` is no vocabulary.
+
+    Example:
+        A data set of one's own says which files its splits are made of:
+
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data import TextData
+        >>> from sparse_rnn.data.tokens import Corpus
+        >>> class Novel(TextData):
+        ...     def corpus(self):
+        ...         return Corpus({split: [Path("novel") / f"{split}.txt"] for split in ("train", "val", "test")})
+        >>> data = Novel(batch_size=16, bptt=20, eval_batch_size=4, vocabulary=None)
+        >>> list(data.corpus().files)
+        ['train', 'val', 'test']
     """
 
     def __init__(self, batch_size: int, bptt: int, eval_batch_size: int, vocabulary: Any) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("bptt", bptt), ("eval_batch_size", eval_batch_size)):
             if value < 1:
-                raise ValueError(f"{name}={value}: give a number of at least 1.")
+                raise UsageError(f"{name}={value}: give a number of at least 1.")
         self.batch_size = batch_size
         self.bptt = bptt
         self.eval_batch_size = eval_batch_size
@@ -53,11 +68,15 @@ class TextData(LightningDataModule):
 
     @abstractmethod
     def corpus(self) -> Corpus:
-        """Say which files the splits ``train``, ``val`` and ``test`` are made of, and how they become ids."""
+        """Say which files the splits ``train``, ``val`` and ``test`` are made of, and how they become ids.
+
+        Raises:
+            DataError: If files are missing.
+        """
 
     @property
     def store(self) -> TokenStore:
-        """The prepared text, opened when it is first asked for."""
+        """The prepared text, which is opened when it is first asked for."""
         if self._store is None:
             self._store = prepare(self.corpus(), cache_folder("tokens"))
         return self._store
@@ -79,14 +98,14 @@ class TextData(LightningDataModule):
 
     @property
     def seed(self) -> int:
-        """Decides these orders."""
+        """What decides the orders of the sentences."""
         return 0
 
     def prepare_data(self) -> None:
         """Turn the text into ids, where that has not been done yet.
 
         Raises:
-            DataError: a file is missing, empty or no UTF-8.
+            DataError: If a file is missing, empty or not UTF-8.
         """
         _ = self.store
 
@@ -133,25 +152,38 @@ class TextData(LightningDataModule):
 
     @property
     def _place(self) -> tuple[int, int]:
-        """Rank of this process, and the number of ranks."""
+        """The rank of this process, and the number of ranks."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
 def matching(pattern: str | Path, folder: Path, advice: str) -> list[Path]:
-    """Return the files that a pattern matches, sorted by name.
+    """Find the files that a pattern matches.
 
     Args:
-        pattern: a path, in which ``*``, ``?`` and ``[…]`` stand for what they do in a shell.
-        folder: where a relative path begins.
-        advice: what the user can do where there is none, the end of the error's sentence.
+        pattern: A path, in which ``*``, ``?`` and ``[…]`` mean what they mean in a shell.
+        folder: Where a relative path begins.
+        advice: What the user can do where there is none, the end of the error's sentence.
+
+    Returns:
+        The files, sorted by name.
 
     Raises:
-        DataError: there is no such file.
+        DataError: If there is no such file.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data.text import matching
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     for file in ("b.txt", "a.txt", "a.md"):
+        ...         (Path(name) / file).touch()
+        ...     [path.name for path in matching("*.txt", Path(name), "put the text there")]
+        ['a.txt', 'b.txt']
     """
-    path = folder / Path(pattern).expanduser()
-    if path.is_file():
+    path = folder / user_path(pattern)
+    if os.path.isfile(path):  # unlike Path.is_file, it raises nothing for a path that is too long or not allowed
         return [path]
-    found = sorted(file for file in map(Path, glob.glob(os.fspath(path))) if file.is_file())
+    found = sorted(Path(file) for file in glob.glob(os.fspath(path)) if os.path.isfile(file))
     if not found:
         raise DataError(f"{path} matches no file: {advice}.")
     return found

@@ -1,4 +1,4 @@
-"""Text of one's own."""
+"""Text files of the user's own."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -6,27 +6,44 @@ from typing import Any, Literal
 from sparse_rnn.data.text import TextData, matching
 from sparse_rnn.data.tokens.corpus import Corpus
 from sparse_rnn.data.tokens.tokenization import Characters, Tokenization, Words
+from sparse_rnn.errors import check_choice
 
 Level = Literal["word", "char"]
 _LEVELS: dict[str, Tokenization] = {"word": Words(), "char": Characters()}
 
 
 class TextFiles(TextData):
-    """Any UTF-8 text, by words or by characters.
+    """Any UTF-8 text, divided into words or characters.
 
-    A word is what stands between white space, and every line ends in a token of its own, ``<eos>``. Characters are
-    taken as they are, line feeds too. The vocabulary is that of the training text and ``<unk>``.
+    Words are what white space separates, and every line ends in a token of its own, ``<eos>``. Characters are taken as
+    they are, line feeds too, but carriage returns are left out. Unless a vocabulary is given, it consists of the tokens
+    of the training text and ``<unk>``.
 
     Args:
-        train: file of the training text, or a pattern such as ``books/*.txt``, whose files are joined in the order of
+        train: File of the training text, or a pattern such as ``books/*.txt``, whose files are joined in the order of
             their names.
-        val: the same for validation.
-        test: the same for the test.
-        level: what a token is.
-        batch_size: columns of the training text, on each rank.
-        bptt: steps of a batch.
-        eval_batch_size: columns of the other texts, on all ranks together.
-        vocabulary: the words and their ids, ours or torchtext's; by default those of the training text.
+        val: The same for validation.
+        test: The same for the test.
+        level: What a token is, ``word`` or ``char``.
+        batch_size: Columns of the training text, on each rank.
+        bptt: Steps of a batch, through which the gradient flows back.
+        eval_batch_size: Columns of the other texts, on all ranks together.
+        vocabulary: The words and their ids, ours or torchtext's; by default those of the training text.
+
+    Raises:
+        UsageError: If the level is unknown, or one of the sizes is below 1.
+        DataError: If ``vocabulary`` is no vocabulary.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data import TextFiles
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     for part in ("one", "two", "three"):
+        ...         _ = (Path(name) / f"{part}.txt").write_text(f"part {part} of the text")
+        ...     data = TextFiles(train=f"{name}/t*.txt", val=f"{name}/one.txt", test=f"{name}/one.txt", level="char")
+        ...     [path.name for path in data.corpus().files["train"]]
+        ['three.txt', 'two.txt']
     """
 
     def __init__(
@@ -48,7 +65,7 @@ class TextFiles(TextData):
         """Find the files.
 
         Raises:
-            DataError: a pattern matches none.
+            DataError: If a pattern matches no file.
         """
         files = {
             split: matching(pattern, Path(), f"put the text there, or give another path as {split}")
@@ -58,11 +75,23 @@ class TextFiles(TextData):
 
 
 def tokenization_of(level: Level) -> Tokenization:
-    """Return what divides text into tokens of a level.
+    """Find out how to divide text into tokens of a level.
+
+    Args:
+        level: What a token is, ``word`` or ``char``.
+
+    Returns:
+        The tokenization.
 
     Raises:
-        ValueError: there is no such level.
+        UsageError: If there is no such level.
+
+    Example:
+        >>> from sparse_rnn.data.text_files import tokenization_of
+        >>> list(tokenization_of("word")("a word or two"))
+        ['a', 'word', 'or', 'two']
+        >>> list(tokenization_of("char")("a word"))
+        ['a', ' ', 'w', 'o', 'r', 'd']
     """
-    if level not in _LEVELS:
-        raise ValueError(f"level is {level!r}; it must be one of {', '.join(_LEVELS)}.")
+    check_choice("level", level, Level)
     return _LEVELS[level]

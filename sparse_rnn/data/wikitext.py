@@ -1,5 +1,6 @@
-"""WikiText-2 and WikiText-103: good and featured articles of Wikipedia, by words."""
+"""WikiText-2 and WikiText-103: good and featured articles of Wikipedia, divided into words."""
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +14,9 @@ class Archive(NamedTuple):
     """An archive that holds a data set.
 
     Args:
-        name: the data set's, and of the folder in the archive that holds its files.
-        sha256: checksum of ``{name}-v1.zip``.
-        checksums: of its files of text.
+        name: Name of the data set, and of the folder in the archive that holds its files.
+        sha256: Checksum of ``{name}-v1.zip``.
+        checksums: Checksums of its files of text.
     """
 
     name: str
@@ -53,7 +54,7 @@ WIKITEXT_103 = Archive(
 
 
 class _WikiText(TextData):
-    """The three files of an archive; see the data sets below."""
+    """Text that is the three files of an archive."""
 
     way_out = ""  # another thing that the user can do where a file is missing
 
@@ -74,14 +75,14 @@ class _WikiText(TextData):
 
     @property
     def folder(self) -> Path:
-        """Where the three files lie, or will."""
+        """The folder where the three files lie, or will be downloaded to."""
         return data_folder(self.archive.name, self.root)
 
     def prepare_data(self) -> None:
-        """Download the archive where one of its files is missing, check them, and turn the text into ids.
+        """Download the archive where one of its files is missing, check the files, and turn the text into ids.
 
         Raises:
-            DataError: a file is missing and no mirror delivers it, or is not the published one.
+            DataError: If a file is missing and no mirror delivers it, or a file is not the published one.
         """
         if any(file in self.archive.checksums for file in self._missing):
             zipped = f"{self.archive.name}-v1.zip"
@@ -95,7 +96,7 @@ class _WikiText(TextData):
         """Find the three files.
 
         Raises:
-            DataError: a file is missing.
+            DataError: If a file is missing.
         """
         if missing := self._missing:
             raise DataError(f"{self.folder / missing[0]} is missing: {self._advice}.")
@@ -104,7 +105,7 @@ class _WikiText(TextData):
 
     @property
     def _missing(self) -> list[str]:
-        return [file for file in self.files.values() if not (self.folder / file).is_file()]
+        return [file for file in self.files.values() if not os.path.isfile(self.folder / file)]
 
     @property
     def _advice(self) -> str:
@@ -115,21 +116,31 @@ class _WikiText(TextData):
 
 
 class WikiText2(_WikiText):
-    """WikiText-2, by words: 2,088,628 tokens for training, 217,646 for validation, 245,569 for the test, 33,278 words.
+    """WikiText-2: 2,088,628 tokens for training, 217,646 for validation and 245,569 for the test; 33,278 words.
 
-    Words are those between white space, rare ones are ``<unk>`` in the text itself, and ``<eos>`` ends every line,
-    blank ones too. The files ``wiki.{train,valid,test}.tokens`` are read from ``root``, by default
+    Words are what white space separates. Rare words are ``<unk>`` in the text itself, and the token ``<eos>`` ends
+    every line, blank ones too. The files ``wiki.{train,valid,test}.tokens`` are read from ``root``, by default
     ``$SPARSE_RNN_DATA/wikitext-2``, or a folder in the user's cache where that variable is not set; missing files are
     downloaded there. Other contents than the published ones are refused, so that results stay comparable.
 
     Source: Merity, Xiong, Bradbury and Socher, "Pointer sentinel mixture models" (arXiv 1609.07843).
 
     Args:
-        batch_size: columns of the training text, on each rank.
-        bptt: steps of a batch.
-        eval_batch_size: columns of the other texts, on all ranks together.
-        vocabulary: the words and their ids, ours or torchtext's; by default those of the training text.
-        root: folder of the three files.
+        batch_size: Columns of the training text, on each rank.
+        bptt: Steps of a batch, through which the gradient flows back.
+        eval_batch_size: Columns of the other texts, on all ranks together.
+        vocabulary: The words and their ids, ours or torchtext's; by default those of the training text.
+        root: Folder of the three files.
+
+    Raises:
+        UsageError: If one of the sizes is below 1.
+        DataError: If ``vocabulary`` is no vocabulary.
+
+    Example:
+        >>> from sparse_rnn.data import WikiText2
+        >>> data = WikiText2(bptt=35, root="my/wikitext")
+        >>> [data.files["train"], data.folder.as_posix()]
+        ['wiki.train.tokens', 'my/wikitext']
     """
 
     def __init__(
@@ -144,23 +155,33 @@ class WikiText2(_WikiText):
 
 
 class WikiText103(_WikiText):
-    """WikiText-103, by words: 103,227,021 tokens for training, 217,646 and 245,569 as WikiText-2, 267,735 words.
+    """WikiText-103: 103,227,021 tokens for training, the validation and test text of WikiText-2; 267,735 words.
 
-    Words are those between white space, rare ones are ``<unk>`` in the text itself, and ``<eos>`` ends every line,
-    blank ones too. The files ``wiki.{train,valid,test}.tokens`` are read from ``root``, by default
+    Words are what white space separates. Rare words are ``<unk>`` in the text itself, and the token ``<eos>`` ends
+    every line, blank ones too. The files ``wiki.{train,valid,test}.tokens`` are read from ``root``, by default
     ``$SPARSE_RNN_DATA/wikitext-103``, or a folder in the user's cache where that variable is not set; missing files
     are downloaded there. Other contents than the published ones are refused, so that results stay comparable.
 
     Source: Merity, Xiong, Bradbury and Socher, "Pointer sentinel mixture models" (arXiv 1609.07843).
 
     Args:
-        batch_size: columns of the training text, on each rank.
-        bptt: steps of a batch.
-        eval_batch_size: columns of the other texts, on all ranks together.
-        vocabulary: the words and their ids, ours or torchtext's; by default those of the training text.
-        root: folder of the three files.
-        train_file: name of the training text in that folder. Another than the published one, such as a part of it, is
-            taken as it is, but only when it is named here; its results cannot be compared with published ones.
+        batch_size: Columns of the training text, on each rank.
+        bptt: Steps of a batch, through which the gradient flows back.
+        eval_batch_size: Columns of the other texts, on all ranks together.
+        vocabulary: The words and their ids, ours or torchtext's; by default those of the training text.
+        root: Folder of the three files.
+        train_file: Name of the training text in that folder. A text other than the published one, such as a part of
+            it, is taken as it is, but only when it is named here. Its results cannot be compared with published ones.
+
+    Raises:
+        UsageError: If one of the sizes is below 1.
+        DataError: If ``vocabulary`` is no vocabulary.
+
+    Example:
+        >>> from sparse_rnn.data import WikiText103
+        >>> data = WikiText103(root="my/wikitext", train_file="first_half.tokens")
+        >>> data.files
+        {'train': 'first_half.tokens', 'val': 'wiki.valid.tokens', 'test': 'wiki.test.tokens'}
     """
 
     way_out = ", name another training text as train_file"

@@ -1,7 +1,24 @@
-"""LightningModules that know nothing of pruning."""
+"""Models that know nothing of pruning, and what they are made of."""
 
 from sparse_rnn.modules.classifier import SequenceClassifier
+from sparse_rnn.modules.dropout import VariationalDropout
+from sparse_rnn.modules.init import init_biases_, init_kernel_
 from sparse_rnn.modules.language_model import LanguageModel
+from sparse_rnn.modules.layers import init_recurrent_, recurrent_layer
 from sparse_rnn.modules.optim.row_adam import RowAdam
+from sparse_rnn.modules.optim.row_gradients import RowGradients
+from sparse_rnn.modules.perplexity import Perplexity, TokenLoss
 
-__all__ = ["LanguageModel", "RowAdam", "SequenceClassifier"]
+__all__ = [
+    "LanguageModel",
+    "Perplexity",
+    "RowAdam",
+    "RowGradients",
+    "SequenceClassifier",
+    "TokenLoss",
+    "VariationalDropout",
+    "init_biases_",
+    "init_kernel_",
+    "init_recurrent_",
+    "recurrent_layer",
+]

@@ -1,4 +1,4 @@
-"""Classify whole sequences with a recurrent network."""
+"""A recurrent network that classifies whole sequences."""
 
 from typing import Literal
 
@@ -9,33 +9,44 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
+from sparse_rnn.modules.optim.settings import settings_of
 
 Batch = tuple[Tensor, Tensor]
+Nonlinearity = Literal["tanh", "relu"]
 
 
 class SequenceClassifier(pl.LightningModule):
     """A recurrent network, a linear layer on its last state, and the cross-entropy of the classes.
 
-    The state starts at zero, recurrent biases at zero (but for `forget_bias`), and the output layer at Xavier-uniform
-    weights and zero biases.
+    For each sequence the state of the network begins at zero. At the start of training the recurrent biases are zero
+    but for `forget_bias`, the weights of the output layer are Xavier-uniform, and its biases are zero.
 
     Args:
         input_size: Features of one time step.
-        num_classes: Number of classes.
+        num_classes: Number of classes, at least 2.
         cell: Kind of recurrent layer: torch.nn's RNN, GRU or LSTM, or the LSTM with full cell-to-gate matrices.
         hidden_size: Units of a layer and direction.
         num_layers: Recurrent layers, one on top of the other.
         bidirectional: Whether a second set of layers reads the sequence backwards.
-        nonlinearity: Activation of the cell `rnn`; the gated cells have theirs built in.
+        nonlinearity: Activation of the cell `rnn`; the other cells have fixed activations.
         init: Distribution of the recurrent kernels, each gate on its own (see sparse_rnn.modules.init).
-        init_scale: Standard deviation of `normal` (0.1 if null), bound of `uniform` (0.1), or gain of the others (1).
+        init_scale: Standard deviation of `normal` (0.1 if null), bound of `uniform` (0.1 if null), or gain of the other
+            distributions (1 if null).
         forget_bias: Bias of the forget gate of an LSTM at the start; other cells have no such gate.
         optimizer: Function from parameters to an optimizer.
 
     Raises:
-        ValueError: If the cell, the nonlinearity or the initialisation is unknown.
+        UsageError: If the cell, the nonlinearity or the initialisation is unknown, or a size cannot be used.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.modules import SequenceClassifier
+        >>> model = SequenceClassifier(input_size=28, num_classes=10, cell="gru", hidden_size=16)
+        >>> model(torch.zeros(5, 28, 28)).shape
+        torch.Size([5, 10])
     """
 
     def __init__(
@@ -46,7 +57,7 @@ class SequenceClassifier(pl.LightningModule):
         hidden_size: int = 400,
         num_layers: int = 1,
         bidirectional: bool = False,
-        nonlinearity: Literal["tanh", "relu"] = "tanh",
+        nonlinearity: Nonlinearity = "tanh",
         init: InitScheme = "normal",
         init_scale: float | None = None,
         forget_bias: float = 1.0,
@@ -55,25 +66,37 @@ class SequenceClassifier(pl.LightningModule):
         super().__init__()
         # Checkpoints hold primitives only, so that torch.load(weights_only=True) reads them.
         self.save_hyperparameters(ignore=["optimizer"])
+        check_choice("nonlinearity", nonlinearity, Nonlinearity)
+        if num_classes < 2:
+            raise UsageError(f"num_classes={num_classes}: give at least 2 classes.")
         options = {"nonlinearity": nonlinearity} if cell == "rnn" else {}
         self.rnn = recurrent_layer(cell, input_size, hidden_size, num_layers, bidirectional=bidirectional, **options)
         self.head = nn.Linear(hidden_size * (1 + bidirectional), num_classes)
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.optimizer = optimizer
+        self.input_size = input_size
 
         init_recurrent_(self.rnn, cell, hidden_size, init, init_scale, forget_bias)
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the logits from the last state of the top layer (of both directions, if there are two).
+        """Compute the logits from the last state of the top layer, or those of both directions, if there are two.
 
         Args:
             x: Sequences, [batch, time, input_size].
 
         Returns:
             Logits, [batch, num_classes].
+
+        Raises:
+            UsageError: If a step has another number of features than the model was made for.
         """
+        if x.shape[-1] != self.input_size:
+            raise UsageError(
+                f"The model reads {self.input_size} features a step, but the data has {x.shape[-1]}: "
+                f"give input_size={x.shape[-1]}."
+            )
         _, state = self.rnn(x)
         h_LBH = state[0] if isinstance(state, tuple) else state
         top = h_LBH[-2:] if self.rnn.bidirectional else h_LBH[-1:]
@@ -100,8 +123,13 @@ class SequenceClassifier(pl.LightningModule):
         return self(x).argmax(dim=-1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Build the optimizer over all parameters."""
-        return self.optimizer(self.parameters())
+        """Build the optimizer over all parameters.
+
+        Raises:
+            UsageError: If the optimizer refuses its settings.
+        """
+        with settings_of("The optimizer"):
+            return self.optimizer(self.parameters())
 
     def _evaluate(self, batch: Batch, stage: Literal["val", "test"]) -> None:
         x, y = batch

@@ -1,19 +1,22 @@
 """Initialisation of recurrent kernels, one gate at a time."""
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from sparse_rnn.errors import UsageError, check_choice
 
 InitScheme = Literal["normal", "uniform", "glorot", "he", "orthogonal"]
 
 
 @torch.no_grad()
 def init_kernel_(kernel: Tensor, hidden_size: int, scheme: InitScheme = "normal", scale: float | None = None) -> None:
-    """Fill a recurrent kernel in place.
+    """Fill a recurrent kernel in place with random weights.
 
-    A kernel is a stack of gates. Each gate is drawn as a matrix of its own: a fan or an orthogonal basis taken over the
-    whole stack would make every gate's weights too small.
+    A kernel holds the rows of all its gates. Each gate is drawn as a matrix of its own: a fan or an orthogonal basis of
+    the whole kernel would make the weights of every gate too small.
 
     Args:
         kernel: The kernel, [gates * hidden_size, inputs].
@@ -22,14 +25,25 @@ def init_kernel_(kernel: Tensor, hidden_size: int, scheme: InitScheme = "normal"
             scale² · 2 / (inputs + hidden_size) (Glorot and Bengio, 2010, eq. 16); ``he`` normal with variance
             scale² · 2 / inputs (He et al., 2015, eq. 10); ``orthogonal`` scale times a random matrix of orthonormal
             rows or columns (Saxe et al., 2014).
-        scale: The standard deviation, the bound, or the gain, as said above. None stands for 0.1 with ``normal`` and
-            ``uniform`` and for 1 with the others.
+        scale: The standard deviation, the bound, or the factor named ``scale`` above. None stands for 0.1 with
+            ``normal`` and ``uniform``, and for 1 with the others.
 
     Raises:
-        ValueError: If the scheme is not one of the above.
+        UsageError: If the scheme is not one of the above, or the scale cannot be used.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.modules import init_kernel_
+        >>> kernel = torch.empty(2 * 3, 3)  # two gates of three units
+        >>> init_kernel_(kernel, hidden_size=3, scheme="orthogonal")
+        >>> torch.allclose(kernel[3:] @ kernel[3:].T, torch.eye(3), atol=1e-6)
+        True
     """
+    check_choice("init", scheme, InitScheme)
     if scale is None:
         scale = 0.1 if scheme in ("normal", "uniform") else 1.0
+    elif scheme != "orthogonal" and not 0 <= scale < math.inf:
+        raise UsageError(f"init_scale={scale}: give a finite number that is not negative.")
     for gate in kernel.split(hidden_size):
         match scheme:
             case "normal":
@@ -42,21 +56,27 @@ def init_kernel_(kernel: Tensor, hidden_size: int, scheme: InitScheme = "normal"
                 nn.init.normal_(gate, std=scale * (2 / gate.shape[1]) ** 0.5)  # kaiming_normal_ has no free gain
             case "orthogonal":
                 nn.init.orthogonal_(gate, gain=scale)
-            case _:
-                raise ValueError(f"init must be normal, uniform, glorot, he or orthogonal, but it is {scheme!r}.")
 
 
 @torch.no_grad()
 def init_biases_(rnn: nn.Module, hidden_size: int, forget_bias: float | None = None) -> None:
-    """Set every bias of a recurrent layer to zero, and the forget gate's to ``forget_bias``.
+    """Set every bias of a recurrent layer to zero, and the bias of the forget gate to ``forget_bias``.
 
-    PyTorch adds two bias vectors; the whole forget bias goes to ``bias_ih``, so their sum is what was asked for
-    (Jozefowicz et al., 2015, section 2.2).
+    PyTorch adds two vectors of biases. The whole forget bias goes to ``bias_ih``, so that their sum is what was asked
+    for (Jozefowicz et al., 2015, section 2.2).
 
     Args:
-        rnn: A recurrent layer whose biases are named as ``torch.nn.LSTM`` names them, gates in the order i, f, g, o.
+        rnn: A recurrent layer whose biases are named as those of ``torch.nn.LSTM``, with gates in the order i, f, g, o.
         hidden_size: Rows of one gate.
-        forget_bias: The value for the forget gate; None for a cell that has none.
+        forget_bias: The value for the forget gate; None for a cell that has no forget gate.
+
+    Example:
+        >>> from torch import nn
+        >>> from sparse_rnn.modules import init_biases_
+        >>> lstm = nn.LSTM(input_size=1, hidden_size=2)
+        >>> init_biases_(lstm, hidden_size=2, forget_bias=1.0)
+        >>> (lstm.bias_ih_l0 + lstm.bias_hh_l0).tolist()
+        [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
     """
     for name, bias in rnn.named_parameters():
         if name.startswith("bias"):

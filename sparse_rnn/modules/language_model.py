@@ -1,24 +1,26 @@
-"""Predict the next word of a text with a recurrent network."""
+"""A recurrent network that predicts the next word of a text."""
 
 import time
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
-from sparse_rnn.modules.dropout import VariationalDropout
+from sparse_rnn.errors import UsageError, check_choice
+from sparse_rnn.modules.dropout import VariationalDropout, check_probability
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
 from sparse_rnn.modules.optim.row_adam import RowAdam
 from sparse_rnn.modules.optim.row_gradients import RowGradients, require_sparse
+from sparse_rnn.modules.optim.settings import settings_of
 from sparse_rnn.modules.perplexity import Perplexity, TokenLoss
 from sparse_rnn.modules.ranks import from_all_ranks, random_state, set_random_state
 from sparse_rnn.modules.softmax.output_layers import PADDING, AdaptiveSoftmax, FullSoftmax
 from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss
+from sparse_rnn.torch_compat import tree_leaves, tree_map_only
 
 Embedding = Literal["trained", "frozen", "tied"]
 Decoder = Literal["full", "sampled", "adaptive"]
@@ -31,52 +33,65 @@ _RANKS, _TOKENS = "ranks", "tokens_seen"  # keys in a checkpoint
 class LanguageModel(RowGradients):
     """An embedding, recurrent layers on top of each other, and an output layer over the vocabulary.
 
-    Batches are pairs (x, y) of token ids, int64 [B, T], y one token later than x; targets of -100 do not count. Rows
-    are columns of the text, and each batch goes on where the one before it ended: so does the state, from which no
-    gradient flows back. It starts at zero in every epoch and evaluation.
+    Batches are pairs (x, y) of token ids, int64 [B, T], where y is x one token later; targets of -100 do not count.
+    Each row of a batch goes on where the same row of the batch before ended. So does the recurrent state, but no
+    gradient flows back from one batch to the one before. The state starts at zero in every epoch and evaluation.
 
-    Validation and test log the perplexity under the softmax over the whole vocabulary, whatever the output layer trains
-    on: exp of the negative log-likelihood per token, over all batches and ranks, which is logged too.
+    Validation and test log the negative log-likelihood per token, over all batches and ranks, and its exp, the
+    perplexity. Both are those of the softmax over the whole vocabulary, whatever the output layer trains on.
 
-    A checkpoint holds the state and the random generators of every rank, so that a run stopped in the middle of an
-    epoch goes on bit for bit, with dropout too; and ``tokens_seen``, an integer.
+    A checkpoint holds the recurrent state and the random generators of every rank, so that a run that was stopped in
+    the middle of an epoch goes on bit for bit, with dropout too. It also holds ``tokens_seen``, an integer.
 
-    A trained or tied embedding starts uniform within ±0.1, a frozen one, whose scale stays, at N(0, 1); the output
-    layer at Xavier-uniform weights and zero biases, unless it is tied or adaptive; recurrent biases at zero but for
-    `forget_bias`.
+    At the start of training, a trained or tied embedding is uniform within ±0.1, and a frozen one, whose scale stays as
+    it is, is drawn from N(0, 1). The output layer has Xavier-uniform weights and zero biases, unless it is tied or
+    adaptive. Recurrent biases are zero but for `forget_bias`.
 
     Args:
-        vocab_size: Number of words, V; null takes it from the data.
+        vocab_size: Number of words, V; null takes the number from the data.
         cell: Kind of recurrent layer: torch.nn's RNN, GRU or LSTM, or the LSTM with full cell-to-gate matrices.
         embedding_size: Features of a word.
-        embedding: ``trained``; ``frozen`` at its start, as in the paper; or ``tied``: trained, and the weights of the
-            output layer at the same time (Press and Wolf, 2017), behind a linear layer where their sizes differ.
+        embedding: ``trained``; ``frozen``, which keeps its first values, as in the paper; or ``tied``, which is trained
+            and serves as the weights of the output layer too (Press and Wolf, 2017). Where their sizes differ, a linear
+            layer stands before the output layer.
         hidden_size: Units of a layer.
         num_layers: Recurrent layers.
-        proj_size: Size that an LSTM projects its output to, inside the recurrence (Sak et al., 2014); 0 for none.
-        dropout: Probability of dropping a feature of the embedding, between layers, and of the output (Zaremba et al.,
-            2014).
-        variational: Whether the dropped features of a window are the same at all its steps (Gal and Ghahramani, 2016;
-            but nothing is dropped inside the recurrence).
-        decoder: Output layer: ``full`` softmax; or, for large vocabularies, softmax over a sample of them while
-            training (``sampled``), or ``adaptive`` softmax. The last two want words ordered by falling frequency.
-        num_samples: Sampled words of a step, with ``sampled``.
-        cutoffs: Where the clusters of the adaptive softmax begin, such as [2000, 10000].
-        carry_state: Whether a batch goes on from the state after the one before; if not, every window starts at zero,
-            as suits a text of shuffled sentences.
+        proj_size: Size to which an LSTM projects its output, inside the recurrence (Sak et al., 2014); 0 for no
+            projection.
+        dropout: Probability of dropping a feature of the embedding, of the states between layers, and of the output
+            (Zaremba et al., 2014).
+        variational: Whether the dropped features are the same at all steps of a batch (Gal and Ghahramani, 2016, but
+            nothing is dropped inside the recurrence).
+        decoder: Output layer: ``full`` softmax; or, for large vocabularies, ``sampled``, which trains on the softmax
+            over a sample of the words, or ``adaptive`` softmax. The last two need words ordered by falling frequency.
+        num_samples: Number of words in a sample, with ``sampled``.
+        cutoffs: Word numbers at which the clusters of the adaptive softmax begin, such as [2000, 10000].
+        carry_state: Whether a batch goes on from the recurrent state after the batch before. If not, every batch starts
+            at zero, as suits a text of shuffled sentences.
         init: Distribution of the recurrent kernels, each gate on its own (see sparse_rnn.modules.init).
-        init_scale: Standard deviation of `normal` (0.1 if null), bound of `uniform` (0.1), or gain of the others (1).
+        init_scale: Standard deviation of `normal` (0.1 if null), bound of `uniform` (0.1 if null), or gain of the other
+            distributions (1 if null).
         forget_bias: Bias of the forget gate of an LSTM at the start; other cells have no such gate.
         optimizer: Function from parameters to an optimizer; with ``sampled`` one that takes sparse gradients, as
             RowAdam and SGD do.
-        lr_scheduler: Function from the optimizer to a scheduler, stepped after each epoch; a ``ReduceLROnPlateau``
-            follows ``val/ppl``. Null keeps the learning rate.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped after each epoch; a
+            ``ReduceLROnPlateau`` follows ``val/ppl``. Null keeps the learning rate.
 
     Attributes:
-        tokens_seen: Tokens that a run has trained on, on all ranks together, what came before it was resumed included.
+        tokens_seen: Number of tokens that a run has trained on, on all ranks together. A resumed run goes on counting.
 
     Raises:
-        ValueError: If a choice is unknown, or two of them do not go together.
+        UsageError: If a choice is unknown, a size cannot be used, or two settings do not go together.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.modules import LanguageModel
+        >>> model = LanguageModel(vocab_size=50, cell="gru", embedding_size=8, hidden_size=16)
+        >>> x = torch.randint(50, (4, 7))
+        >>> h, state = model(x)  # four rows of seven words
+        >>> h, state = model(x, state)  # the next words of the same rows
+        >>> h.shape, state[0].shape
+        (torch.Size([4, 7, 16]), torch.Size([1, 4, 16]))
     """
 
     def __init__(
@@ -129,7 +144,7 @@ class LanguageModel(RowGradients):
         self._restart_clock()
 
     def _build_vocabulary(self, vocab_size: int) -> None:
-        """Make what has a row for every word."""
+        """Make the layers that have a row for every word, the embedding and the output layer."""
         options: Any = self.hparams
         # The output layer's gradient is one of rows; a tied embedding's must not make a dense one of it.
         self.embedding = nn.Embedding(vocab_size, options.embedding_size, sparse=options.decoder == "sampled")
@@ -153,10 +168,10 @@ class LanguageModel(RowGradients):
         return FullSoftmax(size, vocab_size)
 
     def setup(self, stage: str) -> None:
-        """Take the vocabulary's size from the data, or compare the two.
+        """Take the size of the vocabulary from the data, or compare the sizes of both.
 
         Raises:
-            ValueError: If they differ, or neither gives one.
+            UsageError: If the model and the data have different sizes, or neither has one.
         """
         # A checkpoint that was loaded earlier, as a start, is not the one that this run resumes.
         self._saved = None
@@ -167,11 +182,11 @@ class LanguageModel(RowGradients):
         of_model, of_data = options.vocab_size, getattr(trainer.datamodule, "vocab_size", None)
         if of_model is None:
             if of_data is None:
-                raise ValueError("model.vocab_size is null, and the data does not give it: add --model.vocab_size.")
+                raise UsageError("model.vocab_size is null, and the data does not give it: add --model.vocab_size.")
             self._build_vocabulary(of_data)
             options.vocab_size = of_data
         elif of_data not in (None, of_model):
-            raise ValueError(
+            raise UsageError(
                 f"model.vocab_size is {of_model}, but the data has {of_data}: add --model.vocab_size {of_data}."
             )
 
@@ -180,10 +195,11 @@ class LanguageModel(RowGradients):
 
         Args:
             x_BT: Token ids, [B, T].
-            state: Of each layer h, or (h, c) of an LSTM, as the call before gave it; None for zeros.
+            state: For each layer its state, h, or (h, c) of an LSTM, as the call before has returned it; None for
+                zeros.
 
         Returns:
-            What the output layer reads, [B, T, D], and the state after the last step.
+            What the output layer reads, [B, T, D], and the states after the last step.
         """
         h_BTD = self.dropout(self.embedding(x_BT))
         after = []
@@ -194,7 +210,7 @@ class LanguageModel(RowGradients):
         return self.to_embedding(h_BTD), after
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of the output layer; log it as ``train/loss`` and exp of it as ``train/ppl``."""
+        """Return the loss of the output layer, and log it as ``train/loss`` and its exp as ``train/ppl``."""
         x_BT, y_BT = batch
         h_ND, self._state = self._go_on(x_BT, self._state, batch_idx)
         loss = self.decoder(h_ND, y_BT.flatten())
@@ -203,7 +219,7 @@ class LanguageModel(RowGradients):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log ``val/loss``, the negative log-likelihood per token of the whole text, and exp of it as ``val/ppl``."""
+        """Log ``val/loss``, the negative log-likelihood per token of the whole text, and its exp, ``val/ppl``."""
         self._evaluate(batch, batch_idx, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -211,7 +227,7 @@ class LanguageModel(RowGradients):
         self._evaluate(batch, batch_idx, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the most probable next word at every place, [B, T]; -100 where the target is padding."""
+        """Return the most probable next word at every place, [B, T], and -100 where the target is padding."""
         x_BT, y_BT = batch
         h_ND, self._evaluation_state = self._go_on(x_BT, self._evaluation_state, batch_idx)
         return self.decoder.most_probable(h_ND).view_as(y_BT).where(y_BT != PADDING, PADDING)
@@ -220,28 +236,29 @@ class LanguageModel(RowGradients):
         """Build the optimizer over all parameters that are trained, and the scheduler.
 
         Raises:
-            ValueError: If the optimizer does not take the gradients of a sampled softmax, sparse and dense ones.
+            UsageError: If the optimizer does not take the gradients of a sampled softmax, some of which are sparse, or
+                if the optimizer or the scheduler refuses its settings.
         """
         if isinstance(self.decoder, SampledSoftmaxLoss):
             require_sparse(self.optimizer)
-        optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        with settings_of("The optimizer"):
+            optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
         if self.lr_scheduler is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "monitor": "val/ppl"},
-        }
+        with settings_of("The learning rate scheduler"):
+            scheduler = self.lr_scheduler(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/ppl"}}
 
     def on_train_start(self) -> None:
         """Start the clock of ``train/tokens_per_s``."""
         self._restart_clock()
 
     def on_validation_end(self) -> None:
-        """Leave the time of the validation out."""
+        """Leave the time of the validation out of ``train/tokens_per_s``."""
         self._restart_clock()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log ``train/tokens_per_s``, of all ranks together, each time that the trainer logs."""
+        """Log ``train/tokens_per_s``, the tokens of all ranks together, each time that the trainer logs."""
         trainer: Any = self.trainer  # as above
         every = trainer.log_every_n_steps
         if every and trainer.global_step % every == 0:
@@ -250,24 +267,24 @@ class LanguageModel(RowGradients):
             self._restart_clock()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what every rank has of its own: the state and the random generators."""
+        """Add what each rank has of its own: the recurrent state and the random generators."""
         state = tree_map_only(Tensor, lambda tensor: tensor.cpu().clone(), self._state)  # views would drag more along
         checkpoint[_RANKS] = from_all_ranks({"state": state, "random": random_state(self.device)})
         checkpoint[_TOKENS] = self.tokens_seen
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what every rank had for the moment when training goes on."""
+        """Keep what each rank had until training goes on."""
         self._saved = checkpoint.get(_RANKS)
         self.tokens_seen = checkpoint.get(_TOKENS, 0)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Count the tokens, and take up what a checkpoint holds."""
+        """Count the tokens, and restore what a checkpoint holds."""
         # Not in the step, which scoring runs too, nor after it, where a checkpoint may have been written already.
         self.tokens_seen += batch[1].numel() * self.trainer.world_size
         self._take_up(batch, batch_idx)
 
     def _take_up(self, batch: Batch, batch_idx: int) -> None:
-        """Go on from a checkpoint, once all is done that a resumed run does and an unbroken one does not."""
+        """Restore what a checkpoint holds, once all is done that a resumed run does and an unbroken one does not."""
         if self._saved is None:
             return
         saved, self._saved = self._saved, None
@@ -280,10 +297,10 @@ class LanguageModel(RowGradients):
             rank_zero_warn(f"{problem}: the recurrent state and the random numbers start anew.")
 
     def _go_on(self, x_BT: Tensor, state: State | None, batch_idx: int) -> tuple[Tensor, State | None]:
-        """Run a batch from the state after the one before it; batch 0 begins a text."""
+        """Run a batch from the state after the batch before it; batch 0 begins a text."""
         before = state if batch_idx else None
         if _columns(before) not in (None, len(x_BT)):
-            raise ValueError(
+            raise UsageError(
                 f"A batch of {len(x_BT)} rows follows one of {_columns(before)}, but every row goes on from one batch "
                 "to the next: give batches of one size, or set carry_state=False."
             )
@@ -305,7 +322,7 @@ class LanguageModel(RowGradients):
 
 
 def _misfit(saved: list[dict[str, Any]], world_size: int, columns: int) -> str | None:
-    """Why a run cannot go on with what the ranks of another had, if so."""
+    """Say why a run cannot go on with what the ranks of another run had; None if it can."""
     if len(saved) != world_size:
         return f"The checkpoint was saved by {len(saved)} ranks, and {world_size} resume it"
     before = _columns(saved[0]["state"])
@@ -315,20 +332,21 @@ def _misfit(saved: list[dict[str, Any]], world_size: int, columns: int) -> str |
 
 
 def _columns(state: State | None) -> int | None:
-    """The batch size of a state."""
+    """Return the batch size of a state, or None where there is no state."""
     return None if state is None else tree_leaves(state)[0].shape[1]
 
 
 def _check(options: Any) -> None:
-    """Refuse choices that are unknown or do not go together."""
-    for name, known in (("embedding", get_args(Embedding)), ("decoder", get_args(Decoder))):
-        if options[name] not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, but it is {options[name]!r}.")
-    if options.num_layers < 1:
-        raise ValueError(f"num_layers={options.num_layers}: give at least 1.")
+    """Refuse settings that are unknown, out of range or do not go together."""
+    for name, known in (("cell", Cell), ("embedding", Embedding), ("decoder", Decoder)):
+        check_choice(name, options[name], known)
+    for name in ("vocab_size", "embedding_size", "hidden_size", "num_layers"):
+        if options[name] is not None and options[name] < 1:
+            raise UsageError(f"{name}={options[name]}: give at least 1.")
+    check_probability("dropout", options.dropout)
     if options.proj_size and options.cell != "lstm":
-        raise ValueError(f"proj_size={options.proj_size}: only the cell lstm projects, not {options.cell}.")
+        raise UsageError(f"proj_size={options.proj_size}: only the cell lstm projects, not {options.cell}.")
     if options.decoder == "adaptive" and not options.cutoffs:
-        raise ValueError("decoder=adaptive needs cutoffs, such as [2000, 10000].")
+        raise UsageError("decoder=adaptive needs cutoffs, such as [2000, 10000].")
     if options.decoder == "adaptive" and options.embedding == "tied":
-        raise ValueError("embedding=tied needs one output weight a word, which decoder=adaptive has not: take full.")
+        raise UsageError("embedding=tied needs one output weight a word, which decoder=adaptive has not: take full.")

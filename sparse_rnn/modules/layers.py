@@ -1,9 +1,10 @@
-"""The recurrent layers that a model names in a word, made and initialised."""
+"""Make and initialise the recurrent layers that a model names in one word."""
 
 from typing import Any, Literal
 
 from torch import nn
 
+from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.init import InitScheme, init_biases_, init_kernel_
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 
@@ -20,31 +21,53 @@ def recurrent_layer(cell: Cell, input_size: int, hidden_size: int, num_layers: i
         input_size: Features of a step.
         hidden_size: Units of a layer and direction.
         num_layers: Layers, one on top of the other.
-        options: What else the class of the layer takes.
+        options: Further arguments of the class of the layer.
+
+    Returns:
+        The layers, as one module.
 
     Raises:
-        ValueError: If the cell is unknown.
+        UsageError: If the cell is unknown, or a size cannot be used.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.modules import recurrent_layer
+        >>> layer = recurrent_layer("gru", input_size=3, hidden_size=5)
+        >>> output, state = layer(torch.zeros(2, 7, 3))
+        >>> output.shape, state.shape
+        (torch.Size([2, 7, 5]), torch.Size([1, 2, 5]))
     """
-    if cell not in _LAYERS:
-        raise ValueError(f"cell must be one of {', '.join(_LAYERS)}, but it is {cell!r}.")
+    check_choice("cell", cell, Cell)
+    for name, size in {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}.items():
+        if size < 1:
+            raise UsageError(f"{name}={size}: give at least 1.")
+    if not 0 <= (proj_size := options.get("proj_size", 0)) < hidden_size:
+        raise UsageError(f"proj_size={proj_size}: give a size below hidden_size={hidden_size}, or 0 for no projection.")
     return _LAYERS[cell](input_size, hidden_size, num_layers, batch_first=True, **options)
 
 
 def init_recurrent_(
     layer: nn.Module, cell: Cell, hidden_size: int, init: InitScheme, init_scale: float | None, forget_bias: float
 ) -> None:
-    """Fill the kernels of recurrent layers, and set their biases to zero but for an LSTM's forget gate.
+    """Fill the kernels of recurrent layers, and set their biases to zero but for the forget gate of an LSTM.
 
     Args:
-        layer: What :func:`recurrent_layer` made.
-        cell: Its cell.
+        layer: Layers that :func:`recurrent_layer` has made.
+        cell: Their kind.
         hidden_size: Units of a layer and direction.
         init: Distribution of the kernels (see :func:`~sparse_rnn.modules.init.init_kernel_`).
-        init_scale: Its scale.
+        init_scale: Scale of that distribution.
         forget_bias: Bias of the forget gate of an LSTM.
 
     Raises:
-        ValueError: If the initialisation is unknown.
+        UsageError: If the initialisation is unknown, or its scale cannot be used.
+
+    Example:
+        >>> from sparse_rnn.modules import init_recurrent_, recurrent_layer
+        >>> layer = recurrent_layer("lstm", input_size=3, hidden_size=2)
+        >>> init_recurrent_(layer, "lstm", hidden_size=2, init="uniform", init_scale=0.5, forget_bias=1.0)
+        >>> bool(layer.weight_hh_l0.abs().max() <= 0.5), layer.bias_ih_l0.tolist()
+        (True, [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0])
     """
     for name, kernel in layer.named_parameters():
         if name.startswith("weight"):

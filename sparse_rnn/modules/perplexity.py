@@ -1,4 +1,4 @@
-"""Loss per token and perplexity out of sums, so that no logits are kept."""
+"""Loss per token and perplexity, computed from sums, so that no logits are kept."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,17 @@ from torchmetrics import Metric
 
 
 class TokenLoss(Metric):
-    """The negative log-likelihood per token, in nats, over all batches and ranks."""
+    """The negative log-likelihood per token, in nats, over all batches and ranks.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.modules import TokenLoss
+        >>> loss = TokenLoss()
+        >>> loss.update(torch.tensor(6.0), torch.tensor(2))
+        >>> loss.update(torch.tensor(2.0), torch.tensor(2))
+        >>> loss.compute().item()
+        2.0
+    """
 
     full_state_update = False
     nll: Tensor
@@ -30,14 +40,23 @@ class TokenLoss(Metric):
         self.tokens = self.tokens + tokens
 
     def compute(self) -> Tensor:
-        """Return the mean."""
+        """Return the mean over all tokens."""
         return self.nll / self.tokens
 
 
 class Perplexity(TokenLoss):
-    """exp of the negative log-likelihood per token, over all batches and ranks.
+    """The perplexity, exp of the negative log-likelihood per token, over all batches and ranks.
 
-    torchmetrics' own takes the logits of the whole vocabulary; this one takes what an output layer has summed up.
+    The perplexity of torchmetrics takes the logits of the whole vocabulary; this one takes the sums that an output
+    layer gives.
+
+    Example:
+        >>> import math, torch
+        >>> from sparse_rnn.modules import Perplexity
+        >>> perplexity = Perplexity()
+        >>> perplexity.update(torch.tensor(3 * math.log(8)), torch.tensor(3))  # three words, each of probability 1/8
+        >>> round(perplexity.compute().item(), 4)
+        8.0
     """
 
     def compute(self) -> Tensor:

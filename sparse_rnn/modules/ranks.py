@@ -1,4 +1,4 @@
-"""What each rank has of its own and a checkpoint must hold for a run to go on exactly."""
+"""Collect from every rank what a checkpoint must hold for a run to go on exactly."""
 
 from typing import Any
 
@@ -7,7 +7,19 @@ import torch.distributed as dist
 
 
 def from_all_ranks(value: Any) -> list[Any]:
-    """Collect a value (tensors on the CPU and primitives) from every rank; all ranks must call this."""
+    """Collect a value from every rank; all ranks must call this.
+
+    Args:
+        value: The value of this rank: tensors on the CPU, numbers and strings, in lists and dictionaries.
+
+    Returns:
+        The values of all ranks, in the order of the ranks; in a single process, a list of its value.
+
+    Example:
+        >>> from sparse_rnn.modules.ranks import from_all_ranks
+        >>> from_all_ranks({"tokens": 3})
+        [{'tokens': 3}]
+    """
     if not (dist.is_available() and dist.is_initialized()):
         return [value]
     values = [None] * dist.get_world_size()
@@ -16,7 +28,24 @@ def from_all_ranks(value: Any) -> list[Any]:
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The state of PyTorch's generators of the CPU and of a CUDA device, which Lightning does not save."""
+    """Return the state of PyTorch's random generators, which Lightning does not save.
+
+    Args:
+        device: The device that this process computes on. If it is a CUDA device, the state of its generator is there
+            beside that of the CPU's.
+
+    Returns:
+        The states, under the names ``cpu`` and ``cuda``.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.modules.ranks import random_state, set_random_state
+        >>> state = random_state(torch.device("cpu"))
+        >>> first = torch.rand(3)
+        >>> set_random_state(state, torch.device("cpu"))
+        >>> torch.equal(torch.rand(3), first)
+        True
+    """
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -24,7 +53,21 @@ def random_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Put back what :func:`random_state` gave; a generator that it has nothing for is left alone."""
+    """Put back the states that :func:`random_state` has returned.
+
+    Args:
+        state: The states. A generator that has none among them is left alone.
+        device: The device that this process computes on.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.modules.ranks import random_state, set_random_state
+        >>> state = random_state(torch.device("cpu"))
+        >>> _ = torch.rand(3)
+        >>> set_random_state(state, torch.device("cpu"))
+        >>> torch.equal(torch.get_rng_state(), state["cpu"])
+        True
+    """
     torch.set_rng_state(state["cpu"].cpu())
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)

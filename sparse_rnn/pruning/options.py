@@ -61,14 +61,18 @@ def described(thing: Described) -> Described:
         ...     Args:
         ...         model: The model.
         ...     \"\"\"
-        >>> print(prune_all.__doc__.splitlines()[4][:43])
-            seed: Seed of all random numbers that t
+        >>> print(prune_all.__doc__)  # doctest: +ELLIPSIS
+        Prune everything.
+        <BLANKLINE>
+        Args:
+            model: The model.
+            seed: Seed of all random numbers that the pruning draws, and of the samples ...
     """
     before, own, after = _sections(inspect.cleandoc(thing.__doc__ or ""))
     function = vars(thing)["__init__"] if isinstance(thing, type) else thing
     names = [name for name in inspect.signature(function).parameters if name != "self"]
     entries = [own[name] if name in own else _DESCRIPTIONS[name] for name in names]
-    thing.__doc__ = "\n".join([before, "Args:", *entries, *([after] if after else [])])
+    thing.__doc__ = "\n".join([before, "", "Args:", *entries, *(["", after] if after else [])])
     return thing
 
 
@@ -78,7 +82,7 @@ def _sections(text: str) -> tuple[str, dict[str, str], str]:
     arguments, *others = re.split(r"^(?=\S)", rest, maxsplit=1, flags=re.MULTILINE) if rest else [""]
     entries = re.split(r"^(?= {4}\S)", arguments.rstrip(), flags=re.MULTILINE)
     own = {entry.partition(":")[0].strip(): entry.rstrip() for entry in entries if entry.strip()}
-    return before if rest else f"{before}\n", own, "\n" + others[0] if others else ""
+    return before.rstrip(), own, "".join(others)
 
 
 _, _DESCRIPTIONS, _ = _sections(SHARED)

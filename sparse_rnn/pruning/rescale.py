@@ -126,7 +126,7 @@ def _found_root(excess: Callable[[float], float], tolerance: float) -> bool:
 
 
 def _bisected(excess: Callable[[float], float], positive: bool, inner: float, outer: float, tolerance: float) -> bool:
-    """Whether a root is found between two points, ``positive`` being the sign at the inner one."""
+    """Tell whether a root is found between two points, ``positive`` being the sign at the inner one."""
     for _ in range(BISECTIONS):
         middle = (inner + outer) / 2
         value = excess(middle)

@@ -48,8 +48,9 @@ def prune_targets(
         >>> from sparse_rnn.recurrent import find_targets
         >>> targets = find_targets(torch.nn.GRU(3, 4))
         >>> score = lambda: {name: kernel.parameter.detach().abs() for name, kernel in targets.items()}
-        >>> prune_targets(targets, Selection(0.5), score, chi=dict)
-        (Masks(2 kernels, 42 of 84 weights kept, sparsity 0.5000), [])
+        >>> masks, notes = prune_targets(targets, Selection(0.5), score, chi=dict)
+        >>> masks
+        Masks(2 kernels, 42 of 84 weights kept, sparsity 0.5000)
     """
 
     def measure() -> LayerChi:

@@ -51,6 +51,15 @@ class Timetable(ABC):
     def updates_at(self, step: int) -> bool:
         """Tell whether the masks may change when ``step`` steps are over."""
 
+    @abstractmethod
+    def share(self, step: int, final: float = 1.0) -> float:
+        """Return how far the update at a step goes, from 0 to 1; of what, the schedule says.
+
+        Args:
+            step: Number of steps that are over, all moments of the schedule being in steps too (see :meth:`over`).
+            final: Share of the weights that are removed in the end, above 0.
+        """
+
     def end_for(self, final: float) -> int | None:
         """Return the step after which the final sparsity is reached; None where the sparsity is not scheduled."""
         return None
@@ -71,6 +80,10 @@ class Schedule(Timetable):
             step: Number of steps, all moments of the schedule being in steps too (see :meth:`over`).
             final: Share of the weights that are removed in the end.
         """
+
+    def share(self, step: int, final: float = 1.0) -> float:
+        """Return the share of the way from dense to the final sparsity; see :meth:`Timetable.share`."""
+        return self.sparsity(step, final) / final
 
     @abstractmethod
     def end_for(self, final: float) -> int:
@@ -214,6 +227,10 @@ class NarangRamp(Timetable):
         rise = slow - self.start + 1 + self.acceleration * fast
         return theta * rise / self.frequency if step > self.start else 0.0
 
+    def share(self, step: int, final: float = 1.0) -> float:
+        """Return ε as a share of what it is at the last update; see :meth:`Timetable.share`."""
+        return self.threshold(step) / self.threshold(self.last_update)
+
     def theta(self, q: float) -> float:
         """Return the slope θ = 2·q·frequency / (2·(ramp - start) + 3·(end - ramp)): ε ends about q if φ = 1.5·θ.
 
@@ -274,8 +291,8 @@ class CosineDecay(Timetable):
         """See :meth:`Timetable.gap`."""
         return f"every={self.every} leaves no update before end={self.end}" if self.every >= self.end else None
 
-    def share(self, step: int) -> float:
-        """Return f(t), all moments of the schedule being in steps too (see :meth:`over`)."""
+    def share(self, step: int, final: float = 1.0) -> float:
+        """Return f(t), the share of the kept weights that move; see :meth:`Timetable.share`."""
         return self.drop / 2 * (1 + cos(pi * step / self.end))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,12 +18,13 @@ from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, layers_
 from sparse_rnn.recurrent.loop import Loop, recording
 from sparse_rnn.recurrent.packing import pack_like, unpack
 from sparse_rnn.recurrent.unroll import Unrolled
+from sparse_rnn.torch_compat import own_attribute_set
 
 LossFn = Callable[[nn.Module, Any], Tensor]
 
 
 def run(model: nn.Module, batch: Any, loss_fn: LossFn | None = None) -> Any:
-    """Runs the model on a batch: through ``loss_fn(model, batch)`` if given, else ``model(batch)``.
+    """Run the model on a batch: through ``loss_fn(model, batch)`` if given, else ``model(batch)``.
 
     A tuple or list is spread over ``forward``'s positional arguments, a dictionary over its keywords.
     """
@@ -39,7 +40,7 @@ def run(model: nn.Module, batch: Any, loss_fn: LossFn | None = None) -> Any:
 def run_unrolled(
     model: nn.Module, recurrent: Sequence[RecurrentModule], batch: Any, loss_fn: LossFn | None = None
 ) -> list[Unrolled]:
-    """Runs the model on a batch and returns all its recurrent layers as they were unrolled, in the order of the calls.
+    """Run the model on a batch and return all its recurrent layers as they were unrolled, in the order of the calls.
 
     While the model runs, the step-by-step layers stand in for the fused ones, so nothing is computed twice. They apply
     no dropout between the layers of a module. The steps of a cell in a loop are joined to sequences afterwards
@@ -87,7 +88,7 @@ def _check_elementwise(recurrent: Sequence[RecurrentModule]) -> None:
 
 @contextmanager
 def standing_in(recurrent: Sequence[RecurrentModule], run_layer: RunLayer) -> Iterator[None]:
-    """Lets the recurrent modules of a model run layer by layer through a function of ours.
+    """Let the recurrent modules of a model run layer by layer through a function of ours.
 
     Cells keep their forward: their loop is the user's, and they can be differentiated twice as they are.
 
@@ -101,17 +102,14 @@ def standing_in(recurrent: Sequence[RecurrentModule], run_layer: RunLayer) -> It
                 f"{type(found.module).__name__} has a forward of its own, so its steps are not known: use the plain "
                 "PyTorch layer, or a criterion that needs no data."
             )
-    for found in modules:
-        vars(found.module)["forward"] = partial(_forward, found, run_layer)
-    try:
-        yield
-    finally:
+    with ExitStack() as stack:
         for found in modules:
-            del vars(found.module)["forward"]
+            stack.enter_context(own_attribute_set(found.module, "forward", partial(_forward, found, run_layer)))
+        yield
 
 
 def _forward(found: RecurrentModule, run_layer: RunLayer, input: Any, hx: Any = None) -> tuple[Any, Any]:
-    """What ``found.module.forward`` returns, computed layer by layer, in the type of the weights."""
+    """Return what ``found.module.forward`` returns, computed layer by layer, in the type of the weights."""
     layout = _layout(found, input)
     dtype = next(iter(found.layers[0][0].weights.values())).dtype
     given = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
@@ -147,7 +145,7 @@ def _check_equations(found: RecurrentModule, input: Any, hx: Any, output_TBH: Te
 def _run_stack(
     found: RecurrentModule, run_layer: RunLayer, x_TBI: Tensor, initial: State, lengths: Tensor | None
 ) -> tuple[Tensor, State]:
-    """Runs the layers of a module one above the other; each reads the outputs of all directions below it."""
+    """Run the layers of a module one above the other; each reads the outputs of all directions below it."""
     finals: list[State] = []
     for directions in found.layers:
         outputs = []

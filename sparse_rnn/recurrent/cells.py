@@ -80,20 +80,20 @@ def lstm_step(project: Project, x_BI: Tensor, state: State) -> State:
 
 
 def projected_lstm_step(project: Project, x_BI: Tensor, state: State) -> State:
-    """The LSTM with ``proj_size``: h' = W_hr m, m = o tanh(c') (Sak et al. 2014), as in :class:`torch.nn.LSTM`."""
+    """Take a step of the LSTM with ``proj_size``: h' = W_hr m, m = o tanh(c') (Sak et al. 2014), as nn.LSTM does."""
     h, c = state
     m, c_next = _lstm_update(project(ih=x_BI, hh=h), c)
     return project(hr=m), c_next
 
 
 def peephole_lstm_step(project: Project, x_BI: Tensor, state: State) -> State:
-    """The LSTM whose four gates also see W_ch c (Zhang and Stadie 2020, Table 1)."""
+    """Take a step of the LSTM whose four gates also see W_ch c (Zhang and Stadie 2020, Table 1)."""
     h, c = state
     return _lstm_update(project(ih=x_BI, hh=h, ch=c), c)
 
 
 def diagonal_peephole_lstm_step(project: Project, x_BI: Tensor, state: State, *, peephole: Tensor) -> State:
-    """The LSTM of Gers and Schmidhuber (2000): i and f see p * c, o sees p * c'; ``peephole`` is [3, H] (i, f, o)."""
+    """Take a step of Gers and Schmidhuber's LSTM (2000): i and f see p * c, o sees p * c'; ``peephole`` is [3, H]."""
     h, c = state
     i, f, g, o = project(ih=x_BI, hh=h).chunk(4, -1)
     c_next = torch.sigmoid(f + peephole[1] * c) * c + torch.sigmoid(i + peephole[0] * c) * torch.tanh(g)

@@ -38,7 +38,7 @@ class StepJacobian:
         return self._push(dict(zip(self.observed, q, strict=True)))
 
     def _push(self, given: Mapping[int, Tensor]) -> list[Tensor]:
-        """The tangents of the observed new states, from those of old states."""
+        """Compute the tangents of the observed new states, from those of old states."""
         made: list[Tensor | None] = []
         for roles in self.unrolled.roles:
             read = ((role, self._tangent_read(role, given, made)) for role in roles)
@@ -129,7 +129,7 @@ def chi(unrolled: Unrolled, last: int = 4) -> Tensor:
 
 
 def step_gradient(unrolled: Unrolled, t: int, measure: Measure, observed: Sequence[int]) -> tuple[Gradients, State]:
-    """The gradient of ``measure(J)`` of step t, a scalar, with respect to the kernels and the state before the step.
+    """Compute the gradient of ``measure(J)`` of step t, a scalar, by the kernels and the state before the step.
 
     The state counts as a variable of its own here: what it owes to the kernels through earlier steps is left to
     :meth:`Unrolled.backpropagate`.

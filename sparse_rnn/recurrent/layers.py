@@ -56,7 +56,7 @@ class RecurrentLayer:
         return torch.promote_types(next(iter(self.weights.values())).dtype, torch.float32)
 
     def gates_of(self, role: str) -> tuple[str, ...]:
-        """The row blocks of a kernel; a projection (``hr``) has one, which is h."""
+        """Return the row blocks of a kernel; a projection (``hr``) has one, which is h."""
         return ("h",) if self.cell is cells.PROJECTED_LSTM and role == "hr" else self.cell.gates
 
     @property

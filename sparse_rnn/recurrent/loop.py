@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.layers import RecurrentModule
 from sparse_rnn.recurrent.unroll import Unrolled
+from sparse_rnn.torch_compat import own_attribute_set
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Loop:
         self._sequences: list[_Sequence] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the cell returns, computed in the precision of its weights."""
+        """Return what the cell returns, computed in the precision of its weights."""
         _, x, *rest = self._signature.bind(self.found.module, *args, **kwargs).args
         given = _as_tuple(rest[0]) if rest and rest[0] is not None else None
         dtype = next(iter(self._layer.weights.values())).dtype
@@ -66,7 +67,7 @@ class Loop:
         return returned
 
     def unrolled(self) -> list[Unrolled]:
-        """The sequences, each unrolled as a layer from the state that it began with, on the inputs it received.
+        """Return the sequences, each unrolled as a layer from the state that it began with, on the inputs it received.
 
         Raises:
             UsageError: If a step of the cell's equations does not give what its forward gave.
@@ -111,14 +112,11 @@ class Loop:
 
 @contextmanager
 def recording(loops: Sequence[Loop]) -> Iterator[None]:
-    """Lets loops stand in for the forwards of their cells."""
-    for loop in loops:
-        vars(loop.found.module)["forward"] = loop
-    try:
-        yield
-    finally:
+    """Let loops stand in for the forwards of their cells."""
+    with ExitStack() as stack:
         for loop in loops:
-            del vars(loop.found.module)["forward"]
+            stack.enter_context(own_attribute_set(loop.found.module, "forward", loop))
+        yield
 
 
 def _as_tuple(state: Any) -> tuple[Any, ...]:

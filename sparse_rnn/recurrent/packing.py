@@ -11,13 +11,13 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 
 def unpack(packed: PackedSequence) -> tuple[Tensor, Tensor]:
-    """The sequences [T, B, I] in the order in which they were packed, aligned at the first step, and their lengths."""
+    """Return the sequences [T, B, I] in the order they were packed in, aligned at the first step, and their lengths."""
     x_TBI, lengths = pad_packed_sequence(packed)
     return x_TBI, lengths.to(x_TBI.device)
 
 
 def pack_like(packed: PackedSequence, x_TBH: Tensor, lengths: Tensor) -> PackedSequence:
-    """Packs sequences aligned at the first step in the manner of another packed batch of the same lengths."""
+    """Pack sequences aligned at the first step in the manner of another packed batch of the same lengths."""
     order = packed.sorted_indices
     if order is not None:
         x_TBH, lengths = x_TBH.index_select(1, order), lengths.index_select(0, order)
@@ -26,12 +26,12 @@ def pack_like(packed: PackedSequence, x_TBH: Tensor, lengths: Tensor) -> PackedS
 
 
 def align_last(x_TBI: Tensor, lengths: Tensor) -> Tensor:
-    """Moves sequences that begin together so that they end together; what is before a sequence has no meaning."""
+    """Move sequences that begin together so that they end together; what is before a sequence has no meaning."""
     return _shift(x_TBI, lengths - len(x_TBI))
 
 
 def align_first(x_TBI: Tensor, lengths: Tensor) -> Tensor:
-    """Moves sequences that end together so that they begin together; what is behind a sequence has no meaning."""
+    """Move sequences that end together so that they begin together; what is behind a sequence has no meaning."""
     return _shift(x_TBI, len(x_TBI) - lengths)
 
 
@@ -42,14 +42,14 @@ def _shift(x_TBI: Tensor, earlier: Tensor) -> Tensor:
 
 
 def reading_order(x_TBI: Tensor, lengths: Tensor | None, reverse: bool) -> Tensor:
-    """Sequences that begin together in the order in which a layer reads them, so that all readings end together."""
+    """Put sequences that begin together into the order in which a layer reads them: all readings end together."""
     if reverse:
         return x_TBI.flip(0)
     return x_TBI if lengths is None else align_last(x_TBI, lengths)
 
 
 def sequence_order(x_TBH: Tensor, lengths: Tensor | None, reverse: bool) -> Tensor:
-    """Takes outputs in reading order back to the order of the sequences, which begin together."""
+    """Take outputs in reading order back to the order of the sequences, which begin together."""
     if reverse:
         return x_TBH.flip(0)
     return x_TBH if lengths is None else align_first(x_TBH, lengths)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.peephole_function import PeepholeFunction
 
 Peepholes = Literal["full", "diagonal"]
@@ -59,7 +60,7 @@ class PeepholeLSTM(nn.Module):
         dtype: Type of the parameters.
 
     Raises:
-        ValueError: If a size is not positive, dropout is not in [0, 1], or the form of the peepholes is unknown.
+        UsageError: If a size is not positive, dropout is not in [0, 1], or the form of the peepholes is unknown.
     """
 
     def __init__(
@@ -78,11 +79,11 @@ class PeepholeLSTM(nn.Module):
         super().__init__()
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
             if not isinstance(size, int) or size <= 0:
-                raise ValueError(f"{name} is {size!r}; it must be a positive integer")
+                raise UsageError(f"{name} is {size!r}; it must be a positive integer")
         if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout is {dropout!r}; it must be a probability, from 0 to 1")
+            raise UsageError(f"dropout is {dropout!r}; it must be a probability, from 0 to 1")
         if peepholes not in get_args(Peepholes):
-            raise ValueError(f"peepholes is {peepholes!r}; choose one of {', '.join(map(repr, get_args(Peepholes)))}")
+            raise UsageError(f"peepholes is {peepholes!r}; choose one of {', '.join(map(repr, get_args(Peepholes)))}")
         if dropout > 0 and num_layers == 1:
             warnings.warn(f"dropout={dropout} acts between layers and has no effect with num_layers=1", stacklevel=2)
         self.input_size = input_size
@@ -128,12 +129,12 @@ class PeepholeLSTM(nn.Module):
             directions * hidden_size features, and the last states, in the form of `hx`.
 
         Raises:
-            ValueError: If a shape or dtype does not fit the layer, or the sequence is empty.
+            UsageError: If a shape or dtype does not fit the layer, or the sequence is empty.
         """
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx)
         if input.dim() not in (2, 3):
-            raise ValueError(f"input has {input.dim()} dimensions; it must have 3, or 2 without a batch")
+            raise UsageError(f"input has {input.dim()} dimensions; it must have 3, or 2 without a batch")
         if input.dim() == 2:
             if hx is not None:
                 self._check_state(hx, (self._num_states, self.hidden_size))
@@ -163,7 +164,7 @@ class PeepholeLSTM(nn.Module):
     def _forward_batch(self, x_TBI: Tensor, hx: State | None) -> tuple[Tensor, State]:
         steps, batch = x_TBI.shape[:2]
         if steps == 0:
-            raise ValueError("input has no time step; a sequence needs at least one")
+            raise UsageError("input has no time step; a sequence needs at least one")
         output, state = self._forward_rows(x_TBI.flatten(0, 1), [batch] * steps, hx)
         return output.unflatten(0, (steps, batch)), state
 
@@ -222,21 +223,21 @@ class PeepholeLSTM(nn.Module):
 
     def _check_input(self, x_NI: Tensor) -> None:
         if x_NI.shape[-1] != self.input_size:
-            raise ValueError(f"input has {x_NI.shape[-1]} features; the layer's input_size is {self.input_size}")
+            raise UsageError(f"input has {x_NI.shape[-1]} features; the layer's input_size is {self.input_size}")
         self._check_dtype("input", x_NI)
 
     def _check_state(self, hx: State, shape: tuple[int, ...]) -> None:
         if not isinstance(hx, tuple | list) or len(hx) != 2:
-            raise ValueError(f"the initial state is a {type(hx).__name__}; it must be a pair (h_0, c_0)")
+            raise UsageError(f"the initial state is a {type(hx).__name__}; it must be a pair (h_0, c_0)")
         for name, state in zip(("h_0", "c_0"), hx, strict=True):
             if state.shape != shape:
-                raise ValueError(f"{name} has shape {list(state.shape)}; for this input it must have {list(shape)}")
+                raise UsageError(f"{name} has shape {list(state.shape)}; for this input it must have {list(shape)}")
             self._check_dtype(name, state)
 
     def _check_dtype(self, name: str, tensor: Tensor) -> None:
         dtype = self.weight_ih_l0.dtype
         if tensor.dtype != dtype and _autocast_dtype(tensor.device.type) is None:
-            raise ValueError(f"{name} is {tensor.dtype}, the weights are {dtype}; convert one of them with .to(dtype)")
+            raise UsageError(f"{name} is {tensor.dtype}, the weights are {dtype}; convert one of them with .to(dtype)")
 
 
 def _autocast_dtype(device_type: str) -> torch.dtype | None:

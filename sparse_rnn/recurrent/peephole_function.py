@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sparse_rnn.recurrent.product import add_product_, product
+from sparse_rnn.torch_compat import fused_lstm_cell, sigmoid_backward, tanh_backward
 
 
 class PeepholeFunction(torch.autograd.Function):
@@ -132,7 +133,7 @@ def _fused_steps(gates: Tensor, states: Tensor, recurrent: Tensor, batch_sizes: 
     values = []
     for rows, read, write in _steps(batch_sizes):
         states_part = states[read] @ recurrent
-        h, c, value = torch.ops.aten._thnn_fused_lstm_cell(gates[rows], states_part, c[: len(states_part)])
+        h, c, value = fused_lstm_cell(gates[rows], states_part, c[: len(states_part)])
         torch.cat((h, c), dim=1, out=states[write])
         values.append(value)
     return torch.cat(values)
@@ -158,11 +159,11 @@ def _backward_steps(
     grad_gates = torch.empty_like(gates)
     slopes = grad_gates.unflatten(1, (4, hidden))
     slope_i, slope_f, slope_g, slope_o = slopes.unbind(1)
-    torch.ops.aten.sigmoid_backward(g, i, grad_input=slope_i)
-    torch.ops.aten.sigmoid_backward(c_previous, f, grad_input=slope_f)
-    torch.ops.aten.tanh_backward(i, g, grad_input=slope_g)
-    torch.ops.aten.sigmoid_backward(tanh_c, o, grad_input=slope_o)
-    h_by_c, c_by_previous = torch.ops.aten.tanh_backward(o, tanh_c), f
+    sigmoid_backward(g, i, out=slope_i)
+    sigmoid_backward(c_previous, f, out=slope_f)
+    tanh_backward(i, g, out=slope_g)
+    sigmoid_backward(tanh_c, o, out=slope_o)
+    h_by_c, c_by_previous = tanh_backward(o, tanh_c), f
     if peephole is not None:
         h_by_c.addcmul_(slope_o, peephole[2])
         c_by_previous = torch.addcmul(f, slope_i, peephole[0]).addcmul_(slope_f, peephole[1])
@@ -193,7 +194,7 @@ def _steps(batch_sizes: list[int]) -> list[tuple[slice, slice, slice]]:
 
 
 def _last_rows(batch_sizes: list[int]) -> list[slice]:
-    """Rows of the states that are their sequence's last, one slice per length, longest first."""
+    """Return the rows of the states that are their sequence's last, one slice per length, longest first."""
     ends: list[slice] = []
     still_running = 0
     for size, (_, _, write) in zip(reversed(batch_sizes), reversed(_steps(batch_sizes)), strict=True):

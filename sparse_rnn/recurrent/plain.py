@@ -14,7 +14,7 @@ from sparse_rnn.recurrent.packing import reading_order, running, sequence_order
 def run_layer(
     layer: RecurrentLayer, x_TBI: Tensor, initial: State | None = None, lengths: Tensor | None = None
 ) -> tuple[Tensor, State]:
-    """Runs one layer over a sequence, recording a graph on its live kernels and biases.
+    """Run one layer over a sequence, recording a graph on its live kernels and biases.
 
     Args:
         layer: The layer.

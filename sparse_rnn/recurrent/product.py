@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
+from sparse_rnn.torch_compat import onednn_linear
+
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """Returns a @ b; in float32 on a CPU by oneDNN, which nn.LSTM uses too: PyTorch's BLAS can be much slower.
+    """Return a @ b; in float32 on a CPU by oneDNN, which nn.LSTM uses too: PyTorch's BLAS can be much slower.
 
     Args:
         a: [..., M, K].
@@ -16,12 +18,12 @@ def product(a: Tensor, b: Tensor) -> Tensor:
         if not (weight.is_contiguous() or b.is_contiguous()):
             # A strided slice, and oneDNN silently takes its reference loop, slower by orders of magnitude.
             weight = weight.contiguous()
-        return torch.ops.mkldnn._linear_pointwise(a, weight, None, "none", [], "")
+        return onednn_linear(a, weight)
     return a @ b
 
 
 def add_product_(target: Tensor, a: Tensor, b: Tensor) -> None:
-    """Adds a @ b to the target in place, in one kernel where the backend has one."""
+    """Add a @ b to the target in place, in one kernel where the backend has one."""
     if onednn_multiplies(a):
         target += product(a, b)
     else:
@@ -29,6 +31,6 @@ def add_product_(target: Tensor, a: Tensor, b: Tensor) -> None:
 
 
 def onednn_multiplies(a: Tensor) -> bool:
-    """Whether products with a tensor on the left go to oneDNN."""
+    """Tell whether products with a tensor on the left go to oneDNN."""
     backend = torch.backends.mkldnn
     return a.device.type == "cpu" and a.dtype == torch.float32 and bool(backend.enabled) and backend.is_available()

@@ -174,7 +174,7 @@ def _own_cell(known: _Equations, place: Place) -> Cell:
 
 
 def _try_out(step: Step, known: _Equations, weights: Mapping[str, Tensor], kind: str) -> tuple[dict[str, str], bool]:
-    """What each kernel reads, and whether all else in a step is elementwise."""
+    """Find out what each kernel reads, and whether all else in a step is elementwise."""
     first = next(iter(weights.values()))
     rows, units = len(first), len(first) // len(known.gates)
 
@@ -216,7 +216,7 @@ def _try_out(step: Step, known: _Equations, weights: Mapping[str, Tensor], kind:
 
 
 def _acts_on_each_unit_alone(new: Sequence[Tensor], old: Sequence[Tensor]) -> bool:
-    """Whether scaling the cotangent of a unit scales the gradients of that unit's inputs, and of no other's."""
+    """Tell whether scaling the cotangent of a unit scales the gradients of that unit's inputs, and of no other's."""
     for output in (tensor for tensor in new if tensor.requires_grad):
         scale = torch.cos(torch.arange(output.shape[-1], dtype=torch.float64)).to(output).unsqueeze(0)
         ones, scaled = (

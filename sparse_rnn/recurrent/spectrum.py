@@ -67,7 +67,7 @@ def unrolled_layers(
     loss_fn: LossFn | None = None,
     recurrent: Sequence[RecurrentModule] | None = None,
 ) -> dict[str, list[Unrolled]]:
-    """Runs the model on a batch, without a trace, and gives what its recurrent layers went through.
+    """Run the model on a batch, without a trace, and return what its recurrent layers went through.
 
     Args:
         model: The model.
@@ -80,7 +80,12 @@ def unrolled_layers(
         reads the sequence backwards; a cell goes by the name of its module alone.
 
     Raises:
-        ValueError: If one of the modules received nothing, has a forward of its own, or is not elementwise.
+        UsageError: If one of the modules received nothing, has a forward of its own, or is not elementwise.
+
+    Example:
+        >>> layers = unrolled_layers(nn.GRU(3, 4), torch.zeros(5, 2, 3))
+        >>> [(name, tuple(calls[0].output_TBH.shape)) for name, calls in layers.items()]
+        [('l0', (5, 2, 4))]
     """
     recurrent = find_recurrent(model) if recurrent is None else recurrent
     calls: dict[str, list[Unrolled]] = {name: [] for name in named_layers(recurrent)}
@@ -105,7 +110,7 @@ def spectrum(unrolled: Unrolled, samples: int | None = None, last: int = 1, stat
 
 
 def jacobians(unrolled: Unrolled, last: int = 1, states: States = "output") -> Tensor:
-    """The temporal Jacobians of the last steps, [steps, B, N, N], the earliest step first; see :func:`spectrum`."""
+    """Compute the temporal Jacobians of the last steps, [steps, B, N, N], the earliest first; see :func:`spectrum`."""
     batch = unrolled.x_TBI.shape[1]
     flat = torch.cat(list(_jacobians(unrolled, None, last, states)))
     return flat.unflatten(0, (-1, batch))
@@ -113,7 +118,7 @@ def jacobians(unrolled: Unrolled, last: int = 1, states: States = "output") -> T
 
 @torch.no_grad()
 def product_singular_values(unrolled: Unrolled, steps: Sequence[int], samples: int | None = None) -> dict[int, Tensor]:
-    """The singular values of J_T ⋯ J_{T-k+1}, the Jacobian of the last state with respect to that k steps before.
+    """Compute the singular values of J_T ⋯ J_{T-k+1}, the Jacobian of the last state by that k steps before.
 
     The state is whole, an LSTM's (h, c): what the cell keeps would be lost between two steps otherwise.
 
@@ -137,7 +142,7 @@ def product_singular_values(unrolled: Unrolled, steps: Sequence[int], samples: i
 
 @torch.no_grad()
 def _jacobians(unrolled: Unrolled, samples: int | None, last: int, states: States) -> Iterator[Tensor]:
-    """The matrices [n, N, N], step by step and sample by sample, a few at a time."""
+    """Yield the matrices [n, N, N], step by step and sample by sample, a few at a time."""
     observed = range(len(unrolled.states) if states == "all" else 1)
     units = sum(unrolled.layer.state_sizes[state] for state in observed)
     at_a_time = max(1, _ENTRIES // units**2)
@@ -167,12 +172,12 @@ class _Step:
         return _Step(self.unrolled, Gains(cut(self.gains.pre), cut(self.gains.state)), len(range(self.batch)[samples]))
 
     def jacobian(self, observed: Sequence[int]) -> Tensor:
-        """The derivative of the observed states with respect to themselves a step before, [B, N, N]."""
+        """Derive the observed states with respect to themselves a step before, [B, N, N]."""
         columns = [torch.cat(self._by_state(old, observed), dim=-2) for old in observed]
         return torch.cat(columns, dim=-1)
 
     def _by_state(self, old: int, observed: Sequence[int]) -> list[Tensor]:
-        """The derivatives of the observed new states with respect to an old one.
+        """Derive the observed new states with respect to an old one.
 
         A pre-activation that reads the state has the kernel for its derivative; one that reads an intermediate, such as
         an LSTM's projection, the kernel times the derivative of that.
@@ -191,7 +196,7 @@ class _Step:
         return [self._derivative(new, old, made) for new in observed]
 
     def _derivative(self, output: int, old: int, made: Sequence[Tensor | None]) -> Tensor:
-        """The derivative of an output of the step with respect to an old state, [B, units, units]."""
+        """Derive an output of the step with respect to an old state, [B, units, units]."""
         outputs = [*self.unrolled.states, *self.unrolled.intermediates.values()]
         units, old_units = outputs[output].shape[-1], outputs[old].shape[-1]
         total = outputs[output].new_zeros(self.batch, units, old_units)

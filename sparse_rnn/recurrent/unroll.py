@@ -50,7 +50,7 @@ class Gains:
     state: Sequence[Sequence[Tensor | None]]
 
     def __getitem__(self, t: int) -> Gains:
-        """The gains of one of several steps."""
+        """Return the gains of one of several steps."""
         return Gains(
             [[None if gain is None else gain[t] for gain in row] for row in self.pre],
             [[None if gain is None else gain[t] for gain in row] for row in self.state],
@@ -135,7 +135,7 @@ class Unrolled:
             stored[t] = part
 
     def _projector(self, known: Weights, biases: Weights, made: list[Tensor], between: dict[str, Tensor]) -> Project:
-        """The ``project`` of one step; what the kernels make of the input is known already."""
+        """Make the ``project`` of one step; what the kernels make of the input is known already."""
 
         def project(**inputs: Tensor) -> Tensor:
             between.update(inputs)
@@ -152,7 +152,7 @@ class Unrolled:
         return project
 
     def replay(self, steps: slice | int) -> tuple[State, list[Tensor], State]:
-        """Takes steps again, differentiably, from the pre-activations and states that are stored.
+        """Take steps again, differentiably, from the pre-activations and states that are stored.
 
         Returns:
             The new states and, after them, the intermediates; the pre-activations [..., B, G·H] and the old states
@@ -172,17 +172,17 @@ class Unrolled:
         return (*new, *(between[role] for role in self.intermediates)), pre, old
 
     def output_read(self, role: str) -> int | None:
-        """The index, among the outputs of a step, of the intermediate that a kernel reads; None if it reads none."""
+        """Return the index, among a step's outputs, of the intermediate that a kernel reads; None if it reads none."""
         return len(self.states) + self._on_the_way.index(role) if role in self._on_the_way else None
 
     def readers(self, state: int) -> Iterator[tuple[int, str]]:
-        """The kernels that read a state: index of the pre-activation they contribute to, and role."""
+        """Yield the kernels that read a state: index of the pre-activation they contribute to, and role."""
         name = self.layer.cell.states[state]
         for k, roles in enumerate(self.roles):
             yield from ((k, role) for role in roles if self.layer.cell.reads[role] == name)
 
     def inputs_of(self, role: str) -> Tensor:
-        """What a kernel multiplies in every step, [T, B, I or H]."""
+        """Return what a kernel multiplies in every step, [T, B, I or H]."""
         if role in self.intermediates:
             return self.intermediates[role]
         source = self.layer.cell.reads[role]
@@ -199,14 +199,14 @@ class Unrolled:
         return sequence_order(self.states[0][1:], self._lengths, self.layer.reverse)
 
     def no_gradients(self) -> Gradients:
-        """Zeros to add the gradients of one functional to."""
+        """Make zeros to add the gradients of one functional to."""
         return {role: weight.new_zeros(weight.shape[::-1]) for role, weight in self.weights.items()}
 
     @torch.no_grad()
     def backpropagate(
         self, cotangents: Callable[[int], State | None], gradients: Sequence[Gradients], stop: int
     ) -> None:
-        """Adds the gradients of R functionals of the states with respect to every kernel, through time.
+        """Add the gradients of R functionals of the states with respect to every kernel, through time.
 
         Args:
             cotangents: ``cotangents(t)`` gives ∂(functional)/∂(state after step t), explicit part only: for each state
@@ -226,7 +226,7 @@ class Unrolled:
             self._contract(steps, deltas, gradients[: len(adjoint[0])])
 
     def _pull_back(self, gain: Gains, adjoint: Sequence[Tensor], deltas: Sequence[Tensor]) -> list[Tensor]:
-        """Takes the adjoint of the state after a step to that before it; writes those of the pre-activations."""
+        """Take the adjoint of the state after a step to that before it; writes those of the pre-activations."""
         rows = len(adjoint[0])
         outputs = dict(enumerate(adjoint))
         for k, delta in reversed(list(enumerate(deltas))):
@@ -244,7 +244,7 @@ class Unrolled:
         return before
 
     def _contract(self, steps: slice, deltas: Sequence[Tensor], gradients: Sequence[Gradients]) -> None:
-        """Adds delta ⊗ input, summed over steps and samples, to the gradients of each functional."""
+        """Add delta ⊗ input, summed over steps and samples, to the gradients of each functional."""
         for roles, delta in zip(self.roles, deltas, strict=True):
             inputs = {role: self.inputs_of(role)[steps].flatten(0, 1).t().contiguous() for role in roles}
             for r, total in enumerate(gradients):
@@ -254,7 +254,7 @@ class Unrolled:
 
 
 def _multiply_add(delta: Tensor, terms: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Writes Σ adjoint · gain into the adjoint of a pre-activation, [r, B, G·H]."""
+    """Write Σ adjoint · gain into the adjoint of a pre-activation, [r, B, G·H]."""
     if not terms:
         delta.zero_()
         return
@@ -266,7 +266,7 @@ def _multiply_add(delta: Tensor, terms: Sequence[tuple[Tensor, Tensor]]) -> None
 
 
 def gains(new: State, pre: Sequence[Tensor], old: State, create_graph: bool = False) -> Gains:
-    """Differentiates the elementwise part of steps, as :meth:`Unrolled.replay` returns it."""
+    """Differentiate the elementwise part of steps, as :meth:`Unrolled.replay` returns it."""
     by_pre, by_state = [], []
     for output in new:
         found: Sequence[Tensor | None] = [None] * (len(pre) + len(old))
@@ -286,13 +286,13 @@ def gains(new: State, pre: Sequence[Tensor], old: State, create_graph: bool = Fa
 
 
 def add(terms: Iterable[Tensor]) -> Tensor:
-    """The sum of one or more tensors."""
+    """Sum one or more tensors."""
     first, *others = terms
     return sum(others, first)
 
 
 def _join(adjoint: Sequence[Tensor], explicit: State | None) -> list[Tensor]:
-    """Adds explicit cotangents to the adjoints of the functionals so far; rows beyond them begin here."""
+    """Add explicit cotangents to the adjoints of the functionals so far; rows beyond them begin here."""
     if explicit is None:
         return list(adjoint)
     rows = max(len(adjoint[0]), *(len(part) if part.dim() == 3 else 1 for part in explicit))

@@ -78,7 +78,7 @@ def normalise(
 
 
 def _run_on_noise(unrolled: Unrolled, steps: int, batch: int, around: float | None = None) -> Unrolled:
-    """Runs a layer on N(0, 0.1) inputs, from the zero state or from ``around`` + N(0, 0.1)."""
+    """Run a layer on N(0, 0.1) inputs, from the zero state or from ``around`` + N(0, 0.1)."""
     layer, like = unrolled.layer, unrolled.x_TBI
     x_TBI = (torch.randn(steps, batch, like.shape[-1]) * NOISE_SD).to(like)
     if around is None:

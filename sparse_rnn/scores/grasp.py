@@ -76,7 +76,7 @@ class _Temperature(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Passes every function on, cross-entropies with cooler logits."""
+        """Pass every function on, cross-entropies with cooler logits."""
         function = self._cooler_cross_entropy if func is cross_entropy else func
         return function(*args, **(kwargs or {}))
 

@@ -49,7 +49,7 @@ def _described(loss: Any) -> str:
 
 @contextmanager
 def _requiring_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """A frozen weight has a score, too."""
+    """Let frozen weights require gradients inside: they have scores, too."""
     frozen = [parameter for parameter in parameters if not parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_()

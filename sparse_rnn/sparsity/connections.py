@@ -61,7 +61,7 @@ class Connections:
 
 
 def connections(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> dict[str, Connections]:
-    """What is left of the connections of every recurrent layer of a model.
+    """Count what is left of the connections of every recurrent layer of a model.
 
     Args:
         model: The model.
@@ -75,7 +75,7 @@ def connections(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> 
 
 @torch.no_grad()
 def layer_connections(layer: RecurrentLayer, masks: Mapping[str, Tensor] | None = None) -> Connections:
-    """What is left of the connections of one layer; see :func:`connections`."""
+    """Count what is left of the connections of one layer; see :func:`connections`."""
     kept = kept_weights(layer, masks)
     reads = layer.cell.reads
     gates = [

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.kernels import Targets, targets_named
+from sparse_rnn.torch_compat import multiply_
 
 
 class Masks(Mapping[str, Tensor]):
@@ -89,10 +90,10 @@ class Masks(Mapping[str, Tensor]):
     @torch.no_grad()
     def _zero(self, tensors: dict[str, Tensor]) -> None:
         if tensors:
-            torch._foreach_mul_(list(tensors.values()), [self._factor(*item) for item in tensors.items()])
+            multiply_(list(tensors.values()), [self._factor(*item) for item in tensors.items()])
 
     def _factor(self, name: str, like: Tensor) -> Tensor:
-        """The mask as numbers of the tensor's dtype: multiplying by booleans is much slower on a CPU."""
+        """Return the mask as numbers of the tensor's dtype: multiplying by booleans is much slower on a CPU."""
         factor = self._factors.get(name)
         if factor is None or factor.dtype != like.dtype or factor.device != like.device:
             factor = self._factors[name] = self._masks[name].to(like)
@@ -102,7 +103,7 @@ class Masks(Mapping[str, Tensor]):
     def of(cls, kernels: Targets, masks: Mapping[str, Tensor]) -> Masks:
         """Make masks of kernels that have been found already."""
         made = cls(masks, kernels.model)
-        made.__dict__["kernels"] = kernels
+        vars(made)["kernels"] = kernels  # where cached_property keeps it
         return made
 
     @classmethod

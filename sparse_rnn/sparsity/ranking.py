@@ -116,7 +116,7 @@ def reserve_(keep: ByGate, scores: ByGate, groups: Sequence[Group], min_kept: in
 
 
 def _requests(name: str, keep: ByGate, scores: ByGate, groups: Sequence[Group], min_kept: int) -> Tensor:
-    """The best weights of each unit that lacks some, among those of groups that have room, [gates, units, inputs]."""
+    """Find the best weights of each unit that lacks some, in groups that have room, [gates, units, inputs]."""
     kept, score = keep[name], scores[name]
     full = [g for group in groups if _room(group, keep) == 0 for kernel, g in group.gates if kernel == name]
     free = ~kept & (score > -torch.inf)  # what an earlier round removed does not come back

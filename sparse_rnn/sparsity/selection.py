@@ -42,7 +42,7 @@ class Guards:
 
 @dataclass(frozen=True)
 class Selection:
-    """Chooses the weights that stay; the same for every way of pruning.
+    """Choose the weights that stay; the same for every way of pruning.
 
     Args:
         sparsity: Share of the weights that are removed in the end, in [0, 1).
@@ -218,7 +218,7 @@ class Selection:
         return empty(like)
 
     def _left(self, kernels: Targets, scores: Scores, masks: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        """The scores [gates, units, inputs] of the weights that are left; -inf for the others."""
+        """Return the scores [gates, units, inputs] of the weights that are left; -inf for the others."""
         kept = {} if masks is None else masks
         masked = {name: s.masked_fill(~kept[name], -torch.inf) if name in kept else s for name, s in scores.items()}
         return {name: kernels[name].by_gate(score) for name, score in masked.items()}
@@ -229,7 +229,7 @@ class Selection:
         return Masks.of(kernels, flat if before is None else {name: m & before[name] for name, m in flat.items()})
 
     def _ranked(self, kernels: Targets, left: ByGate) -> dict[str, Tensor]:
-        """What every weight goes by: its own score or that of its tile; -inf for diagonals beside tiles."""
+        """Return what every weight goes by: its own score or that of its tile; -inf for diagonals beside tiles."""
         if self.structure is None:
             return dict(left)
         kept = self.diagonals(kernels, left)

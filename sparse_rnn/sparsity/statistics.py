@@ -64,7 +64,15 @@ def statistics(masks: Masks) -> list[GateStatistics]:
 
 
 def table(rows: list[GateStatistics]) -> str:
-    """The statistics as a table of text, with the total below."""
+    """Format the statistics as a table of text, with the total below.
+
+    Example:
+        >>> print(table([GateStatistics("weight_hh_l0", "r", 1, 4), GateStatistics("weight_hh_l0", "z", 2, 4)]))
+        kernel        gate    kept  sparsity
+        weight_hh_l0  r     1 of 4    75.00%
+        weight_hh_l0  z     2 of 4    50.00%
+        all                 3 of 8    62.50%
+    """
     kept, total = sum(row.kept for row in rows), sum(row.total for row in rows)
     lines = [(row.kernel, row.gate, f"{row.kept:,} of {row.total:,}", f"{row.sparsity:.2%}") for row in rows]
     lines = [

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule
 from torch import nn
 
 from sparse_rnn.callbacks import DynamicSparsity, OneShotPruning
-from sparse_rnn.cli.main import main
+from sparse_rnn.cli import main
 from sparse_rnn.modules import RowAdam
 from sparse_rnn.pruning.schedules import CosineDecay
 from sparse_rnn.sparsity.masks import Masks

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from sparse_rnn.analysis.report import FILES
-from sparse_rnn.checkpoints import read_checkpoints
+from sparse_rnn.analysis.runs import read_runs
 from sparse_rnn.cli import analyze as command
-from sparse_rnn.cli.main import main
+from sparse_rnn.cli import main
 from sparse_rnn.data import SequentialDigits
 
 
@@ -18,7 +18,7 @@ from sparse_rnn.data import SequentialDigits
 def report(jacobian, dense, tmp_path_factory):
     """A report on a pruned and a dense run."""
     output = tmp_path_factory.mktemp("analyze") / "deeper" / "report"
-    command.main(["--checkpoint", str(jacobian), "--dense", str(dense), "--output", str(output)])
+    command.analyze(["--checkpoint", str(jacobian), "--dense", str(dense), "--output", str(output)])
     return output
 
 
@@ -36,7 +36,7 @@ def test_a_report_is_whole(report):
 
 
 def test_the_shares_are_those_of_the_masks(report, jacobian):
-    [trained] = read_checkpoints([jacobian])
+    [trained] = read_runs([jacobian])
     rows = lines(report / "gate_shares.csv")
     assert len(rows) == 6
     assert sum(float(row["share"]) for row in rows) == pytest.approx(1)
@@ -62,7 +62,7 @@ def test_singular_values_are_those_on_training_samples(report, jacobian, dense):
     x = torch.cat([next(batches)[0] for _ in range(2)])
     summary = lines(report / "checkpoints.csv")
     bins = lines(report / "singular_values.csv")
-    for row, trained in zip(summary, read_checkpoints([jacobian], dense), strict=True):
+    for row, trained in zip(summary, read_runs([jacobian], dense), strict=True):
         rnn = trained.model.rnn.double()
 
         def step(h, x, rnn=rnn):
@@ -138,7 +138,10 @@ class Others(LightningDataModule):
     [
         ("{class_path: SequentialDigits, init_args: {batch_size: 0}}", "batch_size=0"),
         ("{class_path: SequentialDigits, init_args: {size: 0}}", "cannot be built: .*Option 'size' is not accepted$"),
-        ("{class_path: their_data.Others}", r"other\.yaml give no singular values of JacobianSpectrum 75 %: .*failed"),
+        (
+            "{class_path: their_data.Others}",
+            r"other\.yaml give no singular values of .*: The model reads 8",
+        ),
     ],
 )
 def test_data_that_were_asked_for_must_do(refused, jacobian, data, said, tmp_path, monkeypatch):

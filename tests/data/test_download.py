@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 
-from sparse_rnn.data import DataError, SequentialMNIST, mnist
-from sparse_rnn.data.download import check, download, download_archive
+from sparse_rnn.data import DataError
+from sparse_rnn.data.download import cache_folder, check, data_folder, download, download_archive, user_path
 
 CONTENTS = bytes(range(256)) * 400
 SHA256 = hashlib.sha256(CONTENTS).hexdigest()
@@ -176,27 +176,41 @@ def test_checksums_are_of_either_kind(prefix, algorithm, tmp_path):
         check(tmp_path / FILE, f"{prefix}0{digest}", "do this")
 
 
-def test_mnist_downloads_only_what_is_missing(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(mnist, "MIRRORS", (f"{server}/absent/", f"{server}/good/"))
-    monkeypatch.setattr(mnist, "SHA256", dict.fromkeys(mnist.SHA256, SHA256))
-    present = tmp_path / "train-labels-idx1-ubyte.gz"
-    present.write_bytes(b"as the user placed it")
-    SequentialMNIST(root=tmp_path).prepare_data()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(mnist.SHA256)
-    assert present.read_bytes() == b"as the user placed it"
-    assert (tmp_path / "t10k-images-idx3-ubyte.gz").read_bytes() == CONTENTS
+def test_a_file_that_cannot_be_read_has_no_checksum(tmp_path):
+    with pytest.raises(DataError, match=r"none cannot be read \(No such file or directory\): do this\.$"):
+        check(tmp_path / "none", SHA256, "do this")
 
 
-def test_mnist_that_cannot_be_had_says_what_to_do(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(mnist, "MIRRORS", (f"{server}/absent/",))
-    with pytest.raises(
-        DataError, match=r"train-images-idx3-ubyte.gz is missing and .* or try gru_digits.yaml"
-    ) as caught:
-        SequentialMNIST(root=tmp_path).prepare_data()
-    assert f"in {tmp_path}," in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
+def test_an_archive_that_cannot_be_unpacked_is_one_sentence(server, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.unpack_archive", full)
+    with pytest.raises(DataError, match=r"set.zip could not be unpacked \(.*No space left on device\): do this\.$"):
+        fetch_archive(server, "set.zip", tmp_path, "good")
+    assert contents(tmp_path) == {"set.zip": ARCHIVES["set.zip"]}
 
 
-def test_published_mirrors_are_several():
-    assert len({mirror.split("/")[2] for mirror in mnist.MIRRORS}) >= 2
-    assert mnist.MIRRORS[-1] == "http://yann.lecun.com/exdb/mnist/"
+def test_a_folder_that_cannot_be_made_is_one_sentence(server, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"could not be downloaded \(127.0.0.1:\d+: (FileExists|NotADirectory)Error\)"):
+        fetch(server, tmp_path / "file", "good")
+
+
+def test_a_file_that_is_there_is_not_downloaded_again(tmp_path):
+    (tmp_path / FILE).write_bytes(CONTENTS)
+    download(FILE, SHA256, tmp_path, ("http://127.0.0.1:1/",), "do this")
+
+
+def test_folders_are_the_given_one_the_shared_one_or_one_of_the_cache(tmp_path, monkeypatch, cache):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SPARSE_RNN_DATA", "/shared")
+    assert data_folder("mnist", "~/own") == tmp_path / "own"
+    assert data_folder("mnist", None).as_posix() == "/shared/mnist"
+    monkeypatch.delenv("SPARSE_RNN_DATA")
+    assert data_folder("mnist", None) == cache_folder("mnist") == cache / "sparse_rnn" / "mnist"
+
+
+def test_the_home_of_nobody_is_refused():
+    with pytest.raises(DataError, match="~nobody-of-this-name/data begins at a home folder that cannot be found"):
+        user_path("~nobody-of-this-name/data")

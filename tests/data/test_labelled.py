@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from sparse_rnn.data import SequentialDigits
 from sparse_rnn.data.labelled import divide
+from sparse_rnn.errors import UsageError
 
 
 class Reader(LightningModule):
@@ -91,5 +92,11 @@ def test_divide_is_disjoint_complete_and_keeps_pairs():
 
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_a_batch_size_below_one_is_refused(batch_size):
-    with pytest.raises(ValueError, match=f"batch_size={batch_size}: give the number of samples in a batch"):
+    with pytest.raises(UsageError, match=f"batch_size={batch_size}: give the number of samples in a batch"):
         SequentialDigits(batch_size=batch_size)
+
+
+@pytest.mark.parametrize("seed", [2**63, -(2**63) - 1])
+def test_a_seed_of_more_than_64_bits_is_refused(seed):
+    with pytest.raises(UsageError, match=f"seed={seed}: give an integer that fits into 64 bits"):
+        SequentialDigits(seed=seed)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sparse_rnn.data import DataError, OneBillionWords, Vocabulary, one_billion_words
+from sparse_rnn.errors import UsageError
 
 HELD_OUT = "heldout-monolingual.tokenized.shuffled"
 PART = "training-monolingual.tokenized.shuffled/news.en-0000[12]-of-00100"
@@ -100,6 +101,15 @@ def test_sentences_are_shuffled_by_seed_and_epoch(folder):
     assert len({tuple(order) for order in (plain, *orders)}) == 4
     assert all(sorted(order) == sorted(plain) for order in orders)
     assert read(1, shuffle=True) == orders[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"seed": -1}, "seed=-1: give an integer that is not"), ({"vocab_size": 0}, "vocab_size=0: give the number of")],
+)
+def test_numbers_that_cannot_be_are_refused_before_anything_is_read(settings, message):
+    with pytest.raises(UsageError, match=message):
+        OneBillionWords(**settings)
 
 
 def test_a_vocabulary_without_the_mark_cannot_shuffle(folder):

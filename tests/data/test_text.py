@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from sparse_rnn.data import ColumnLoader, DataError, OneBillionWords, TextFiles, Vocabulary
 from sparse_rnn.data.text import matching
+from sparse_rnn.errors import UsageError
 
 # Resuming writes into the folder of the stopped run, as a user's second command does.
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
@@ -157,7 +158,7 @@ def test_what_is_no_vocabulary_is_refused(files):
 
 @pytest.mark.parametrize("name", ["batch_size", "bptt", "eval_batch_size"])
 def test_sizes_below_one_are_refused(name, files):
-    with pytest.raises(ValueError, match=f"{name}=0: give a number of at least 1"):
+    with pytest.raises(UsageError, match=f"{name}=0: give a number of at least 1"):
         TextFiles(**files, **{name: 0})
 
 
@@ -167,7 +168,7 @@ def test_too_short_a_text_says_the_numbers(files):
 
 
 def test_more_ranks_than_evaluation_columns_are_refused(files):
-    with pytest.raises(ValueError, match="2 columns do not go round 3 ranks"):
+    with pytest.raises(UsageError, match="2 columns do not go round 3 ranks"):
         on_rank(TextFiles(**files, batch_size=1, eval_batch_size=2), 0, 3).val_dataloader()
 
 
@@ -180,3 +181,9 @@ def test_patterns_match_files_sorted_by_name(tmp_path):
     assert matching(tmp_path / "c.md", tmp_path / "elsewhere", "") == [tmp_path / "c.md"]
     with pytest.raises(DataError, match=r"none\*.txt matches no file: do this\.$"):
         matching("none*.txt", tmp_path, "do this")
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "nul\0", "~nobody-of-this-name/x"], ids=["too long", "null", "no home"])
+def test_paths_that_cannot_be_are_one_sentence(path, tmp_path):
+    with pytest.raises(DataError, match=r"matches no file: do this\.$|cannot be found: give the whole path\.$"):
+        matching(path, tmp_path, "do this")

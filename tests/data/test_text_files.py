@@ -3,6 +3,7 @@
 import pytest
 
 from sparse_rnn.data import DataError, TextFiles
+from sparse_rnn.errors import UsageError
 
 TEXTS = {"train": "The café,  the\tsea\n\nthe end", "val": "the sea\n", "test": "a café\n"}
 
@@ -61,5 +62,5 @@ def test_a_missing_file_is_one_sentence(split, files, tmp_path):
 
 
 def test_an_unknown_level_is_refused(files):
-    with pytest.raises(ValueError, match="level is 'byte'; it must be one of word, char"):
+    with pytest.raises(UsageError, match="level='byte': choose one of word, char"):
         TextFiles(**files, level="byte")

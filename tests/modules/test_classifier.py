@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import SequenceClassifier
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 
@@ -79,8 +80,33 @@ def test_the_peephole_classifier_has_the_kernels_of_table_1():
 
 @pytest.mark.parametrize(("option", "value"), [("cell", "gruu"), ("init", "xavier"), ("nonlinearity", "gelu")])
 def test_a_bad_choice_is_named(option, value):
-    with pytest.raises(ValueError, match=value):
+    with pytest.raises(UsageError, match=f"{option}='{value}': choose one of "):
         classifier(**{"cell": "rnn"} | {option: value})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((0, CLASSES), "input_size=0: give at least 1"),
+        ((INPUTS, 1), "num_classes=1: give at least 2 classes"),
+        ((INPUTS, CLASSES, "gru", 0), "hidden_size=0: give at least 1"),
+        ((INPUTS, CLASSES, "gru", HIDDEN, 0), "num_layers=0: give at least 1"),
+    ],
+)
+def test_a_size_that_cannot_be_is_named(sizes, message):
+    with pytest.raises(UsageError, match=message):
+        SequenceClassifier(*sizes)
+
+
+def test_data_of_another_size_are_refused():
+    with pytest.raises(UsageError, match="reads 3 features a step, but the data has 8: give input_size=8"):
+        classifier()(torch.zeros(2, STEPS, 8))
+
+
+def test_settings_that_an_optimizer_refuses_are_one_sentence():
+    model = classifier(optimizer=lambda parameters: torch.optim.Adam(parameters, lr=-1.0))
+    with pytest.raises(UsageError, match=r"^The optimizer refuses its settings: Invalid learning rate: -1\.0\.$"):
+        model.configure_optimizers()
 
 
 def test_epoch_averages_weigh_every_sample_alike(tmp_path):

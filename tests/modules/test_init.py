@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.modules.init import init_biases_, init_kernel_
 
 HIDDEN, INPUTS, GATES = 200, 300, 3
@@ -58,8 +59,15 @@ def test_gates_are_drawn_independently():
 
 
 def test_an_unknown_scheme_is_named():
-    with pytest.raises(ValueError, match="orthogonal, but it is 'xavier'"):
+    with pytest.raises(UsageError, match="init='xavier': choose one of normal, uniform, glorot, he, orthogonal"):
         drawn("xavier")
+
+
+@pytest.mark.parametrize("scheme", ["normal", "uniform", "glorot", "he"])
+@pytest.mark.parametrize("scale", [-0.5, float("nan"), float("inf")])
+def test_a_scale_that_cannot_be_is_refused(scheme, scale):
+    with pytest.raises(UsageError, match=f"init_scale={scale}: give a finite number that is not negative"):
+        drawn(scheme, scale)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

@@ -36,11 +36,14 @@ class Loop(nn.Module):
             state = self.cell(x_t, state)
 
 
-def test_the_example_of_the_page_prints_what_the_page_says(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    (text,) = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
-    exec(compile(code, "cells.md", "exec"), {})
-    assert capsys.readouterr().out == text
+@pytest.mark.filterwarnings("ignore:No weight is left")
+def test_the_examples_of_the_page_print_what_the_page_says(capsys):
+    examples = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    texts = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
+    assert len(examples) == 2
+    for code, text in zip(examples, texts, strict=True):
+        exec(compile(code, "cells.md", "exec"), {})
+        assert capsys.readouterr().out == text
 
 
 class Copied(nn.Module):
@@ -214,9 +217,7 @@ def test_a_module_that_returns_something_else_is_refused():
     gates = ("r", "z", "n")
     kernels = {"ih": "weight_ih_l0", "hh": "weight_hh_l0"}
     register_cell(Outputs, step=gru_of_torch, kernels=kernels, gates=gates, runs="sequence")
-    with pytest.raises(
-        ValueError, match=r"'Outputs' returned Tensor, not \(output, state\): a module"
-    ):
+    with pytest.raises(ValueError, match=r"'Outputs' returned Tensor, not \(output, state\): a module"):
         prune(Outputs(INPUTS, UNITS, bias=False).double(), data(), sparsity=0.5)
 
 

@@ -13,15 +13,16 @@ from lightning.pytorch.utilities.data import extract_batch_size
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Sampler
 
 from sparse_rnn.callbacks.borrowing.side_effects import side_effect_free
 from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import GENERATORS, kept, seeded
+from sparse_rnn.lightning_compat import before_transfer, combined_loader
 from sparse_rnn.pruning.prune import score_batch
 from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.scores import Criterion, Scores
+from sparse_rnn.torch_compat import set_sampler, tree_leaves, tree_map
 
 Key = TypeVar("Key")
 
@@ -39,7 +40,7 @@ def training_batches(trainer: Trainer, num_samples: int) -> list[tuple[Any, int]
     Raises:
         UsageError: If the loader ends before there are enough samples, or there is none.
     """
-    loader = trainer.fit_loop._combined_loader
+    loader = combined_loader(trainer)
     if loader is None:
         raise UsageError("There is no training data to score the weights on: give fit() a train_dataloader.")
     batches: list[tuple[Any, int]] = []
@@ -96,7 +97,7 @@ def training_loss(trainer: Trainer, transferred: bool = False) -> Any:
     def loss_fn(module: Any, batch: Any) -> Any:
         if not transferred:
             batch = trainer.precision_plugin.convert_input(batch)
-            batch = module._on_before_batch_transfer(batch)
+            batch = before_transfer(module, batch)
             batch = trainer.strategy.batch_to_device(batch)
         takes_index = len(inspect.signature(module.training_step).parameters) > 1
         with side_effect_free(trainer, module) as losses, trainer.precision_plugin.train_step_context():
@@ -133,7 +134,7 @@ def _copied_loader(loader: Any) -> Any:
         return loader
     copied = copy.copy(loader)
     for name in ("sampler", "batch_sampler"):
-        vars(copied)[name] = _copied_sampler(vars(loader)[name])  # DataLoader forbids to set them
+        set_sampler(copied, name, _copied_sampler(getattr(loader, name)))
     return copied
 
 

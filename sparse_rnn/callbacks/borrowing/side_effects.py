@@ -11,6 +11,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 
 from sparse_rnn.isolation import kept, parameters_kept
+from sparse_rnn.torch_compat import backward_replaced
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def side_effect_free(trainer: Trainer, module: LightningModule) -> Iterator[list
         stack.enter_context(kept(optimizer.param_groups for optimizer in trainer.optimizers))
         stack.enter_context(_loggers_silenced(trainer))
         collect = _collector(losses)
-        stack.enter_context(_replaced(Tensor, backward=collect))
+        stack.enter_context(backward_replaced(collect))
         for part in parts:
             stack.enter_context(_replaced(part, log=_ignore, log_dict=_ignore, print=_ignore, manual_backward=collect))
         for optimizer in optimizers:
@@ -76,7 +77,7 @@ def _loggers_silenced(trainer: Trainer) -> Iterator[None]:
 
 @contextmanager
 def _replaced(target: Any, **attributes: Any) -> Iterator[None]:
-    """Set attributes of an object, or of a class, and put them back on exit."""
+    """Set attributes of an object and put them back on exit."""
     own = {name: vars(target)[name] for name in attributes if name in vars(target)}
     for name, value in attributes.items():
         setattr(target, name, value)

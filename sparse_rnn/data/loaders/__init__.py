@@ -1,1 +1,17 @@
-"""Loaders that save their position: batches of tensors, columns of text, shuffled sentences."""
+"""Loaders that can be resumed in the middle of an epoch: batches of tensors, columns of text, shuffled sentences."""
+
+from sparse_rnn.data.loaders.batches import BatchLoader
+from sparse_rnn.data.loaders.columns import ColumnLoader
+from sparse_rnn.data.loaders.passes import LoaderState, ResumableLoader
+from sparse_rnn.data.loaders.resume import go_on_where_stopped
+from sparse_rnn.data.loaders.sentences import SentenceShuffle, ShuffledText
+
+__all__ = [
+    "BatchLoader",
+    "ColumnLoader",
+    "LoaderState",
+    "ResumableLoader",
+    "SentenceShuffle",
+    "ShuffledText",
+    "go_on_where_stopped",
+]

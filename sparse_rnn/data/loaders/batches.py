@@ -1,4 +1,4 @@
-"""Whole batches out of tensors in memory, in an order that only the seed and the epoch decide."""
+"""Batches of tensors in memory, in an order that depends on the seed and the epoch alone."""
 
 import itertools
 from collections.abc import Iterator
@@ -7,22 +7,38 @@ import torch
 from torch.utils.data import BatchSampler, DistributedSampler, TensorDataset
 
 from sparse_rnn.data.loaders.passes import Batch, ResumableLoader
+from sparse_rnn.errors import UsageError
 
 
 class BatchLoader(ResumableLoader):
-    """Serve a ``TensorDataset`` in whole batches, resumable in the middle of an epoch.
+    """Batches of a ``TensorDataset``, which can be resumed in the middle of an epoch.
 
-    Lightning takes it wherever it takes a ``DataLoader``. It is none: one indexing operation a batch needs no workers,
-    no collation and no draw from the global random state. Lightning announces each epoch to the sampler.
+    Lightning takes this loader wherever it takes a ``DataLoader``, and tells it the number of each epoch. A batch is
+    made by one indexing operation, which needs no worker processes and no collation. Nothing is drawn from PyTorch's
+    global random generator.
 
     Args:
-        dataset: tensors of equal first dimension N.
-        batch_size: samples in a batch, on each rank; the last batch may be smaller.
-        shuffle: draw a new order in each epoch instead of keeping the data's.
-        seed: decides the orders, together with the epoch.
-        rank: index of this process among those that share the data.
-        world_size: number of those processes. If it does not divide N, ``DistributedSampler`` gives up to
-            ``world_size - 1`` samples twice; a single process sees each sample exactly once.
+        dataset: Tensors of equal first dimension N.
+        batch_size: Samples in a batch, on each rank; the last batch of an epoch may be smaller.
+        shuffle: Whether to draw a new order in each epoch instead of keeping that of the data.
+        seed: Decides the orders, together with the epoch.
+        rank: Index of this process among those that share the data.
+        world_size: Number of those processes. If it does not divide N, up to ``world_size - 1`` samples come twice in
+            an epoch; a single process sees each sample exactly once.
+
+    Raises:
+        UsageError: If the batch size is below 1.
+
+    Example:
+        >>> import torch
+        >>> from torch.utils.data import TensorDataset
+        >>> from sparse_rnn.data import BatchLoader
+        >>> loader = BatchLoader(TensorDataset(torch.arange(5), 10 * torch.arange(5)), batch_size=2)
+        >>> for x, y in loader:
+        ...     print(x.tolist(), y.tolist())
+        [0, 1] [0, 10]
+        [2, 3] [20, 30]
+        [4] [40]
     """
 
     def __init__(
@@ -36,6 +52,8 @@ class BatchLoader(ResumableLoader):
         world_size: int = 1,
     ) -> None:
         super().__init__()
+        if batch_size < 1:
+            raise UsageError(f"batch_size={batch_size}: give the number of samples in a batch, at least 1.")
         self.dataset = dataset
         order: DistributedSampler[int] = DistributedSampler(
             dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed
@@ -48,6 +66,6 @@ class BatchLoader(ResumableLoader):
         return len(self.batch_sampler)
 
     def batches(self, start: int) -> Iterator[Batch]:
-        """Yield the batches of the epoch from number ``start`` on."""
+        """Yield the batches of the epoch, from number ``start`` on."""
         for indices in itertools.islice(self.batch_sampler, start, None):
             yield self.dataset[torch.tensor(indices)]

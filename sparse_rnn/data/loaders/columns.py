@@ -1,4 +1,4 @@
-"""Long texts in contiguous columns, read side by side."""
+"""Long texts, cut into columns that are read side by side."""
 
 import math
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from torch import Tensor
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.loaders.passes import Batch, ResumableLoader
 from sparse_rnn.data.loaders.sentences import SentenceShuffle, ShuffledText
+from sparse_rnn.errors import UsageError
 
 IGNORED = -100  # a target that PyTorch's losses leave out
 
@@ -19,30 +20,38 @@ READ_AHEAD = 64
 
 
 class ColumnLoader(ResumableLoader):
-    """Cut a text into columns of equal length, and serve a window of them at a time, resumable in mid-epoch.
+    """Windows of a text that is cut into columns of equal length, which can be resumed in the middle of an epoch.
 
-    Batches are pairs (x, y), int64 [B, T], where y is x one token later: row b of a batch goes on where row b of the
-    batch before ended. T is ``bptt``, less in the last batch of an epoch. Every rank owns a contiguous run of columns
-    and reads nothing else of the text; all ranks have equally many batches.
+    Batches are pairs (x, y), int64 [B, T], where y is x one token later. Each row of a batch is a part of one column,
+    and goes on where the same row of the batch before ended. T is ``bptt``, less in the last batch of an epoch. Every
+    rank owns neighbouring columns and reads nothing else of the text; all ranks have equally many batches.
 
     Without ``pad`` the columns are as long as the text allows, and the up to ``columns - 1`` tokens that are left over
-    are dropped. With ``pad`` every token but the first is the target of exactly one place, on exactly one rank; the
-    places beyond the end of the text have the target -100 and the input 0.
+    are dropped. With ``pad`` every token but the first is a target exactly once, on exactly one rank; the places beyond
+    the end of the text have the target -100 and the input 0.
 
     Args:
-        tokens: the text, token ids [n]; of a memory map only what a batch needs is read.
-        columns: number of columns, on all ranks together.
-        bptt: steps of a batch.
-        pad: serve the whole text, with padding, instead of dropping what is left over.
-        rank: index of this process among those that share the text.
-        world_size: number of those processes.
-        sentence_mark: id of the token that separates sentences. Where it is given, a rank draws a new order of the
-            sentences of its own share in every epoch, see :class:`SentenceShuffle`.
-        seed: decides the orders of the sentences, together with rank and epoch.
+        tokens: The text, token ids [n]; of a memory map, only what the batches need is read.
+        columns: Number of columns, on all ranks together.
+        bptt: Steps of a batch.
+        pad: Whether to give the whole text, with padding, instead of dropping what is left over.
+        rank: Index of this process among those that share the text.
+        world_size: Number of those processes.
+        sentence_mark: Id of the token that separates sentences. Where it is given, a rank draws a new order of the
+            sentences of its own share in every epoch: see :class:`SentenceShuffle`.
+        seed: Decides the orders of the sentences, together with rank and epoch.
 
     Raises:
-        ValueError: there are fewer columns than ranks.
-        DataError: the text is too short for so many columns.
+        UsageError: If there are fewer columns than ranks, or a window has no step.
+        DataError: If the text is too short for so many columns.
+
+    Example:
+        >>> import numpy as np
+        >>> from sparse_rnn.data import ColumnLoader
+        >>> for x, y in ColumnLoader(np.arange(11), columns=2, bptt=3):
+        ...     print(x.tolist(), y.tolist())
+        [[0, 1, 2], [5, 6, 7]] [[1, 2, 3], [6, 7, 8]]
+        [[3, 4], [8, 9]] [[4, 5], [9, 10]]
     """
 
     def __init__(
@@ -59,10 +68,12 @@ class ColumnLoader(ResumableLoader):
     ) -> None:
         super().__init__()
         if columns < world_size:
-            raise ValueError(
+            raise UsageError(
                 f"{columns} columns do not go round {world_size} ranks: give every rank one at least"
                 " (eval_batch_size counts the columns of all ranks)."
             )
+        if bptt < 1:
+            raise UsageError(f"bptt={bptt}: give the number of steps in a batch, at least 1.")
         targets = len(tokens) - 1
         if targets < columns:
             raise DataError(
@@ -86,7 +97,7 @@ class ColumnLoader(ResumableLoader):
         return math.ceil(self.column_length / self.bptt)
 
     def batches(self, start: int) -> Iterator[Batch]:
-        """Yield the batches of the epoch from number ``start`` on."""
+        """Yield the batches of the epoch, from number ``start`` on."""
         text = self._text if self._shuffle is None else self._shuffle.draw()
         ahead = READ_AHEAD * self.bptt
         for at in range(start * self.bptt, self.column_length, ahead):

@@ -1,20 +1,32 @@
-"""Where a resumed run goes on."""
+"""Correct where Lightning goes on with a resumed run."""
 
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from sparse_rnn.lightning_compat import enter_epoch
+
 
 def go_on_where_stopped(trainer: Trainer) -> None:
     """Correct the progress that Lightning has restored from a checkpoint, before it sets up the training batches.
 
-    Left alone, Lightning takes an epoch that ``max_steps`` cut short for a whole one and drops the rest of its batches;
-    and where the resumed run has a ``max_steps``, it enters an epoch that was finished a second time.
+    Without this, Lightning takes an epoch that ``max_steps`` cut short for a finished one and drops the rest of its
+    batches; and where the resumed run has a ``max_steps`` itself, it trains a finished epoch a second time.
 
     Args:
-        trainer: a trainer about to set up its training batches; one that does not resume is left alone. Where it has
-            not restored its progress yet, nothing can be corrected, and a warning says so.
+        trainer: A trainer that is about to set up its training batches. One that does not resume is left alone. Where
+            it has not restored its progress yet, nothing can be corrected, and a warning says so.
+
+    Example:
+        A data module calls this at the beginning of its ``train_dataloader``:
+
+        >>> from lightning.pytorch import LightningDataModule
+        >>> from sparse_rnn.data.loaders import BatchLoader, go_on_where_stopped
+        >>> class MyData(LightningDataModule):
+        ...     def train_dataloader(self):
+        ...         go_on_where_stopped(self.trainer)
+        ...         return BatchLoader(self.samples, batch_size=32, shuffle=True)
     """
     if trainer.ckpt_path is None:
         return
@@ -32,6 +44,4 @@ def go_on_where_stopped(trainer: Trainer) -> None:
         for count in (epoch.total, epoch.current):
             count.processed -= 1
             count.completed = count.processed
-    unfinished = epoch.current.processed < epoch.current.ready
-    fit_loop._restarting = unfinished  # the public property is True wherever there is a `max_steps`
-    fit_loop.epoch_loop.restarting = unfinished
+    enter_epoch(trainer, in_the_middle=epoch.current.processed < epoch.current.ready)

@@ -1,14 +1,16 @@
-"""What a token store is made of."""
+"""The text files and settings that a token store is made of."""
 
 import hashlib
 import json
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.tokens.tokenization import Tokenization, Words
-from sparse_rnn.data.tokens.vocabulary import Vocabulary
+from sparse_rnn.data.tokens.vocabulary import Vocabulary, check_size
+from sparse_rnn.errors import UsageError
 
 TRAIN = "train"
 
@@ -18,14 +20,21 @@ class Corpus:
     """Text files, and how they become ids.
 
     Args:
-        files: the UTF-8 files of each split, in their order. Without ``vocabulary`` there is a ``train`` split.
-        tokenization: what counts as a token.
-        vocab_size: words of the training split to keep, see :meth:`Vocabulary.from_counts`; by default all.
-        vocabulary: words and ids to use in place of those that the training split would give.
+        files: The UTF-8 files of each split, in their order. Without ``vocabulary`` there must be a split ``train``.
+        tokenization: What divides text into tokens.
+        vocab_size: Number of words of the training split to keep: see :meth:`Vocabulary.from_counts`; by default all.
+        vocabulary: The words and their ids, where they are not to be those of the training split.
 
     Raises:
-        ValueError: arguments contradict each other.
-        DataError: a split has no file.
+        UsageError: If arguments contradict each other, or ``vocab_size`` is below 1.
+        DataError: If a split has no file.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data.tokens import Corpus, Words
+        >>> corpus = Corpus({"train": [Path("part-1.txt"), Path("part-2.txt")]}, Words(end_of_line="<S>"))
+        >>> corpus.tokenization
+        Words(end_of_line='<S>')
     """
 
     files: Mapping[str, Sequence[Path]]
@@ -35,19 +44,20 @@ class Corpus:
 
     def __post_init__(self) -> None:
         if self.vocabulary is None and TRAIN not in self.files:
-            raise ValueError(f"Without a vocabulary there must be a split {TRAIN!r} to take it from.")
+            raise UsageError(f"Without a vocabulary there must be a split {TRAIN!r} to take it from.")
         if self.vocabulary is not None and self.vocab_size is not None:
-            raise ValueError("Give a vocabulary or a vocab_size, not both.")
+            raise UsageError("Give a vocabulary or a vocab_size, not both.")
+        check_size(self.vocab_size)
         if empty := [split for split, paths in self.files.items() if not paths]:
             raise DataError(f"The split {empty[0]!r} has no file: give at least one.")
 
     def digest(self) -> str:
-        """Return a name that no other text and no other settings have.
+        """Return a short name that no other text and no other settings have.
 
-        Path, size and time of change stand for a file's content, which takes long to read.
+        It depends on the path, size and time of change of each file, as reading the files would take long.
 
         Raises:
-            DataError: a file is missing or empty.
+            DataError: If a file is missing or empty.
         """
         files = {split: [_identity(path) for path in paths] for split, paths in self.files.items()}
         words = None if self.vocabulary is None else (self.vocabulary.get_itos(), self.vocabulary.get_default_index())
@@ -60,6 +70,8 @@ def _identity(path: Path) -> tuple[str, int, int]:
         status = path.stat()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): put the text there, or give its path.") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path} is no file: give the path of a text file.")
     if status.st_size == 0:
         raise DataError(f"{path} is empty: put the text there, or leave the file out.")
     return str(path.resolve()), status.st_size, status.st_mtime_ns

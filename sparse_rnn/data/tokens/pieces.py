@@ -1,4 +1,4 @@
-"""Text files in pieces that can be counted apart from each other, in memory that does not grow with the text."""
+"""Divide text files into pieces and count the words of each, in memory that does not grow with the text."""
 
 import hashlib
 import json
@@ -19,14 +19,14 @@ WINDOW_BYTES = 2**12
 
 
 class Piece(NamedTuple):
-    """Bytes ``start`` … ``end`` − 1 of a file, between two places where its text may be cut, and what is made of them.
+    """A part of a text file, between two places where the text may be cut, and the files that are made of it.
 
     Args:
-        path: the file.
-        start: position of the first byte.
-        end: position after the last byte.
-        ids: file of the tokens' provisional ids, int32.
-        record: file of the piece's :class:`Record`; it is there once the piece is finished.
+        path: The file.
+        start: Position of the first byte.
+        end: Position after the last byte.
+        ids: File of the provisional ids of the tokens, int32: words are numbered as they first occur in the piece.
+        record: File of the piece's :class:`Record`, which is there once the piece is finished.
     """
 
     path: Path
@@ -47,12 +47,12 @@ class Piece(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What is in a piece.
+    """What a piece of text holds.
 
     Args:
-        words: its words, in the order of their first occurrence, which is their provisional id.
-        counts: how often each occurs.
-        sha256: checksum of the whole file, in the record of its first piece only.
+        words: Its words in the order of their first occurrence; a word's place in this list is its provisional id.
+        counts: How often each word occurs.
+        sha256: Checksum of the whole file, in the record of the file's first piece only.
     """
 
     words: list[str]
@@ -61,8 +61,37 @@ class Record(NamedTuple):
 
 
 def divide(path: Path, tokenization: Tokenization, folder: Path, name: str) -> list[Piece]:
-    """Divide a file into pieces of about ``PIECE_BYTES``; what is made of them goes to ``folder``, under ``name``."""
-    with path.open("rb") as file:
+    """Divide a text file into pieces of about ``PIECE_BYTES`` bytes.
+
+    Args:
+        path: The file.
+        tokenization: Says where text may be cut.
+        folder: Where the files go that are made of the pieces.
+        name: What the names of these files begin with.
+
+    Returns:
+        The pieces, in their order.
+
+    Raises:
+        DataError: If the file cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data.tokens.pieces import divide
+        >>> from sparse_rnn.data.tokens.tokenization import Words
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     path = Path(name) / "text.txt"
+        ...     _ = path.write_text("the cat sat")
+        ...     [piece] = divide(path, Words(), Path(name), "train")
+        >>> piece.start, piece.end, piece.record.name
+        (0, 11, 'train-0-11.json')
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): make it readable, or give another path.") from None
+    with file:
         cuts = list(_cuts(file, 0, path.stat().st_size, PIECE_BYTES, tokenization))
     stems = [f"{name}-{start}-{end}" for start, end in cuts]
     return [
@@ -72,10 +101,28 @@ def divide(path: Path, tokenization: Tokenization, folder: Path, name: str) -> l
 
 
 def count(piece: Piece, tokenization: Tokenization) -> None:
-    """Write the provisional ids of a piece, then its record.
+    """Count the words of a piece: write the provisional ids of its tokens, then its record.
+
+    Args:
+        piece: The piece.
+        tokenization: What divides its text into tokens.
 
     Raises:
-        DataError: the text is not UTF-8.
+        DataError: If the text is not UTF-8.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data.tokens.pieces import count, divide, read_record
+        >>> from sparse_rnn.data.tokens.tokenization import Words
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     path = Path(name) / "text.txt"
+        ...     _ = path.write_text("a cat and a mat")
+        ...     [piece] = divide(path, Words(), Path(name), "train")
+        ...     count(piece, Words())
+        ...     record = read_record(piece)
+        ...     piece.tokens, record.words, record.counts
+        (6, ['a', 'cat', 'and', 'mat', '<eos>'], [2, 1, 1, 1, 1])
     """
     provisional: defaultdict[str, int] = defaultdict()
     provisional.default_factory = provisional.__len__
@@ -95,12 +142,26 @@ def count(piece: Piece, tokenization: Tokenization) -> None:
 
 
 def read_record(piece: Piece) -> Record:
-    """Read the record of a finished piece."""
+    """Read the record of a finished piece.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data.tokens.pieces import count, divide, read_record
+        >>> from sparse_rnn.data.tokens.tokenization import Characters
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     path = Path(name) / "text.txt"
+        ...     _ = path.write_text("abba")
+        ...     [piece] = divide(path, Characters(), Path(name), "train")
+        ...     count(piece, Characters())
+        ...     read_record(piece).counts  # of a, b and the line feed
+        [2, 2, 1]
+    """
     return Record(**json.loads(piece.record.read_text(encoding="utf-8")))
 
 
 def _texts(piece: Piece, tokenization: Tokenization) -> Iterator[str]:
-    """Read a piece in chunks; the last line of a file is ended where the file does not."""
+    """Read a piece in chunks, and add a line feed where the file ends without one."""
     with piece.path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         for start, end in _cuts(file, piece.start, piece.end, CHUNK_BYTES, tokenization):
@@ -118,7 +179,7 @@ def _texts(piece: Piece, tokenization: Tokenization) -> Iterator[str]:
 
 
 def _cuts(file: BinaryIO, start: int, end: int, step: int, tokenization: Tokenization) -> Iterator[tuple[int, int]]:
-    """Divide the bytes ``start`` … ``end`` − 1 into runs of ``step`` bytes and up to where the text may be cut."""
+    """Divide a range of bytes into runs of ``step`` bytes and as many more as it takes to where text may be cut."""
     while start < end:
         cut = _next_cut(file, start + step, end, tokenization)
         yield start, cut

@@ -1,4 +1,4 @@
-"""Work shared out over processes."""
+"""Do tasks in several processes."""
 
 import multiprocessing
 import os
@@ -13,32 +13,67 @@ T = TypeVar("T")
 
 
 def available_cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of processor cores that this process may use.
+
+    Example:
+        >>> from sparse_rnn.data.tokens.processes import available_cores
+        >>> available_cores() >= 1
+        True
+    """
     # A job scheduler often grants fewer cores than the machine has.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_turn(work: Callable[[T], None], tasks: Sequence[T]) -> Iterator[T]:
-    """Do tasks one after the other, in this process, and yield each when it is done."""
+    """Do tasks one after the other, in this process, and yield each when it is done.
+
+    Args:
+        work: Function that does a task.
+        tasks: The tasks.
+
+    Yields:
+        The tasks, in their order.
+
+    Example:
+        >>> from sparse_rnn.data.tokens.processes import in_turn
+        >>> done = []
+        >>> list(in_turn(done.append, [3, 1, 2]))
+        [3, 1, 2]
+        >>> done
+        [3, 1, 2]
+    """
     for task in tasks:
         work(task)
         yield task
 
 
 def in_processes(work: Callable[[T], None], tasks: Sequence[T], jobs: int) -> Iterator[T]:
-    """Do tasks in processes and yield each when it is done.
+    """Do tasks in processes of their own, several at a time, and yield each task when it is done.
 
-    Every task has a process of its own, which ends with it. The workers of a pool would stay for ever, and keep the
-    locks they inherited, when the process that started them is killed.
+    The process of a task ends with the task. The workers of a pool would stay for ever, and keep the locks that they
+    inherited, where the process that started them is killed.
 
     Args:
-        work: does a task.
-        tasks: the tasks, started in this order.
-        jobs: processes at a time.
+        work: Function that does a task.
+        tasks: The tasks, which are started in this order.
+        jobs: Number of processes at a time.
+
+    Yields:
+        The tasks, in the order in which they are done.
 
     Raises:
-        ChildProcessError: a process was killed.
-        Exception: whatever ``work`` raised.
+        ChildProcessError: If a process was killed.
+        Exception: If ``work`` raised it.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data.tokens.processes import in_processes
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     paths = [Path(name) / "one", Path(name) / "two"]
+        ...     done = list(in_processes(Path.touch, paths, jobs=2))
+        ...     sorted(path.name for path in done if path.exists())
+        ['one', 'two']
     """
     # A fork runs no script of the user's a second time, as other ways to start a process do. Elsewhere than on Linux,
     # forks are not reliable.

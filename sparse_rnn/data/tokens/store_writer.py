@@ -1,4 +1,4 @@
-"""Writes a token store out of text in counted pieces."""
+"""Write a token store from text in counted pieces."""
 
 import json
 import shutil
@@ -26,16 +26,33 @@ def write_store(
     """Write the ids of every split, the vocabulary, and what they are made of.
 
     Args:
-        folder: where they go; what an interrupted attempt has left there is removed.
-        splits: counted pieces of each split.
-        tokenization: what they were counted with.
-        vocabulary: gives the ids.
+        folder: Where they go. What an interrupted attempt has left there is removed.
+        splits: Counted pieces of each split.
+        tokenization: The ``repr`` of the tokenization that they were counted with.
+        vocabulary: The words and their ids.
 
     Returns:
-        What is written about each split: see :class:`TokenStore`.
+        What is said about each split in the store: see the attribute ``about`` of
+        :class:`~sparse_rnn.data.tokens.TokenStore`.
 
     Raises:
-        DataError: the vocabulary lacks a word and has no default index.
+        DataError: If the vocabulary lacks a word and has no default index.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data.tokens import TokenStore, Vocabulary, Words
+        >>> from sparse_rnn.data.tokens.pieces import count, divide
+        >>> from sparse_rnn.data.tokens.store_writer import write_store
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     path = Path(name) / "text.txt"
+        ...     _ = path.write_text("a cat")
+        ...     [piece] = divide(path, Words(), Path(name), "train")
+        ...     count(piece, Words())
+        ...     vocabulary = Vocabulary(["<eos>", "cat", "a"])
+        ...     _ = write_store(Path(name) / "store", {"train": [piece]}, repr(Words()), vocabulary)
+        ...     TokenStore(Path(name) / "store")["train"].tolist()
+        [2, 1, 0]
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -54,7 +71,28 @@ def write_store(
 
 
 def sum_counts(pieces: Iterable[Piece]) -> Counter[str]:
-    """Return how often each word occurs in counted pieces."""
+    """Count how often each word occurs in counted pieces.
+
+    Args:
+        pieces: The pieces.
+
+    Returns:
+        The number of times that each word occurs.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data.tokens import Words
+        >>> from sparse_rnn.data.tokens.pieces import count, divide
+        >>> from sparse_rnn.data.tokens.store_writer import sum_counts
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     path = Path(name) / "text.txt"
+        ...     _ = path.write_text("a cat and a mat")
+        ...     [piece] = divide(path, Words(), Path(name), "train")
+        ...     count(piece, Words())
+        ...     sum_counts([piece, piece]).most_common(1)
+        [('a', 4)]
+    """
     total: Counter[str] = Counter()
     for piece in pieces:
         record = read_record(piece)
@@ -66,7 +104,7 @@ def sum_counts(pieces: Iterable[Piece]) -> Counter[str]:
 def _write_split(
     path: Path, pieces: Sequence[Piece], vocabulary: Vocabulary, counts: NDArray[np.int64]
 ) -> dict[str, Any]:
-    """Write the ids of a split, add to ``counts`` how often each occurs, and return what is to be said about it."""
+    """Write the ids of a split, add to ``counts`` how often each occurs, and return what the store says about it."""
     tokens, unknown, sources = sum(piece.tokens for piece in pieces), 0, []
     with path.open("wb") as out:
         # Written as a file: the pages of a memory map would count as memory of this process until they are on disk.

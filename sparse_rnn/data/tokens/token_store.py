@@ -1,4 +1,4 @@
-"""Text as ids in memory maps: prepared once, then opened at once."""
+"""Text as token ids in memory maps, which are made once and then opened without delay."""
 
 import itertools
 import json
@@ -20,23 +20,36 @@ from sparse_rnn.data.tokens.pieces import PIECE_BYTES, Piece, count, divide
 from sparse_rnn.data.tokens.processes import available_cores, in_processes, in_turn
 from sparse_rnn.data.tokens.store_writer import ABOUT_FILE, VERSION, VOCABULARY_FILE, sum_counts, write_store
 from sparse_rnn.data.tokens.vocabulary import Vocabulary
+from sparse_rnn.errors import UsageError
 
 
 class TokenStore:
-    """A folder that :func:`prepare` has written: ``store["train"]`` is a read-only int32 memory map of ids, [N].
+    """A folder of token ids that :func:`prepare` has written; ``store["train"]`` gives the ids of a split.
 
     Args:
-        folder: the folder.
+        folder: The folder.
 
     Attributes:
-        folder: the folder.
-        vocabulary: the words of the ids.
-        counts: int64 [V], how often each id occurs in the training split.
-        about: what ``store.json`` says: version, tokenization, and of each split the number of tokens, how many of
-            them the vocabulary did not have, and path and SHA-256 checksum of its files.
+        folder: The folder.
+        vocabulary: The words and their ids.
+        counts: How often each id occurs in the training split, int64 [V].
+        about: What ``store.json`` says: the version, the tokenization, and for each split the number of its tokens,
+            how many of them the vocabulary does not have, and the paths and SHA-256 checksums of its files.
 
     Raises:
-        DataError: the folder is no token store, is damaged, or was written by another version.
+        DataError: If the folder is no token store, is damaged, or was written by another version.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data.tokens import Corpus, TokenStore, prepare
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     text = Path(name) / "text.txt"
+        ...     _ = text.write_text("the cat and the dog")
+        ...     folder = prepare(Corpus({"train": [text]}), Path(name) / "cache").folder
+        ...     store = TokenStore(folder)
+        ...     store.splits, store.vocabulary.lookup_tokens(store["train"][:2]), store.counts.max().item()
+        (['train'], ['the', 'cat'], 2)
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,8 +58,13 @@ class TokenStore:
         if (version := self.about.get("version")) != VERSION:
             raise DataError(f"{folder} is a token store of version {version}, not {VERSION}: {self._advice}.")
         vocabulary = self._read(VOCABULARY_FILE)
-        self.vocabulary = Vocabulary(vocabulary["words"], vocabulary["default_index"])
-        self.counts = np.array(vocabulary["counts"], np.int64)
+        try:
+            self.vocabulary = Vocabulary(vocabulary["words"], vocabulary["default_index"])
+            self.counts = np.array(vocabulary["counts"], np.int64)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._damaged(VOCABULARY_FILE, error) from None
+        if not isinstance(self.about.get("splits"), dict):
+            raise self._damaged(ABOUT_FILE, KeyError("splits"))
         self._ids = {split: self._open(split) for split in self.splits}
 
     @property
@@ -55,13 +73,19 @@ class TokenStore:
         return list(self.about["splits"])
 
     def __getitem__(self, split: str) -> np.memmap:
-        """Return the ids of a split, int32 [N]."""
+        """Return the ids of a split, a read-only memory map, int32 [N].
+
+        Raises:
+            DataError: If there is no such split.
+        """
+        if split not in self._ids:
+            raise DataError(f"The text has no split {split!r}: take one of {', '.join(self._ids)}.")
         return self._ids[split]
 
     def _open(self, split: str) -> np.memmap:
         try:
             ids: np.memmap = np.load(self.folder / f"{split}.npy", mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (EOFError, OSError, ValueError) as error:
             raise self._damaged(f"{split}.npy", error) from None
         return ids
 
@@ -70,6 +94,8 @@ class TokenStore:
             content: dict[str, Any] = json.loads((self.folder / file).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise self._damaged(file, error) from None
+        if not isinstance(content, dict):
+            raise self._damaged(file, TypeError("it holds no JSON object"))
         return content
 
     def _damaged(self, file: str, error: Exception) -> DataError:
@@ -81,30 +107,41 @@ class TokenStore:
 
 
 def prepare(corpus: Corpus, cache: Path, jobs: int | None = None) -> TokenStore:
-    """Turn text files into a token store, or open the one that was made of them before.
+    """Turn text files into a token store, or open the store that was made of them before.
 
-    The store's folder in ``cache`` is named by the digest of the corpus: other files or settings never meet in one
-    folder. Text is read once, in pieces that several processes count; pieces that an interrupted run has finished are
-    used again. The folder appears when it is whole. Processes that prepare the same store wait for the first one.
+    The folder of the store is named after the digest of the corpus, so that other files or settings have another
+    folder. The text is read once, in pieces that several processes count. Pieces that an interrupted run has finished
+    are used again, and the folder appears when it is whole. Processes that prepare the same store wait for the first.
 
     Args:
-        corpus: the files, and how they become ids.
-        cache: folder that holds prepared stores.
-        jobs: processes at a time; by default one for every core that this process may use.
+        corpus: The files, and how they become ids.
+        cache: Folder that holds the folders of all stores.
+        jobs: Number of processes at a time; by default one for every core that this process may use.
 
     Returns:
         The store.
 
     Raises:
-        DataError: a file is missing, empty, not UTF-8 or changes while it is read; the vocabulary of the corpus lacks
-            most words of a split, or lacks one and has no default index; or the store cannot be written.
-        ValueError: if ``jobs`` is below 1.
+        DataError: If a file is missing, empty, not UTF-8 or changes while it is read; if the vocabulary of the corpus
+            lacks most words of a split, or lacks one and has no default index; or if the store cannot be written.
+        UsageError: If ``jobs`` is below 1.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data.tokens import Corpus, prepare
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     text = Path(name) / "text.txt"
+        ...     _ = text.write_text("the cat and the dog")
+        ...     store = prepare(Corpus({"train": [text]}), Path(name) / "cache")
+        ...     store["train"].tolist(), store.vocabulary.get_itos()
+        ([0, 3, 2, 0, 4, 1], ['the', '<eos>', 'and', 'cat', 'dog', '<unk>'])
     """
     jobs = available_cores() if jobs is None else jobs
     if jobs < 1:
-        raise ValueError(f"jobs={jobs}: give the number of processes, at least 1.")
+        raise UsageError(f"jobs={jobs}: give the number of processes, at least 1.")
     folder = cache / _name(corpus)
-    if not folder.exists():
+    if not os.path.exists(folder):  # unlike Path.exists, it raises nothing for a folder that is not allowed
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):
@@ -167,7 +204,7 @@ def _count(corpus: Corpus, jobs: int, folder: Path) -> dict[str, list[Piece]]:
 
 
 def _require_fit(found: Mapping[str, Any]) -> None:
-    """Refuse a vocabulary that lacks most of the text."""
+    """Refuse a vocabulary that lacks most of the text of a split."""
     for split, about in found.items():
         tokens, unknown = about["tokens"], about["unknown"]
         if 2 * unknown > tokens:

@@ -7,39 +7,65 @@ from typing import ClassVar, Protocol
 
 
 class Tokenization(Protocol):
-    """Divides text into tokens; its ``repr`` tells it from others, so that their stores are kept apart."""
+    """What divides text into tokens.
+
+    Token stores of different tokenizations are kept apart by the ``repr`` of the tokenization, which must therefore
+    name all its settings.
+
+    Example:
+        >>> from sparse_rnn.data.tokens import Words
+        >>> class LowerCase(Words):
+        ...     def __call__(self, text):
+        ...         return super().__call__(text.lower())
+        >>> list(LowerCase()("The Cat"))
+        ['the', 'cat']
+        >>> repr(LowerCase()).rsplit(".", 1)[-1]
+        "LowerCase(end_of_line='<eos>')"
+    """
 
     boundary: ClassVar[re.Pattern[bytes]]
-    """Where UTF-8 text may be cut without changing its tokens: after any match. A match is of one byte."""
+    """Where UTF-8 text may be cut without changing its tokens: after any match, which must be of one byte."""
 
     def __call__(self, text: str) -> Sequence[str]:
-        """Return the tokens of text whose last line is whole, or cut at a boundary."""
+        """Divide text into tokens. Its last line is whole, or is cut at a boundary."""
 
 
 @dataclass(frozen=True)
 class Words:
-    r"""Words between white space, and a marker after every line, blank ones too.
+    r"""Words, which white space separates, and a marker after every line, blank ones too.
 
-    Lines end in ``\n``; white space is what ``str.split`` takes for it, as in the scripts behind published counts.
+    Lines end in ``\n``. White space is what ``str.split`` splits at, as in the scripts that published counts of tokens
+    come from.
 
     Args:
-        end_of_line: the marker: ``<eos>`` as for WikiText, ``<S>`` as the one boundary of One Billion Words' sentences.
+        end_of_line: The marker, such as ``<eos>`` for WikiText and ``<S>`` for the One Billion Word benchmark.
+
+    Example:
+        >>> from sparse_rnn.data.tokens import Words
+        >>> list(Words()("No news.\n\nGood news.\n"))
+        ['No', 'news.', '<eos>', '<eos>', 'Good', 'news.', '<eos>']
     """
 
     end_of_line: str = "<eos>"
     boundary: ClassVar[re.Pattern[bytes]] = re.compile(rb"[ \n]")
 
     def __call__(self, text: str) -> Sequence[str]:
-        """Return the words and markers."""
+        """Divide text into words and markers."""
         return text.replace("\n", f" {self.end_of_line} ").split()
 
 
 @dataclass(frozen=True)
 class Characters:
-    r"""Every character a token, ``\n`` too; carriage returns are left out."""
+    r"""Characters, each of them a token, ``\n`` too; carriage returns are left out.
+
+    Example:
+        >>> from sparse_rnn.data.tokens import Characters
+        >>> list(Characters()("a é\r\n"))
+        ['a', ' ', 'é', '\n']
+    """
 
     boundary: ClassVar[re.Pattern[bytes]] = re.compile(rb"[\x00-\xff](?=[^\x80-\xbf])", re.DOTALL)
 
     def __call__(self, text: str) -> Sequence[str]:
-        """Return the characters."""
+        """Divide text into characters."""
         return text.replace("\r", "")

@@ -3,20 +3,29 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sparse_rnn.data.errors import DataError
+from sparse_rnn.data.errors import DataError, UnknownIdError
+from sparse_rnn.errors import UsageError
 
 UNKNOWN = "<unk>"
 
 
 class Vocabulary:
-    """Words by id and ids by word, under the names of ``torchtext.vocab.Vocab``.
+    """Words by id and ids by word, with the method names of ``torchtext.vocab.Vocab``.
 
     Args:
-        words: word of each id, none twice.
-        default_index: id of every other word; None makes looking one up an error.
+        words: Word of each id, none twice.
+        default_index: Id of every other word; None makes looking up another word an error.
 
     Raises:
-        DataError: a word stands twice, or the default index is no id.
+        DataError: If a word is there twice, or no word has the default index.
+
+    Example:
+        >>> from sparse_rnn.data import Vocabulary
+        >>> vocabulary = Vocabulary(["the", "cat", "<unk>"], default_index=2)
+        >>> vocabulary(["the", "dog"])
+        [0, 2]
+        >>> vocabulary.lookup_tokens([1, 0])
+        ['cat', 'the']
     """
 
     def __init__(self, words: Iterable[str], default_index: int | None = None) -> None:
@@ -29,20 +38,24 @@ class Vocabulary:
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int], vocab_size: int | None = None) -> "Vocabulary":
-        """Order words by falling frequency, ties by word; whatever is not among them is ``<unk>``, the default.
+        """Make a vocabulary of counted words, ordered by falling frequency, and equally frequent ones by the alphabet.
 
-        ``<unk>`` is always there, as text that the counts were not taken from may need it. It is ranked like any other
-        word, by how often it stands in the text plus how often those words do that ``vocab_size`` leaves out.
+        The word ``<unk>`` is always there, and stands for every word that is not. Its own frequency is how often it
+        occurs in the text, plus how often those words do that ``vocab_size`` leaves out.
 
         Args:
-            counts: how often each word occurs.
-            vocab_size: words to keep, ``<unk>`` included; by default all.
+            counts: How often each word occurs.
+            vocab_size: Number of words to keep, ``<unk>`` included; by default all.
 
         Raises:
-            ValueError: if ``vocab_size`` is below 1.
+            UsageError: If ``vocab_size`` is below 1.
+
+        Example:
+            >>> from sparse_rnn.data import Vocabulary
+            >>> Vocabulary.from_counts({"a": 9, "cat": 3, "sat": 2, "mat": 2}, vocab_size=3).get_itos()
+            ['a', '<unk>', 'cat']
         """
-        if vocab_size is not None and vocab_size < 1:
-            raise ValueError(f"vocab_size={vocab_size}: give the number of words to keep, at least 1.")
+        check_size(vocab_size)
         words = sorted(counts.keys() - {UNKNOWN}, key=lambda word: (-counts[word], word))
         kept = words if vocab_size is None else words[: vocab_size - 1]
         unknown = counts.get(UNKNOWN, 0) + sum(counts[word] for word in words[len(kept) :])
@@ -54,14 +67,14 @@ class Vocabulary:
         return len(self._words)
 
     def __contains__(self, token: object) -> bool:
-        """Say whether the word has an id of its own."""
+        """Return whether a word has an id of its own."""
         return token in self._ids
 
     def __getitem__(self, token: str) -> int:
-        """Return the id of a word, that of the default where it has none.
+        """Return the id of a word, or the default index where the word has no id of its own.
 
         Raises:
-            DataError: the word has no id and there is no default.
+            DataError: If the word has no id and there is no default.
         """
         index = self._ids.get(token, self._default_index)
         if index is None:
@@ -83,10 +96,10 @@ class Vocabulary:
         """Return the word of an id.
 
         Raises:
-            IndexError: no word has that id.
+            UnknownIdError: If no word has that id; it is an ``IndexError`` too.
         """
         if not 0 <= index < len(self):
-            raise IndexError(f"The id {index} is out of range: those of this vocabulary are 0 … {len(self) - 1}.")
+            raise UnknownIdError(f"The id {index} is out of range: those of this vocabulary are 0 … {len(self) - 1}.")
         return self._words[index]
 
     def lookup_tokens(self, indices: Iterable[int]) -> list[str]:
@@ -94,39 +107,50 @@ class Vocabulary:
         return [self.lookup_token(index) for index in indices]
 
     def get_itos(self) -> list[str]:
-        """Return a list of the words by id."""
+        """Return the words in a list, ordered by id."""
         return list(self._words)
 
     def get_stoi(self) -> dict[str, int]:
-        """Return a dictionary of the ids by word."""
+        """Return the ids in a dictionary, by word."""
         return dict(self._ids)
 
     def set_default_index(self, index: int | None) -> None:
-        """Set the id that words without an id of their own have; None makes looking one up an error.
+        """Set the id of every word that has none of its own; None makes looking up such a word an error.
 
         Raises:
-            DataError: no word has that id.
+            DataError: If no word has that id.
         """
         if index is not None and not 0 <= index < len(self):
             raise DataError(f"The default index {index} is no id of this vocabulary: give one of 0 … {len(self) - 1}.")
         self._default_index = index
 
     def get_default_index(self) -> int | None:
-        """Return the id that words without an id of their own have."""
+        """Return the id of every word that has none of its own, or None."""
         return self._default_index
 
 
 def as_vocabulary(vocabulary: Any) -> Vocabulary:
-    """Turn a vocabulary of torchtext into ours; ids and default stay as they are.
+    """Turn a vocabulary of torchtext into a :class:`Vocabulary` with the same ids and default index.
 
-    Sampled and adaptive softmax want ids by falling frequency. torchtext gives them so after its special tokens.
+    The sampled and the adaptive softmax need words ordered by falling frequency. torchtext orders them so, after its
+    special tokens.
 
     Args:
-        vocabulary: ours, which is returned as it is, a ``torchtext.vocab.Vocab`` of 0.9 and later, or an older one,
-            which has ``itos``.
+        vocabulary: A ``torchtext.vocab.Vocab`` of version 0.9 or later, or an older one, which has ``itos``; a
+            :class:`Vocabulary` is returned as it is.
+
+    Returns:
+        The vocabulary.
 
     Raises:
-        DataError: it is none of these.
+        DataError: If it is none of these.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from sparse_rnn.data.tokens import as_vocabulary
+        >>> old_torchtext = SimpleNamespace(itos=["<unk>", "the", "cat"], unk_index=0)
+        >>> as_vocabulary(old_torchtext)(["cat", "dog"])
+        [2, 0]
     """
     if isinstance(vocabulary, Vocabulary):
         return vocabulary
@@ -139,3 +163,22 @@ def as_vocabulary(vocabulary: Any) -> Vocabulary:
             " torchtext.vocab.Vocab."
         )
     return Vocabulary(words, getattr(vocabulary, "unk_index", None))
+
+
+def check_size(vocab_size: int | None) -> None:
+    """Refuse a number of words to keep that is below 1.
+
+    Args:
+        vocab_size: The number; None stands for all words.
+
+    Raises:
+        UsageError: If it is below 1.
+
+    Example:
+        >>> from sparse_rnn.data.tokens.vocabulary import check_size
+        >>> check_size(0)
+        Traceback (most recent call last):
+        sparse_rnn.errors.UsageError: vocab_size=0: give the number of words to keep, at least 1.
+    """
+    if vocab_size is not None and vocab_size < 1:
+        raise UsageError(f"vocab_size={vocab_size}: give the number of words to keep, at least 1.")

@@ -9,30 +9,42 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 from torch.optim.optimizer import ParamsT
 
+from sparse_rnn.errors import UsageError
+
 
 class RowAdam(Optimizer):
-    """Adam (Kingma and Ba, 2015) that updates only the rows which a sparse gradient holds.
+    """Adam (Kingma and Ba, 2015), which updates only the rows that a sparse gradient holds.
 
-    Parameters with dense gradients are updated as ``torch.optim.Adam`` does. Where the gradient is sparse, as that of
-    :class:`~sparse_rnn.modules.softmax.sampled.SampledSoftmaxLoss` or of an embedding with ``sparse=True``, the rows
-    in it, and their moments, get the same update, and all others stay as they are, as with ``torch.optim.SparseAdam``,
-    which takes no dense gradients beside them.
+    Parameters with dense gradients are updated as by ``torch.optim.Adam``. The gradient of a parameter of
+    :class:`~sparse_rnn.modules.softmax.SampledSoftmaxLoss`, or of an embedding with ``sparse=True``, is sparse: it
+    holds few rows. These rows and their moments get the same update, and all other rows stay as they are.
+    ``torch.optim.SparseAdam`` does the same, but takes no dense gradients.
 
     Args:
         params: Parameters or groups of them.
         lr: Step size.
-        betas: Decay of the two running moments.
-        eps: Added to the root of the second moment.
+        betas: Decay of the running means of the gradient and of its square.
+        eps: Added to the root of the mean square.
 
     Raises:
-        ValueError: If a setting is out of its range.
+        UsageError: If a setting is out of its range.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.modules import RowAdam
+        >>> embedding = torch.nn.Embedding.from_pretrained(torch.zeros(3, 1), freeze=False, sparse=True)
+        >>> optimizer = RowAdam(embedding.parameters(), lr=0.1)
+        >>> embedding(torch.tensor([1])).sum().backward()
+        >>> optimizer.step()
+        >>> [round(weight, 3) for weight in embedding.weight.flatten().tolist()]
+        [0.0, -0.1, 0.0]
     """
 
     def __init__(
         self, params: ParamsT, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
     ) -> None:
         if lr < 0 or eps < 0 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(
+            raise UsageError(
                 f"lr and eps must not be negative and betas must be from 0 to below 1, but lr={lr}, eps={eps} and "
                 f"betas={tuple(betas)}."
             )
@@ -43,7 +55,7 @@ class RowAdam(Optimizer):
         """Update the parameters.
 
         Args:
-            closure: Computes the loss again and returns it.
+            closure: Function that computes the loss again and returns it.
 
         Returns:
             What the closure returns.
@@ -79,7 +91,7 @@ class _Entry(NamedTuple):
 
 
 def _adam_of_rows(whole: _Entry, group: dict[str, Any]) -> None:
-    """Takes the rows out, updates them as a parameter of their own, and puts them back."""
+    """Take the rows out, update them as a parameter of their own, and put them back."""
     rows = whole.gradient.indices()[0]
     part = _Entry(
         whole.p.index_select(0, rows),

@@ -1,4 +1,4 @@
-"""Gradients of few rows in Lightning: exchanged between ranks, and clipped, as rows."""
+"""Gradients of few rows in Lightning: only those rows are exchanged between ranks and clipped."""
 
 from __future__ import annotations
 
@@ -11,35 +11,55 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from sparse_rnn.errors import UsageError
+from sparse_rnn.modules.optim.settings import settings_of
 from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss
 
 
 class RowGradients(pl.LightningModule):
     """A LightningModule that may hold :class:`SampledSoftmaxLoss`, or embeddings with ``sparse=True``.
 
-    Of their parameters, row parameters in what follows, a step touches few rows only. DDP would exchange them whole, so
-    they are kept from it: each rank sends the rows that it touched, once before a step of the optimizer. PyTorch cannot
-    clip sparse gradients, which is done here too. A module without row parameters trains as any other.
+    A training step touches only few rows of their parameters, which are called row parameters here. DDP would exchange
+    the gradients of all rows. Therefore row parameters are kept from DDP, and each rank sends the rows that it has
+    touched, once before each step of the optimizer. PyTorch cannot clip sparse gradients, so they are clipped here too.
+    A module without row parameters trains as any other.
 
-    A subclass that overrides one of these hooks calls the one here as well.
+    A subclass that overrides one of these hooks must call the one here as well.
+
+    Example:
+        >>> from torch import nn
+        >>> from sparse_rnn.modules import RowAdam, RowGradients
+        >>> from sparse_rnn.modules.softmax import SampledSoftmaxLoss
+        >>> class Bigrams(RowGradients):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.embedding = nn.Embedding(1000, 8, sparse=True)
+        ...         self.loss = SampledSoftmaxLoss(hidden_size=8, vocab_size=1000, num_samples=50)
+        ...
+        ...     def training_step(self, batch, batch_idx):
+        ...         word, next_word = batch
+        ...         return self.loss(self.embedding(word), next_word)
+        ...
+        ...     def configure_optimizers(self):
+        ...         return RowAdam(self.parameters())
     """
 
     @property
     def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
-        """The name under which DDP looks for what it must not exchange."""
+        """What DDP must not exchange; DDP looks for it under this name."""
         return row_names(self)
 
     def on_fit_start(self) -> None:
-        """Give every rank the row parameters of the first, as DDP does with those that it knows.
+        """Give every rank the row parameters of the first rank, as DDP does with all other parameters.
 
         Raises:
-            ValueError: If another strategy than DDP spreads row parameters over several processes.
+            UsageError: If another strategy than DDP spreads row parameters over several processes.
         """
         tensors = list(_row_tensors(self))
         if self.trainer.world_size == 1 or not tensors:
             return
         if not isinstance(self.trainer.model, DistributedDataParallel):
-            raise ValueError(
+            raise UsageError(
                 f"{type(self.trainer.strategy).__name__} cannot train parameters with sparse gradients, such as those "
                 "of a sampled softmax: take --trainer.strategy ddp."
             )
@@ -47,7 +67,7 @@ class RowGradients(pl.LightningModule):
             dist.broadcast(tensor.detach(), src=0)
 
     def on_after_backward(self) -> None:
-        """Exchange rows where DDP exchanges gradients, that is, not while they are accumulated."""
+        """Exchange rows where DDP exchanges gradients, which is not while gradients are accumulated."""
         # Not in a later hook: loss scaling looks for infinite gradients before, and all ranks must find the same.
         if getattr(self.trainer.model, "require_backward_grad_sync", False):
             exchange_rows(row_parameters(self))
@@ -58,7 +78,7 @@ class RowGradients(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip dense gradients and rows together, by norm or value."""
+        """Clip dense and sparse gradients together, by their norm or by value."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if gradient_clip_val and any(p.grad is not None and p.grad.is_sparse for p in parameters):
             clip_gradients_(parameters, gradient_clip_val, by_value=gradient_clip_algorithm == "value")
@@ -67,7 +87,15 @@ class RowGradients(pl.LightningModule):
 
 
 def row_parameters(module: nn.Module) -> list[Tensor]:
-    """The parameters of a module whose gradients are sparse, each once."""
+    """Find the parameters of a module whose gradients are sparse, each once.
+
+    Example:
+        >>> from torch import nn
+        >>> from sparse_rnn.modules.optim import row_parameters
+        >>> module = nn.Sequential(nn.Embedding(9, 2, sparse=True), nn.Linear(2, 2))
+        >>> [tuple(parameter.shape) for parameter in row_parameters(module)]
+        [(9, 2)]
+    """
     found: list[Tensor] = []
     for part in module.modules():
         if isinstance(part, SampledSoftmaxLoss):
@@ -78,17 +106,41 @@ def row_parameters(module: nn.Module) -> list[Tensor]:
 
 
 def row_names(module: nn.Module) -> list[str]:
-    """All names of the row parameters of a module, and of the buffers beside them."""
+    """List all names of the row parameters of a module, and of the buffers of the layers that they belong to.
+
+    Example:
+        >>> from torch import nn
+        >>> from sparse_rnn.modules.optim import row_names
+        >>> row_names(nn.Sequential(nn.Embedding(9, 2, sparse=True), nn.Linear(2, 2)))
+        ['0.weight']
+    """
     ids = {id(tensor) for tensor in _row_tensors(module)}
     named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
     return [name for name, tensor in named if id(tensor) in ids]
 
 
 def exchange_rows(parameters: Iterable[Tensor]) -> None:
-    """Replace gradients by their means over all ranks; of sparse ones, only the rows that they hold are sent.
+    """Replace gradients by their means over all ranks; of a sparse gradient, only the rows that it holds are sent.
 
     All ranks must call this alike, with the same parameters. A gradient may be dense where a row parameter is shared
     with a layer that knows nothing of rows; it is then exchanged whole.
+
+    Args:
+        parameters: Parameters; those without a gradient are left out.
+
+    Example:
+        One process alone has the mean already:
+
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> from sparse_rnn.modules.optim import exchange_rows
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> weight = torch.nn.Parameter(torch.zeros(4, 1))
+        >>> weight.grad = torch.sparse_coo_tensor([[2, 2]], [[1.0], [2.0]], (4, 1), check_invariants=True)
+        >>> exchange_rows([weight])
+        >>> weight.grad.indices().tolist(), weight.grad.values().tolist()
+        ([[2]], [[3.0]])
+        >>> dist.destroy_process_group()
     """
     for p in parameters:
         if p.grad is None:
@@ -107,6 +159,16 @@ def clip_gradients_(parameters: Iterable[Tensor], limit: float, by_value: bool =
         parameters: Parameters; those without a gradient are left out.
         limit: The largest norm of all gradients together, or the largest magnitude of a value.
         by_value: Whether each value is clipped on its own.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.modules.optim import clip_gradients_
+        >>> weight, bias = (torch.nn.Parameter(torch.zeros(2, 1)) for _ in range(2))
+        >>> weight.grad = torch.tensor([[3.0], [0.0]]).to_sparse(1)
+        >>> bias.grad = torch.tensor([[0.0], [4.0]])
+        >>> clip_gradients_([weight, bias], limit=1.0)
+        >>> [[round(value, 3) for value in p.grad.to_dense().flatten().tolist()] for p in (weight, bias)]
+        [[0.6, 0.0], [0.0, 0.8]]
     """
     stand_ins = []
     for p in parameters:
@@ -124,21 +186,31 @@ def clip_gradients_(parameters: Iterable[Tensor], limit: float, by_value: bool =
 
 
 def require_sparse(make: Callable[[list[nn.Parameter]], Optimizer]) -> None:
-    """Refuse an optimizer that does not take sparse gradients beside dense ones, which a trial step shows.
+    """Refuse an optimizer that does not take sparse gradients beside dense ones, as a step on a trial shows.
 
     Args:
         make: Function from parameters to the optimizer.
 
     Raises:
-        ValueError: If the step fails.
+        UsageError: If the step fails, or the optimizer refuses its settings.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.modules import RowAdam
+        >>> from sparse_rnn.modules.optim import require_sparse
+        >>> require_sparse(RowAdam)
+        >>> require_sparse(torch.optim.AdamW)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        sparse_rnn.errors.UsageError: A sampled softmax has sparse gradients, which AdamW does not take (...): take ...
     """
     dense, rows = (nn.Parameter(torch.zeros(2, 1)) for _ in range(2))
     dense.grad, rows.grad = torch.ones(2, 1), torch.ones(2, 1).to_sparse(1)
-    optimizer = make([dense, rows])
+    with settings_of("The optimizer"):
+        optimizer = make([dense, rows])
     try:
         optimizer.step(lambda: 0.0)  # some want a closure
     except RuntimeError as error:
-        raise ValueError(
+        raise UsageError(
             f"A sampled softmax has sparse gradients, which {type(optimizer).__name__} does not take ({error}): "
             "take RowAdam."
         ) from None
@@ -152,7 +224,7 @@ def _row_tensors(module: nn.Module) -> Iterator[Tensor]:
 
 
 def _mean_over_ranks(gradient: Tensor) -> Tensor:
-    """The mean of coalesced gradients, each rank's with rows of its own."""
+    """Compute the mean over ranks of coalesced gradients, which hold other rows on each rank."""
     rows, values = gradient.indices()[0], gradient.values() / dist.get_world_size()
     counts = torch.cat(_gathered(torch.tensor([len(rows)], device=rows.device))).tolist()
     # What is gathered must be of one shape, but ranks need not touch equally many rows.

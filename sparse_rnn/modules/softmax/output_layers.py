@@ -1,8 +1,7 @@
-"""Output layers of language models: from hidden states and target words to a loss.
+"""Output layers of language models, which compute a loss from hidden states and target words.
 
-Each is a module with three methods: calling it gives the mean loss to train on, ``nll`` the summed negative
-log-likelihood that perplexity is made of, ``most_probable`` the words to expect. Targets of -100 are padding and never
-count.
+Each is a module: calling it gives the mean loss to train on, its method ``nll`` the summed negative log-likelihood that
+the perplexity is computed from, and ``most_probable`` the words to expect. Targets of -100 are padding and never count.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,8 @@ from collections.abc import Iterator, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sparse_rnn.errors import UsageError
 
 PADDING = -100
 _ROWS = 2048
@@ -19,7 +20,7 @@ _MAX_LOGITS = 2**24  # 64 MiB of float32
 class FullSoftmax(nn.Module):
     """A linear layer and the cross-entropy over the whole vocabulary.
 
-    Weights start uniform within ±1/√hidden_size, as those of ``torch.nn.Linear``, and biases at zero.
+    The weights start uniform within ±1/√hidden_size, like those of ``torch.nn.Linear``, and the biases at zero.
 
     Args:
         hidden_size: Size D of a hidden state.
@@ -27,8 +28,19 @@ class FullSoftmax(nn.Module):
         bias: Whether every word has a bias.
 
     Attributes:
-        weight: [V, D]; it may be the weight of an embedding.
-        bias: [V], or None.
+        weight: The weights, [V, D]; they may be those of an embedding.
+        bias: The biases, [V], or None.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.modules.softmax import FullSoftmax
+        >>> layer = FullSoftmax(hidden_size=2, vocab_size=3, bias=False)
+        >>> layer.weight = torch.nn.Parameter(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]))
+        >>> h = torch.tensor([[0.0, 9.0], [9.0, 0.0]])
+        >>> layer.most_probable(h).tolist()
+        [1, 0]
+        >>> round(layer.nll(h, torch.tensor([1, -100])).item(), 4)  # the second target is padding
+        0.0002
     """
 
     bias: nn.Parameter | None
@@ -47,28 +59,28 @@ class FullSoftmax(nn.Module):
             target_N: Words, [N], int64; those of -100 do not count.
 
         Returns:
-            The mean over the targets that count, float32 where the layer computes in less.
+            The mean over the targets that count; float32 where the layer computes in lower precision.
         """
         return F.cross_entropy(at_least_float32(F.linear(h_ND, self.weight, self.bias)), target_N, ignore_index=PADDING)
 
     def nll(self, h_ND: Tensor, target_N: Tensor) -> Tensor:
         """Compute the summed negative log-likelihood of the targets, without gradient, in bounded memory.
 
-        At most 64 MiB of logits exist at a time, however large N and V. The products are of the weights' dtype, under
-        autocast too.
+        At most 64 MiB of logits exist at a time, however large N and V are. The products are computed in the dtype of
+        the weights, under autocast too.
 
         Args:
             h_ND: Hidden states, [N, D].
             target_N: Words, [N], int64; those of -100 do not count.
 
         Returns:
-            The sum over the targets that count, float32 where the layer computes in less.
+            The sum over the targets that count; float32 where the layer computes in lower precision.
         """
-        return full_nll(h_ND, target_N, self.weight, self.bias)
+        return _full_nll(h_ND, target_N, self.weight, self.bias)
 
     @torch.no_grad()
     def most_probable(self, h_ND: Tensor) -> Tensor:
-        """Find the word of the largest logit, in bounded memory as :meth:`nll`.
+        """Find the word of the largest logit, in bounded memory like :meth:`nll`.
 
         Args:
             h_ND: Hidden states, [N, D].
@@ -89,41 +101,60 @@ class FullSoftmax(nn.Module):
 class AdaptiveSoftmax(nn.Module):
     """The adaptive softmax of ``torch.nn.AdaptiveLogSoftmaxWithLoss`` (Grave et al., 2017).
 
-    The words up to the first cutoff are classes of one softmax, which the rarer words share clusters of; each cluster
-    has a quarter of the dimensions of the one before. Words must be ordered by falling frequency.
+    One softmax is over the words below the first cutoff and the clusters of rarer words, and each cluster has a softmax
+    of its own over its words. Its hidden states have a quarter of the dimensions of those of the cluster before. Words
+    must be ordered by falling frequency.
 
     Args:
         hidden_size: Size D of a hidden state.
         vocab_size: Number of words, V.
         cutoffs: Rising word numbers at which clusters begin, all below V, such as [2000, 10000].
+
+    Raises:
+        UsageError: If the cutoffs are not rising, or not between 1 and V − 1.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.modules.softmax import AdaptiveSoftmax
+        >>> layer = AdaptiveSoftmax(hidden_size=64, vocab_size=1000, cutoffs=[100, 400])
+        >>> h = torch.randn(5, 64)
+        >>> loss = layer(h, torch.tensor([3, 50, 120, 700, -100]))
+        >>> loss.shape, layer.most_probable(h).shape
+        (torch.Size([]), torch.Size([5]))
     """
 
     def __init__(self, hidden_size: int, vocab_size: int, cutoffs: Sequence[int]) -> None:
         super().__init__()
+        rising = sorted(set(cutoffs))
+        if list(cutoffs) != rising or not rising or rising[0] < 1 or rising[-1] >= vocab_size:
+            raise UsageError(
+                f"cutoffs={list(cutoffs)}: give rising word numbers from 1 to {vocab_size - 1}, one less than the "
+                "words of the vocabulary."
+            )
         self.softmax = nn.AdaptiveLogSoftmaxWithLoss(hidden_size, vocab_size, list(cutoffs))
 
     def forward(self, h_ND: Tensor, target_N: Tensor) -> Tensor:
-        """Compute the mean negative log-likelihood of the targets; see :meth:`FullSoftmax.forward`."""
+        """Compute the mean negative log-likelihood of the targets: see :meth:`FullSoftmax.forward`."""
         counts_N = target_N != PADDING
         return -self._log_p(h_ND[counts_N], target_N[counts_N]).mean()
 
     @torch.no_grad()
     def nll(self, h_ND: Tensor, target_N: Tensor) -> Tensor:
-        """Compute the summed negative log-likelihood of the targets; see :meth:`FullSoftmax.nll`."""
+        """Compute the summed negative log-likelihood of the targets: see :meth:`FullSoftmax.nll`."""
         parts = zip(h_ND.split(self._rows), target_N.split(self._rows), strict=True)
         counted = ((h, target, target != PADDING) for h, target in parts)
         return -torch.stack([self._log_p(h[counts], target[counts]).sum() for h, target, counts in counted]).sum()
 
     @torch.no_grad()
     def most_probable(self, h_ND: Tensor) -> Tensor:
-        """Find the most probable word; see :meth:`FullSoftmax.most_probable`."""
+        """Find the most probable word: see :meth:`FullSoftmax.most_probable`."""
         with torch.autocast(h_ND.device.type, enabled=False):
             rows = h_ND.to(self.softmax.head.weight.dtype).split(self._rows)
             return torch.cat([self.softmax.predict(h) for h in rows])
 
     @property
     def _rows(self) -> int:
-        """Hidden states at a time, that their logits stay within bounds."""
+        """How many hidden states to take at a time, so that their logits stay within bounds."""
         return max(1, _MAX_LOGITS // self.softmax.n_classes)
 
     def _log_p(self, h_ND: Tensor, target_N: Tensor) -> Tensor:
@@ -133,8 +164,8 @@ class AdaptiveSoftmax(nn.Module):
 
 
 @torch.no_grad()
-def full_nll(h_ND: Tensor, target_N: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
-    """The summed negative log-likelihood under a softmax over the whole vocabulary: see :meth:`FullSoftmax.nll`."""
+def _full_nll(h_ND: Tensor, target_N: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
+    """Sum the negative log-likelihood under a softmax over the whole vocabulary: see :meth:`FullSoftmax.nll`."""
     with torch.autocast(h_ND.device.type, enabled=False):
         h_ND = h_ND.to(weight_VD.dtype)
         parts = [
@@ -145,7 +176,7 @@ def full_nll(h_ND: Tensor, target_N: Tensor, weight_VD: Tensor, bias_V: Tensor |
 
 
 def _nll_of_rows(h_ND: Tensor, target_N: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
-    """Goes through the vocabulary, which reads the weights once only, and keeps a running log of the sum."""
+    """Go through the vocabulary in parts, which reads the weights only once, and keep a running log of the sum."""
     counts_N = target_N != PADDING
     words_N = target_N.where(counts_N, 0)
     total_N = at_least_float32(h_ND.new_full((len(h_ND),), -torch.inf))
@@ -168,7 +199,7 @@ def _best_of_rows(h_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Ten
 
 
 def _chunks_of_logits(h_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Iterator[tuple[int, Tensor]]:
-    """Logits of some words at a time, [N, some], and the first of these words."""
+    """Compute the logits of some words at a time, and yield the first of these words with the logits, [N, some]."""
     chunk = max(1, _MAX_LOGITS // max(1, len(h_ND)))
     for start in range(0, len(weight_VD), chunk):
         part = slice(start, start + chunk)
@@ -176,5 +207,14 @@ def _chunks_of_logits(h_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None) ->
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """The same values in a type that sums over a vocabulary can be made in."""
+    """Convert values of low precision to float32, in which sums over a vocabulary can be computed.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.modules.softmax.output_layers import at_least_float32
+        >>> at_least_float32(torch.ones(1, dtype=torch.bfloat16)).dtype
+        torch.float32
+        >>> at_least_float32(torch.ones(1, dtype=torch.float64)).dtype
+        torch.float64
+    """
     return x.to(torch.promote_types(x.dtype, torch.float32))

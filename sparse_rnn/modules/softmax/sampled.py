@@ -1,4 +1,4 @@
-"""Softmax over a sample of a large vocabulary, to train with."""
+"""Softmax over a sample of a large vocabulary, for training."""
 
 import math
 
@@ -7,6 +7,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.modules.softmax.output_layers import PADDING, FullSoftmax, at_least_float32
 
 _STREAM = 2**40  # random numbers between the streams of two ranks: a thousand samples a step for 10⁹ steps
@@ -15,32 +16,44 @@ _STREAM = 2**40  # random numbers between the streams of two ranks: a thousand s
 class SampledSoftmaxLoss(FullSoftmax):
     """The sampled softmax of Jean et al. (2015), as TensorFlow's ``sampled_softmax_loss`` defines it.
 
-    Every target competes with one set of distinct words that the whole batch shares. They are drawn from the
-    log-uniform distribution P(k) = log((k + 2) / (k + 1)) / log(V + 1), without replacement, so words must be ordered
-    by falling frequency. From every logit the log of the word's expected count in the set is subtracted,
-    Q(k) = 1 − (1 − P(k))^tries, where ``tries`` is how often was drawn until the words were distinct; a sampled word
-    that is the target itself is left out. As the set grows the loss becomes that of the full softmax. It is computed
-    in float32 under autocast too.
+    Every target competes with the same sample of distinct words, which the whole batch shares. The words are drawn
+    from the log-uniform distribution P(k) = log((k + 2) / (k + 1)) / log(V + 1), without replacement; therefore the
+    vocabulary must be ordered by falling frequency. From the logit of a word the log of its expected count in the
+    sample is subtracted, Q(k) = 1 − (1 − P(k))^tries, where ``tries`` is the number of draws that it took to get
+    distinct words. A sampled word that is the target itself is left out. The larger the sample, the closer is the loss
+    to that of the full softmax. It is computed in float32, under autocast too.
 
-    The gradients of ``weight`` and ``bias`` are sparse and hold the rows of targets and samples only:
-    :class:`~sparse_rnn.modules.optim.row_adam.RowAdam` and SGD without momentum take them, and
-    :class:`~sparse_rnn.modules.optim.row_gradients.RowGradients` clips and exchanges them between ranks. An embedding
-    that shares ``weight`` must be ``sparse=True``, or its gradient makes a dense one of the whole.
+    The gradients of ``weight`` and ``bias`` are sparse: they hold only the rows of targets and samples.
+    :class:`~sparse_rnn.modules.RowAdam` and SGD take such gradients, and :class:`~sparse_rnn.modules.RowGradients`
+    clips them and exchanges them between ranks. An embedding that shares ``weight`` must be ``sparse=True``; otherwise
+    the gradient of both becomes dense.
 
-    The samples are a function of ``position`` and the rank alone: ranks that are seeded alike draw different words,
-    and a run that is resumed draws what an unbroken one would have drawn.
+    The sample depends only on ``position`` and the rank: ranks with the same seed draw different words, and a resumed
+    run draws what an unbroken run would have drawn.
 
     Args:
         hidden_size: Size D of a hidden state.
         vocab_size: Number of words, V.
-        num_samples: Sampled words, S; fewer than V.
+        num_samples: Number of sampled words, S; fewer than V.
         shared: Whether all ranks draw the same words.
 
     Attributes:
-        position: Where in the stream of random numbers the next sample begins; drawn from PyTorch's generator first.
+        position: Where in the stream of random numbers the next sample begins. PyTorch's generator decides the first.
 
     Raises:
-        ValueError: If the vocabulary has no more words than are to be sampled.
+        UsageError: If ``num_samples`` is not between 1 and V − 1.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.modules.softmax import SampledSoftmaxLoss
+        >>> layer = SampledSoftmaxLoss(hidden_size=8, vocab_size=1000, num_samples=20)
+        >>> loss = layer(torch.randn(4, 8), torch.tensor([5, 7, 0, -100]))  # the last target is padding
+        >>> loss.backward()
+        >>> layer.weight.grad.is_sparse
+        True
+        >>> words, tries = layer.draw()
+        >>> len(set(words.tolist()))
+        20
     """
 
     bias: nn.Parameter
@@ -49,7 +62,7 @@ class SampledSoftmaxLoss(FullSoftmax):
     def __init__(self, hidden_size: int, vocab_size: int, num_samples: int = 1000, shared: bool = False) -> None:
         super().__init__(hidden_size, vocab_size)
         if not 0 < num_samples < vocab_size:
-            raise ValueError(
+            raise UsageError(
                 f"num_samples must be between 1 and {vocab_size - 1}, one less than the words of the vocabulary, but "
                 f"it is {num_samples}: lower it, or take the full softmax."
             )
@@ -107,10 +120,22 @@ class SampledSoftmaxLoss(FullSoftmax):
 
 
 def uniform(index: Tensor) -> Tensor:
-    """Random numbers in [0, 1), float64, at the given int64 positions of the stream of SplitMix64 from seed 0.
+    """Compute random numbers in [0, 1) at given positions of the stream that SplitMix64 gives from seed 0.
 
-    Steele et al., 2014, "Fast splittable pseudorandom number generators". A generator of PyTorch would have to be
-    seeded from the CPU at each step, and gives other numbers on each kind of device.
+    SplitMix64 is from Steele et al., "Fast splittable pseudorandom number generators" (2014). A generator of PyTorch
+    would have to be seeded from the CPU at each step, and gives other numbers on each kind of device.
+
+    Args:
+        index: The positions, int64.
+
+    Returns:
+        The numbers, float64, in the shape of ``index``.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.modules.softmax.sampled import uniform
+        >>> [round(number, 4) for number in uniform(torch.arange(3)).tolist()]
+        [0.8833, 0.4315, 0.0264]
     """
     z = (index + 1) * _signed(0x9E3779B97F4A7C15)
     z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
@@ -120,23 +145,51 @@ def uniform(index: Tensor) -> Tensor:
 
 
 def log_uniform(u: Tensor, vocab_size: int) -> Tensor:
-    """Words of the distribution P(k) = log((k + 2) / (k + 1)) / log(V + 1), by its inverse, from uniform numbers."""
+    """Turn uniform random numbers into words of the log-uniform distribution, by the inverse of its sum.
+
+    Args:
+        u: The numbers, in [0, 1).
+        vocab_size: Number of words, V.
+
+    Returns:
+        Words, int64, in the shape of ``u``; word k has the probability log((k + 2) / (k + 1)) / log(V + 1).
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.modules.softmax.sampled import log_uniform
+        >>> log_uniform(torch.tensor([0.0, 0.3, 0.6, 0.9]), vocab_size=1000).tolist()
+        [0, 6, 62, 500]
+    """
     words = (u * math.log(vocab_size + 1)).exp().long() - 1
     return words.clamp(max=vocab_size - 1)  # exp may round up
 
 
 def probability(words: Tensor, vocab_size: int) -> Tensor:
-    """P(k) of :func:`log_uniform`, float64."""
+    """Compute the probability of words under the distribution of :func:`log_uniform`.
+
+    Args:
+        words: The words, int64.
+        vocab_size: Number of words of the vocabulary, V.
+
+    Returns:
+        The probabilities, float64, in the shape of ``words``.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.modules.softmax.sampled import probability
+        >>> probability(torch.arange(3), vocab_size=3)
+        tensor([0.5000, 0.2925, 0.2075], dtype=torch.float64)
+    """
     return (1 / (words.double() + 1)).log1p() / math.log(vocab_size + 1)
 
 
 def _log_expected_count(words: Tensor, tries: Tensor, vocab_size: int) -> Tensor:
-    """log(1 − (1 − P)^tries), float64: a word counts once, however often it was drawn."""
+    """Compute log(1 − (1 − P)^tries) in float64: a word counts once, however often it was drawn."""
     return (-(tries * (-probability(words, vocab_size)).log1p()).expm1()).log()
 
 
 def _first_distinct(draws_T: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The first distinct words, and how many tries they took. Shapes are fixed, so that no device has to be asked."""
+    """Find the first distinct words and how many tries they took, in fixed shapes, so that no device is waited for."""
     words_T, order_T = draws_T.sort(stable=True)
     is_new_T = torch.ones_like(words_T, dtype=torch.bool)
     is_new_T[1:] = words_T[1:] != words_T[:-1]
@@ -146,7 +199,7 @@ def _first_distinct(draws_T: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _enough_tries(count: int, vocab_size: int) -> int:
-    """Twice the tries after which as many distinct words are expected: in practice, never too few."""
+    """Compute twice the tries after which as many distinct words are expected: in practice, never too few."""
     log_rest_V = (-probability(torch.arange(vocab_size), vocab_size)).log1p()
     tries = count
     while vocab_size - (tries * log_rest_V).exp().sum() < count:
@@ -155,7 +208,7 @@ def _enough_tries(count: int, vocab_size: int) -> int:
 
 
 def _shifted(z: Tensor, bits: int) -> Tensor:
-    """A shift to the right that brings in zeros: PyTorch's, of signed numbers, brings in the sign."""
+    """Shift bits to the right and bring in zeros; PyTorch's shift of signed numbers brings in the sign."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 

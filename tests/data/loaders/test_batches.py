@@ -5,6 +5,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from sparse_rnn.data import BatchLoader
+from sparse_rnn.errors import UsageError
 
 
 def numbers(size: int) -> TensorDataset:
@@ -71,32 +72,10 @@ def test_a_restored_loader_goes_on_where_the_saved_one_stood(size, taken):
     assert contents(restored) == contents(loader), "only the first pass is shortened"
 
 
-def test_a_finished_epoch_is_saved_as_the_start_of_the_next():
-    loader = BatchLoader(numbers(8), 3)
-    batches = iter(loader)
-    for _ in range(len(loader)):
-        next(batches)
-    assert loader.state_dict()["position"] == 0
-
-
-def test_the_state_survives_until_it_is_used():
-    loader = BatchLoader(numbers(8), 3)
-    loader.load_state_dict({"position": 2, "batches": 3})
-    assert loader.state_dict()["position"] == 2
-
-
-def test_a_pass_beside_the_first_neither_moves_it_nor_is_saved():
-    loader = BatchLoader(numbers(20), 3)
-    training = iter(loader)
-    scoring = iter(loader)
-    assert [next(scoring)[1].tolist() for _ in range(2)] == [[0, 1, 2], [3, 4, 5]]
-    assert loader.state_dict()["position"] == 0
-    assert next(training)[1].tolist() == [0, 1, 2]
-    assert loader.state_dict()["position"] == 1
-    del scoring
-    assert loader.state_dict()["position"] == 1
-    del training  # as a trainer does at the end of a fit, after which a checkpoint may still be saved
-    assert loader.state_dict()["position"] == 1
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_size_below_one_is_refused(batch_size):
+    with pytest.raises(UsageError, match=f"batch_size={batch_size}: give the number of samples in a batch"):
+        BatchLoader(numbers(8), batch_size)
 
 
 def test_a_pass_takes_the_order_of_the_epoch_in_which_it_is_first_read():

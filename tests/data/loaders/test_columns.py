@@ -11,6 +11,7 @@ import torch
 from sparse_rnn.data import ColumnLoader, DataError
 from sparse_rnn.data.loaders import columns
 from sparse_rnn.data.loaders.columns import IGNORED
+from sparse_rnn.errors import UsageError
 
 MARK = 0
 
@@ -124,32 +125,6 @@ def test_a_restored_loader_goes_on_where_the_saved_one_stood(taken, mark, monkey
     assert as_lists(restored) == whole, "only the first pass is shortened"
 
 
-def test_a_state_of_an_epoch_cut_into_other_batches_is_taken_with_a_warning():
-    saved = ColumnLoader(text(101), 4, 5)
-    batches = iter(saved)
-    next(batches), next(batches)
-    expected = as_lists(ColumnLoader(text(101), 4, 10))[2:]
-    restored = ColumnLoader(text(101), 4, 10)
-    with pytest.warns(UserWarning, match="saved after 2 of the 5 batches of an epoch, which has 3 now"):
-        restored.load_state_dict(saved.state_dict())
-    assert as_lists(restored) == expected
-
-
-def test_a_state_between_epochs_fits_any_batches():
-    restored = ColumnLoader(text(101), 4, 10)
-    restored.load_state_dict(ColumnLoader(text(101), 4, 5).state_dict())  # warnings are errors in tests
-    assert as_lists(restored) == as_lists(ColumnLoader(text(101), 4, 10))
-
-
-def test_a_pass_beside_the_first_neither_moves_it_nor_is_saved():
-    loader = ColumnLoader(text(100), 2, 5)
-    training, scoring = iter(loader), iter(loader)
-    next(scoring), next(scoring)
-    assert loader.state_dict()["position"] == 0
-    assert as_lists([next(training)]) == as_lists([next(iter(loader))])
-    assert loader.state_dict()["position"] == 1
-
-
 def split_at_marks(tokens) -> list[tuple[int, ...]]:
     """Pieces that begin with a mark, but for the first."""
     pieces: list[list[int]] = [[]]
@@ -221,6 +196,8 @@ def test_too_short_a_text_is_refused():
         ColumnLoader(text(10), 10, 5)
 
 
-def test_more_ranks_than_columns_are_refused():
-    with pytest.raises(ValueError, match=r"3 columns do not go round 4 ranks: .*eval_batch_size"):
+def test_more_ranks_than_columns_and_windows_of_no_step_are_refused():
+    with pytest.raises(UsageError, match="bptt=0: give the number of steps in a batch"):
+        ColumnLoader(text(100), 3, 0)
+    with pytest.raises(UsageError, match=r"3 columns do not go round 4 ranks: .*eval_batch_size"):
         ColumnLoader(text(100), 3, 5, pad=True, world_size=4)

@@ -23,6 +23,7 @@ from sparse_rnn.data.tokens.corpus import Corpus
 from sparse_rnn.data.tokens.token_store import TokenStore, prepare
 from sparse_rnn.data.tokens.tokenization import Characters, Words
 from sparse_rnn.data.tokens.vocabulary import Vocabulary
+from sparse_rnn.errors import UsageError
 
 TEXT = "".join(f"the word {number} é of\n" for number in range(20))
 
@@ -195,12 +196,6 @@ def test_bytes_that_are_not_utf8_are_located(write, tmp_path):
     assert not folders(tmp_path / "cache")
 
 
-@pytest.mark.parametrize("tokenization", [Words(), Characters()])
-def test_a_character_cut_short_at_the_end_is_located(tokenization, write, tmp_path):
-    with pytest.raises(DataError, match="byte 9 is 0xe2"):
-        prepare(Corpus(write(train=b"some text\xe2\x82"), tokenization), tmp_path)
-
-
 @pytest.mark.parametrize(
     ("text", "message"), [("", r"train\.txt is empty"), (None, r"train\.txt cannot be read \(No such file")]
 )
@@ -226,16 +221,15 @@ def test_text_that_changes_while_it_is_read_is_refused(write, tmp_path, monkeypa
     assert not folders(tmp_path / "cache")
 
 
-def test_contradictions_are_refused(tmp_path):
-    path = tmp_path / "text"
-    with pytest.raises(ValueError, match="there must be a split 'train'"):
-        Corpus({"test": [path]})
-    with pytest.raises(ValueError, match="not both"):
-        Corpus({"train": [path]}, vocab_size=3, vocabulary=Vocabulary(["a"]))
-    with pytest.raises(DataError, match="The split 'valid' has no file"):
-        Corpus({"train": [path], "valid": []})
-    with pytest.raises(ValueError, match="jobs=0"):
-        prepare(Corpus({"train": [path]}), tmp_path, jobs=0)
+def test_a_number_of_processes_below_one_is_refused(write, tmp_path):
+    with pytest.raises(UsageError, match="jobs=0: give the number of processes"):
+        prepare(Corpus(write(train="a\n")), tmp_path, jobs=0)
+
+
+def test_a_split_that_is_not_there_is_named(write, tmp_path):
+    store = prepare(Corpus(write(train="a\n", valid="a\n")), tmp_path / "cache")
+    with pytest.raises(DataError, match="The text has no split 'val': take one of train, valid"):
+        store["val"]
 
 
 def test_a_cache_that_cannot_be_written_is_named(write, tmp_path):
@@ -257,6 +251,18 @@ def empty_vocabulary(folder):
     (folder / "vocabulary.json").write_text("")
 
 
+def vocabulary_without_words(folder):
+    (folder / "vocabulary.json").write_text('{"default_index": 0}')
+
+
+def about_without_splits(folder):
+    (folder / "store.json").write_text('{"version": 1}')
+
+
+def no_ids(folder):
+    (folder / "train.npy").write_bytes(b"")
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
@@ -264,6 +270,13 @@ def empty_vocabulary(folder):
         (cut_ids, r"is no whole token store, train\.npy cannot be read"),
         (empty_vocabulary, r"is no whole token store, vocabulary\.json cannot be read"),
         (lambda folder: (folder / "store.json").unlink(), r"store\.json cannot be read"),
+        (
+            lambda folder: (folder / "store.json").write_text("[]"),
+            r"store\.json cannot be read \(it holds no JSON object",
+        ),
+        (vocabulary_without_words, r"vocabulary\.json cannot be read \('words'\)"),
+        (about_without_splits, r"store\.json cannot be read \('splits'\)"),
+        (no_ids, r"train\.npy cannot be read"),
     ],
 )
 def test_a_store_that_cannot_be_read_is_refused(harm, message, write, tmp_path):

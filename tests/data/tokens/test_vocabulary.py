@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.tokens.vocabulary import Vocabulary, as_vocabulary
+from sparse_rnn.errors import UsageError
 
 WORDS = ["the", "of", "<unk>", "<eos>"]
 
@@ -70,7 +71,7 @@ def test_a_word_has_one_id():
 
 
 def test_a_vocabulary_keeps_at_least_one_word():
-    with pytest.raises(ValueError, match="vocab_size=0"):
+    with pytest.raises(UsageError, match="vocab_size=0"):
         Vocabulary.from_counts({"a": 1}, vocab_size=0)
 
 

@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer, seed_everything
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.modules.optim.row_adam import RowAdam
 from sparse_rnn.modules.optim.row_gradients import RowGradients, clip_gradients_, row_names, row_parameters
 from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss
@@ -118,7 +119,7 @@ def test_row_parameters_are_found_under_all_their_names():
 def test_strategies_that_cannot_exchange_rows_are_refused():
     module = Project()
     module._trainer = SimpleNamespace(world_size=2, model=module, strategy=Sharded())
-    with pytest.raises(ValueError, match=r"Sharded cannot train .* sparse gradients, .* take --trainer.strategy ddp"):
+    with pytest.raises(UsageError, match=r"Sharded cannot train .* sparse gradients, .* take --trainer.strategy ddp"):
         module.on_fit_start()
 
 

@@ -7,6 +7,7 @@ from scipy import stats
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss, log_uniform, probability, uniform
 
 HIDDEN, WORDS, TARGETS = 4, 50, 12
@@ -207,5 +208,5 @@ def test_nothing_leaves_the_device():
 
 @pytest.mark.parametrize("num_samples", [0, WORDS])
 def test_more_samples_than_words_are_refused(num_samples):
-    with pytest.raises(ValueError, match=f"between 1 and {WORDS - 1}, .* but it is {num_samples}: lower it"):
+    with pytest.raises(UsageError, match=f"between 1 and {WORDS - 1}, .* but it is {num_samples}: lower it"):
         SampledSoftmaxLoss(HIDDEN, WORDS, num_samples)

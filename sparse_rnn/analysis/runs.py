@@ -1,0 +1,122 @@
+"""The runs that a report shows side by side: they are alike, and have names of their own."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sparse_rnn.callbacks.one_shot import OneShotPruning
+from sparse_rnn.checkpoints import Checkpoint, read
+from sparse_rnn.errors import UsageError
+from sparse_rnn.sparsity.masks import Masks
+
+
+@dataclass(frozen=True)
+class Trained(Checkpoint):
+    """A checkpoint among others.
+
+    Attributes:
+        name: What figures and tables call it: criterion and sparsity, or ``dense``, and what tells it from the others.
+        series: The name that the checkpoints of one run, before and after some training, share.
+    """
+
+    name: str
+    series: str
+
+
+def read_runs(paths: Sequence[Path], dense: Path | None = None) -> list[Trained]:
+    """Read checkpoints whose recurrent layers are alike, and give them names of their own.
+
+    Args:
+        paths: Checkpoints of pruned models.
+        dense: The checkpoint of a model that was not pruned, which comes first.
+
+    Returns:
+        The models; a checkpoint that is given twice comes once.
+
+    Raises:
+        MissingFileError: If a file does not exist.
+        UsageError: If a file is no checkpoint, its model cannot be built, it lacks masks or has some where it should
+            not, or the recurrent layers differ.
+    """
+    found = [read(path) for path in dict.fromkeys(paths)]
+    for checkpoint in found:
+        if not checkpoint.pruned:
+            raise UsageError(
+                f"{checkpoint.path} holds no masks: a dense model goes by --dense, or it was saved before pruning."
+            )
+    if dense is not None:
+        found.insert(0, read(dense))
+        if found[0].pruned:
+            raise UsageError(f"{dense} holds masks, so its model is not dense: give it by --checkpoint.")
+    _check_alike(found)
+    return _named(found)
+
+
+def _check_alike(found: Sequence[Checkpoint]) -> None:
+    first, *others = found
+    for other in others:
+        if _shapes(first) != _shapes(other):
+            raise UsageError(
+                f"{first.path} and {other.path} have other recurrent layers ({_architecture(first)}; "
+                f"{_architecture(other)}): analyze them one by one."
+            )
+
+
+def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[Any, ...]]:
+    return {name: (tuple(kernel.shape), kernel.gates) for name, kernel in checkpoint.masks.kernels.items()}
+
+
+def _architecture(checkpoint: Checkpoint) -> str:
+    return ", ".join(
+        f"{name} {'×'.join(map(str, shape))} of gates {'/'.join(gates)}"
+        for name, (shape, gates) in _shapes(checkpoint).items()
+    )
+
+
+def _named(found: Sequence[Checkpoint]) -> list[Trained]:
+    """Add to names that are not unique what tells them apart: pruning and seed, then step, else the path."""
+    names = [_title(one.config.get("pruning"), one.masks) if one.pruned else "dense" for one in found]
+    _tell_apart(names, [_options(one) for one in found])
+    _tell_apart(names, [{"seed": one.config.get("seed_everything")} for one in found])
+    series = list(names)
+    _tell_apart(names, [{"step": one.step} for one in found])
+    alike = [names.count(name) > 1 for name in names]
+    _tell_apart(names, [{"": one.path} for one in found])
+    series = [name if same else run for name, run, same in zip(names, series, alike, strict=True)]
+    parts = [{field.name: getattr(one, field.name) for field in fields(one)} for one in found]
+    return [Trained(**part, name=name, series=run) for part, name, run in zip(parts, names, series, strict=True)]
+
+
+def _title(pruning: Any, masks: Masks) -> str:
+    """Name the callback, unless it is that of one-shot pruning, its criterion, and the recurrent kernels' sparsity."""
+    pruning = pruning if isinstance(pruning, Mapping) else {}
+    criterion = pruning.get("init_args", {}).get("criterion")
+    paths = [pruning.get("class_path"), criterion["class_path"] if isinstance(criterion, Mapping) else criterion]
+    names = [path.rpartition(".")[2] for path in paths if path]
+    shown = " ".join(name for name in names if name != OneShotPruning.__name__) or "pruned"
+    return f"{shown} {100 * masks.sparsity:.3g} %"
+
+
+def _tell_apart(names: list[str], facts: Sequence[Mapping[str, Any]]) -> None:
+    """Add to names that are alike the facts that are not."""
+    alike = defaultdict(list)
+    for name, known in zip(names, facts, strict=True):
+        alike[name].append(known)
+    names[:] = [
+        ", ".join([name, *(f"{key} {value}".strip() for key, value in known.items() if _differs(key, alike[name]))])
+        for name, known in zip(names, facts, strict=True)
+    ]
+
+
+def _differs(key: str, facts: Sequence[Mapping[str, Any]]) -> bool:
+    return any(known.get(key) != facts[0].get(key) for known in facts)
+
+
+def _options(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Find the arguments of the pruning that can be said in a word, such as the growth of dynamic sparsity."""
+    given = (checkpoint.config.get("pruning") or {}).get("init_args", {})
+    return {name: value for name, value in given.items() if isinstance(value, (str, bool, int, float))}

@@ -1,0 +1,149 @@
+"""``python -m sparse_rnn compare``: the same fit for several methods, sparsities and seeds, and a table of them."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparse_rnn.cli.arguments import Parser
+from sparse_rnn.compare.grid import DENSE, Grid
+from sparse_rnn.compare.methods import Method, by_criterion, from_config
+from sparse_rnn.compare.report import describe, save
+from sparse_rnn.compare.runner import finished, run_missing
+from sparse_rnn.config_files import find_config
+from sparse_rnn.errors import UsageError
+from sparse_rnn.scores import criterion_names
+from sparse_rnn.sparsity.allocation import check_sparsity
+
+_SET_BY_THE_GRID = {
+    "--pruning": "--criteria or --methods",
+    "--pruning.criterion": "--criteria or --methods",
+    "--pruning.sparsity": "--sparsity",
+    "--seed_everything": "--seeds",
+    "--trainer.default_root_dir": "--output",
+}
+
+
+def compare(args: Sequence[str]) -> None:
+    """Run what is missing of a grid of fits, print the table and write it.
+
+    Args:
+        args: What follows ``compare`` on the command line.
+
+    Raises:
+        SystemExit: With status 1 where a run failed, 130 where the user stopped it.
+        UsageError: If an argument cannot be used.
+        MissingFileError: If a config is unknown.
+    """
+    grid = parse(args)
+    try:
+        failed = run_missing(grid)
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on; runs that were not finished start anew.", file=sys.stderr)
+        sys.exit(130)
+    _report(grid, shlex.join(["python", "-m", "sparse_rnn", "compare", *args]))
+    if failed:
+        print(f"{len(failed)} failed; the same command tries them again:", *failed, sep="\n", file=sys.stderr)
+        sys.exit(1)
+
+
+def _report(grid: Grid, command: str) -> None:
+    results = finished(grid)
+    if results:
+        save(results, grid, command)
+        print(describe(results, grid))
+
+
+def parse(args: Sequence[str]) -> Grid:
+    """Read the command line.
+
+    Args:
+        args: What follows ``compare``.
+
+    Returns:
+        What to run.
+
+    Raises:
+        UsageError: If an argument is missing or cannot be used.
+        MissingFileError: If a config is unknown.
+        SystemExit: With status 0 after ``--help``.
+    """
+    known, overrides = _parser().parse_known_args(args)
+    for sparsity in known.sparsity:
+        check_sparsity(sparsity)
+    for name in (override.partition("=")[0] for override in overrides):
+        if name in _SET_BY_THE_GRID:
+            raise UsageError(f"{name} is set by the comparison itself: use {_SET_BY_THE_GRID[name]}.")
+    configs = tuple(path for config in known.config for path in find_config(config))
+    return Grid(
+        configs=configs,
+        methods=_methods(known.criteria, known.methods, known.config[0]),
+        sparsities=known.sparsity,
+        seeds=known.seeds,
+        output=known.output or Path("compare", "+".join(Path(config).stem for config in known.config)),
+        jobs=known.jobs,
+        overrides=tuple(overrides),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m sparse_rnn compare",
+        description="Fit the dense network and the network pruned by each criterion or method to each sparsity, for "
+        "several seeds, each in a process and a folder of its own; print the validation error (val/error, or where a "
+        "model logs none val/ppl, or val/loss) as mean ± standard deviation over the seeds and the mean seconds of a "
+        "fit, and write it as results.csv, results.md and results.png. Started again, it runs only what has not "
+        "finished.",
+        epilog="Every other argument, such as --trainer.max_epochs 5, is handed to every fit (see python -m sparse_rnn "
+        "fit --help); the dense network takes none that begins with --pruning.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("-c", "--config", action="append", required=True, help="config of the fits; later ones override earlier ones")
+    add("--criteria", type=_criteria, default=(), help="criteria of one-shot pruning, as in JacobianSpectrum,Random")
+    add("--methods", type=_names, default=(), help="configs whose pruning section to take, as in pruning/rigl.yaml")
+    add("--sparsity", type=_sparsities, required=True, help="shares of the weights to remove, as in 0.9,0.95")
+    add("--seeds", type=_count, default=3, help="number of seeds, from 0 on (default: 3)")
+    add("--output", type=Path, help="folder of the runs and the results (default: compare/<name of the config>)")
+    add("--jobs", type=_count, default=1, help="fits at the same time, which share the CPU's threads (default: 1)")
+    return parser
+
+
+def _methods(criteria: Sequence[str], configs: Sequence[str], base: str) -> tuple[Method, ...]:
+    methods = [*map(by_criterion, criteria), *(from_config(config, base) for config in configs)]
+    if not methods:
+        raise UsageError("There is nothing to compare: give --criteria, --methods or both.")
+    names = [DENSE, *(method.name for method in methods)]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"Two rows of the table would be called {name!r}: rename one of the configs.")
+    return tuple(methods)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text.split(",")))
+
+
+def _criteria(text: str) -> tuple[str, ...]:
+    known = criterion_names()
+    names = _names(text)
+    for name in names:
+        if "." not in name and name not in known:
+            raise argparse.ArgumentTypeError(
+                f"there is no criterion {name!r}; choose from {', '.join(known)}, or give an import path"
+            )
+    return names
+
+
+def _sparsities(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"give numbers separated by commas, as in 0.9,0.95, not {text!r}") from None
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"give a whole number from 1 on, not {text!r}")
+    return int(text)

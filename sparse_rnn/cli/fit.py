@@ -1,0 +1,156 @@
+"""``python -m sparse_rnn {fit,validate,test,predict}``: Lightning's own command line, with pruning as one more key."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+# The parser knows a class by its short name once its module is imported.
+import sparse_rnn.data
+import sparse_rnn.modules
+import sparse_rnn.scores  # noqa: F401
+from sparse_rnn.callbacks import PruningCallback
+from sparse_rnn.cli.summary import summary
+from sparse_rnn.config_files import MODE, find_config, is_overlay
+from sparse_rnn.errors import MissingFileError, UsageError, unwrapped
+
+_KNOWN_TO_LIGHTNING = ("last", "hpc", "registry")  # what --ckpt_path takes beside paths; best needs a fit before
+
+
+class PruningCLI(LightningCLI):
+    """LightningCLI in subclass mode for model, data and pruning, with a summary after ``fit``.
+
+    Args:
+        args: What follows the program's name on a command line.
+
+    Raises:
+        UsageError: If an argument cannot be used; Lightning's and jsonargparse's own errors about arguments become one.
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        _quieten_lightning()
+        try:
+            super().__init__(
+                LightningModule,
+                LightningDataModule,
+                save_config_kwargs={"overwrite": True},
+                parser_kwargs={
+                    "exit_on_error": False,
+                    "parser_mode": MODE,
+                    "epilog": "Many fits and a table of them: python -m sparse_rnn compare --help. Figures of what "
+                    "they left: python -m sparse_rnn analyze --help",
+                },
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,  # a model takes its optimizer as an argument
+                args=args,
+            )
+        except (ArgumentError, MisconfigurationException) as error:
+            raise UsageError(str(error)) from error
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add ``--pruning``, null by default."""
+        parser.add_subclass_arguments(
+            PruningCallback, "pruning", required=False, help="Callback that prunes; null trains the dense network."
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the arguments, with the names of configs replaced by paths."""
+        self.config = parser.parse_args(resolve_configs(args))
+
+    def before_instantiate_classes(self) -> None:
+        """Look for the checkpoint before anything is built.
+
+        Raises:
+            MissingFileError: If there is none.
+        """
+        path = self.config[self.subcommand].get("ckpt_path")
+        if path and not (path.startswith(_KNOWN_TO_LIGHTNING) or "://" in path or Path(path).exists()):
+            raise MissingFileError(f"There is no checkpoint {path}: give another --ckpt_path.")
+
+    def instantiate_classes(self) -> None:
+        """Build trainer, model and data.
+
+        Raises:
+            UsageError: If one of them refuses an argument.
+        """
+        with unwrapped():
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer and hand it the pruning callback.
+
+        Raises:
+            UsageError: If the Trainer refuses one of its arguments.
+        """
+        config = self.config_init[self.subcommand]
+        pruning = [] if config.pruning is None else [config.pruning]
+        try:
+            return super().instantiate_trainer(callbacks=[*(config.trainer.callbacks or []), *pruning], **kwargs)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    def after_instantiate_classes(self) -> None:
+        """Compare the sizes that a model and its data both state.
+
+        Raises:
+            UsageError: If they differ.
+        """
+        for name in ("input_size", "num_classes"):
+            of_model, of_data = self.model.hparams.get(name), getattr(self.datamodule, name, None)
+            if None not in (of_model, of_data) and of_model != of_data:
+                raise UsageError(
+                    f"model.{name} is {of_model}, but the data has {of_data}: add --model.{name} {of_data}."
+                )
+
+    @rank_zero_only
+    def after_fit(self) -> None:
+        """Print what the run reached, what was pruned, and where everything lies."""
+        print(summary(self.trainer))
+
+
+def resolve_configs(args: Sequence[str]) -> list[str]:
+    """Replace the names of configs on a command line by the paths that they stand for.
+
+    Args:
+        args: What follows the program's name.
+
+    Returns:
+        The same, with one ``--config`` for each path; before an overlay that brings a pruning section of its own,
+        ``--pruning null`` takes what earlier configs say of pruning away.
+
+    Raises:
+        MissingFileError: If a config is unknown.
+    """
+    resolved: list[str] = []
+    words = iter(args)
+    for word in words:
+        option, has_value, name = word.partition("=")
+        if option in ("-c", "--config") and not has_value:
+            name = next(words, "")
+        if option not in ("-c", "--config") or not name:
+            resolved.append(word)  # the parser misses what is missing
+            continue
+        for path in find_config(name):
+            # Otherwise the arguments that the earlier callback shares with this one would stay in force.
+            resolved += ["--pruning", "null"] if is_overlay(path) else []
+            resolved += ["--config", path]
+    return resolved
+
+
+def _quieten_lightning() -> None:
+    """Drop what a user can or should do nothing about, such as workers for data that sits in memory."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec", category=FutureWarning)
+
+
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    return "💡 Tip" not in record.getMessage()

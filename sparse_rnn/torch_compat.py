@@ -1,0 +1,210 @@
+"""The only place that touches what PyTorch keeps to itself.
+
+Each function says why the public interface does not do; ``tests/test_torch_compat.py`` fails by the private name where
+an upgrade takes it away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Trees of containers as DataLoaders make them; the documented twin needs another package, optree.
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
+from torch.utils.data import DataLoader
+
+__all__ = [
+    "add_summary",
+    "backward_replaced",
+    "fused_lstm_cell",
+    "multiply_",
+    "onednn_linear",
+    "own_attribute_set",
+    "own_attributes",
+    "set_own_attributes",
+    "set_sampler",
+    "sigmoid_backward",
+    "tanh_backward",
+    "tree_leaves",
+    "tree_map",
+    "tree_map_only",
+]
+
+
+def onednn_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Multiply ``x @ weight.T`` by oneDNN, in float32 on a CPU.
+
+    ``torch.matmul`` and ``linear`` go to PyTorch's BLAS, which can be much slower; what asks for oneDNN is an operator
+    of the compiler.
+
+    Args:
+        x: [..., K].
+        weight: [N, K], contiguous or the transpose of what is.
+
+    Example:
+        >>> onednn_linear(torch.ones(1, 2), torch.tensor([[1.0, 2.0]])) if torch.backends.mkldnn.is_available() else 3
+        tensor([[3.]])
+    """
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+
+
+def fused_lstm_cell(gates: Tensor, state_gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Take the pointwise part of a step of an LSTM on CUDA in one kernel.
+
+    ``nn.LSTMCell`` does the matrix products as well, and a peephole LSTM's are others.
+
+    Args:
+        gates: The inputs' part of the gates, [B, 4H].
+        state_gates: The states' part, likewise.
+        c: The cells before, [B, H].
+
+    Returns:
+        The states and cells after, and the values of the gates.
+    """
+    h, c, values = torch.ops.aten._thnn_fused_lstm_cell(gates, state_gates, c)
+    return h, c, values
+
+
+def sigmoid_backward(gradient: Tensor, value: Tensor, out: Tensor) -> None:
+    """Write ``gradient · value · (1 - value)`` in one pass; autograd's own operator, which has no public name.
+
+    Example:
+        >>> out = torch.empty(1)
+        >>> sigmoid_backward(torch.tensor([2.0]), torch.tensor([0.5]), out)
+        >>> out
+        tensor([0.5000])
+    """
+    torch.ops.aten.sigmoid_backward(gradient, value, grad_input=out)
+
+
+def tanh_backward(gradient: Tensor, value: Tensor, out: Tensor | None = None) -> Tensor:
+    """Give, or write, ``gradient · (1 - value²)`` in one pass; autograd's own operator, which has no public name.
+
+    Example:
+        >>> tanh_backward(torch.tensor([2.0]), torch.tensor([0.5]))
+        tensor([1.5000])
+    """
+    if out is None:
+        return torch.ops.aten.tanh_backward(gradient, value)
+    return torch.ops.aten.tanh_backward(gradient, value, grad_input=out)
+
+
+def multiply_(tensors: Sequence[Tensor], factors: Sequence[Tensor]) -> None:
+    """Multiply each tensor by its factor in place, on CUDA in few kernels for all of them.
+
+    The public way is a kernel a tensor, which costs more than the arithmetic.
+
+    Example:
+        >>> a, b = torch.ones(1), torch.ones(2)
+        >>> multiply_([a, b], [torch.zeros(1), torch.tensor([2.0, 0.0])])
+        >>> a, b
+        (tensor([0.]), tensor([2., 0.]))
+    """
+    torch._foreach_mul_(list(tensors), list(factors))
+
+
+def own_attributes(module: nn.Module) -> dict[str, Any]:
+    """Give the table of a module's attributes itself, those of its parameters, buffers and hooks among them.
+
+    ``setattr`` on a module sorts what it gets into those tables, and puts nothing back as it was.
+
+    Example:
+        >>> "training" in own_attributes(nn.Linear(1, 1))
+        True
+    """
+    return module.__dict__
+
+
+def set_own_attributes(module: nn.Module, attributes: Mapping[str, Any]) -> None:
+    """Give a module these attributes and no others, past its ``__setattr__``; see :func:`own_attributes`.
+
+    Example:
+        >>> module = nn.Linear(1, 1)
+        >>> before = dict(own_attributes(module))
+        >>> module.note = 1
+        >>> set_own_attributes(module, before)
+        >>> hasattr(module, "note")
+        False
+    """
+    module.__dict__ = dict(attributes)
+
+
+@contextmanager
+def own_attribute_set(target: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute of an object, or of a class, past ``__setattr__``; have it as it was afterwards.
+
+    A function that is assigned to ``module.forward`` would be refused or, once it is scripted, ignored.
+
+    Example:
+        >>> module = nn.Linear(1, 1)
+        >>> with own_attribute_set(module, "forward", lambda x: "other"):
+        ...     module(torch.ones(1))
+        'other'
+        >>> "forward" in own_attributes(module)
+        False
+    """
+    own = vars(target)
+    had, before = name in own, own.get(name)
+    if isinstance(target, type):
+        type.__setattr__(target, name, value)
+    else:
+        own[name] = value
+    try:
+        yield
+    finally:
+        if isinstance(target, type):
+            type.__setattr__(target, name, before) if had else type.__delattr__(target, name)
+        elif had:
+            own[name] = before
+        else:
+            del own[name]
+
+
+@contextmanager
+def backward_replaced(collect: Callable[..., None]) -> Iterator[None]:
+    """Have ``loss.backward(...)`` call another function instead, for all tensors.
+
+    Hooks see gradients only once a backward pass has run, and a pass must not run at all here.
+
+    Args:
+        collect: Gets the tensor and the arguments of ``backward``.
+
+    Example:
+        >>> losses = []
+        >>> with backward_replaced(lambda loss: losses.append(loss)):
+        ...     torch.tensor(3.0).backward()
+        >>> losses
+        [tensor(3.)]
+    """
+    with own_attribute_set(Tensor, "backward", collect):
+        yield
+
+
+def set_sampler(loader: DataLoader[Any], name: str, sampler: Any) -> None:
+    """Exchange the ``sampler`` or ``batch_sampler`` of a DataLoader, which forbids it once it is built.
+
+    A new DataLoader would not be of the project's class, nor have what the project has set.
+
+    Example:
+        >>> loader = DataLoader([1, 2])
+        >>> set_sampler(loader, "sampler", [1])
+        >>> loader.sampler
+        [1]
+    """
+    vars(loader)[name] = sampler
+
+
+def add_summary(board: Any, summary: Any) -> None:
+    """Write a summary into the run of a ``SummaryWriter``.
+
+    ``SummaryWriter.add_hparams``, the public way for the table of hyperparameters, opens a run of its own.
+
+    Args:
+        board: The ``SummaryWriter``.
+        summary: A protocol buffer of TensorBoard.
+    """
+    board._get_file_writer().add_summary(summary)

@@ -1,0 +1,29 @@
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+
+from sparse_rnn.analysis.inputs import measure_on_samples
+from sparse_rnn.data import SequentialDigits
+from sparse_rnn.modules import SequenceClassifier
+
+
+def test_layers_see_the_first_training_samples_and_the_model_is_left_alone():
+    model = SequenceClassifier(8, 10, hidden_size=4)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    calls = measure_on_samples(model, SequentialDigits(batch_size=16), dict, num_samples=40)
+    batches = iter(SequentialDigits(batch_size=16).train_dataloader())
+    expected = torch.cat([next(batches)[0] for _ in range(3)])[:40]
+    [found] = calls.values()
+    assert torch.equal(torch.cat([call.x_TBI for call in found], dim=1).transpose(0, 1), expected)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_too_few_samples_are_said():
+    with pytest.raises(ValueError, match="num_samples=100000"):
+        measure_on_samples(SequenceClassifier(8, 10, hidden_size=4), SequentialDigits(), dict, num_samples=100_000)
+
+
+def test_it_is_done_without_training(monkeypatch):
+    monkeypatch.setattr(LightningModule, "optimizer_step", lambda *args, **kwargs: pytest.fail("a step was made"))
+    assert measure_on_samples(SequenceClassifier(8, 10, hidden_size=4), SequentialDigits(), len, num_samples=8) == 1

@@ -1,0 +1,81 @@
+import pytest
+import torch
+
+from sparse_rnn.analysis.runs import read_runs
+from sparse_rnn.errors import UsageError
+from sparse_rnn.modules import SequenceClassifier
+from sparse_rnn.sparsity.masks import Masks
+
+
+def masks_of(checkpoint):
+    [state] = [state for key, state in checkpoint["callbacks"].items() if "Pruning" in key]
+    return state["masks"]
+
+
+def test_the_dense_model_comes_first(jacobian, dense):
+    assert [trained.name for trained in read_runs([jacobian], dense)] == ["dense", "JacobianSpectrum 75 %"]
+
+
+def step_1(checkpoint):
+    checkpoint["global_step"] = 1
+
+
+RANDOM = {"sparse_rnn.JacobianSpectrum": "sparse_rnn.Random"}
+
+
+def test_names_tell_checkpoints_apart(jacobian, changed):
+    random = changed(name="random", **RANDOM)
+    other_seed = changed(name="seed", seed_everything="seed_everything: 3 #", **RANDOM)
+    earlier = changed(step_1, "earlier")
+    read = read_runs([jacobian, random, earlier, other_seed, jacobian])
+    assert [trained.name for trained in read] == [
+        "JacobianSpectrum 75 %, step 6",
+        "Random 75 %, seed 0",
+        "JacobianSpectrum 75 %, step 1",
+        "Random 75 %, seed 3",
+    ]
+    assert read[0].series == read[2].series == "JacobianSpectrum 75 %"
+    same = [changed(name=name) for name in ("a", "b")]
+    a, b = read_runs(same)
+    assert (a.name, b.name) == tuple(f"JacobianSpectrum 75 %, {path}" for path in same)
+    assert a.series != b.series
+
+
+def test_a_way_of_pruning_that_goes_on_is_named_and_told_from_others_by_its_options(changed):
+    def moving(name, **options):
+        as_before = {"sparse_rnn.OneShotPruning": "sparse_rnn.DynamicSparsity", **RANDOM}
+        return changed(
+            name=name, **as_before, **{"num_samples: 8": "\n    ".join(["num_samples: 8", *options.values()])}
+        )
+
+    one_shot = changed(name="one_shot", **RANDOM)
+    first = moving("first", growth="growth: gradient", kernels="kernels: [rnn.*]")
+    second = moving("second", growth="growth: random", kernels="kernels: [rnn.*]")
+    assert [trained.name for trained in read_runs([one_shot, first])] == [
+        "Random 75 %",
+        "DynamicSparsity Random 75 %",
+    ]
+    assert [trained.name for trained in read_runs([first, second])] == [
+        "DynamicSparsity Random 75 %, growth gradient",
+        "DynamicSparsity Random 75 %, growth random",
+    ]
+
+
+def test_a_dense_checkpoint_goes_by_dense_and_no_other(jacobian, dense):
+    with pytest.raises(UsageError, match=r"last\.ckpt holds no masks: .* --dense"):
+        read_runs([dense])
+    with pytest.raises(UsageError, match=r"last\.ckpt holds masks.* --checkpoint"):
+        read_runs([jacobian], dense=jacobian)
+
+
+def wider(checkpoint):
+    model = SequenceClassifier(8, 10, hidden_size=7)
+    checkpoint["state_dict"] = model.state_dict()
+    checkpoint["hyper_parameters"]["hidden_size"] = 7
+    masks = {name: torch.ones_like(model.get_parameter(name)) > 0 for name in masks_of(checkpoint)}
+    masks_of(checkpoint).update(Masks(masks, model).state_dict())
+
+
+def test_other_architectures_are_not_compared(jacobian, changed):
+    with pytest.raises(UsageError, match=r"other recurrent layers \(rnn\.weight_ih_l0 18×8 of gates r/z/n"):
+        read_runs([jacobian, changed(wider)])

@@ -1,0 +1,192 @@
+import pytest
+import torch
+
+from sparse_rnn.data import mnist
+from sparse_rnn.modules import SequenceClassifier
+
+# A resumed run has a folder of its own, of which ModelCheckpoint warns.
+pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
+
+
+def kernels(checkpoint):
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    return torch.cat([value.flatten() for name, value in state.items() if name.startswith("rnn.weight")])
+
+
+JACOBIAN = {"class_path": "JacobianSpectrum", "horizon": 4}
+
+
+@pytest.mark.parametrize(
+    ("args", "sparsity", "criterion"),
+    [
+        ([], 0.95, JACOBIAN),
+        (["--pruning.sparsity", "0.98"], 0.98, JACOBIAN),
+        (["--pruning.criterion", "Random"], 0.95, {"class_path": "Random"}),
+        (["--pruning.criterion", "random"], 0.95, "random"),
+        (["--pruning.criterion.horizon", "2"], 0.95, JACOBIAN | {"horizon": 2}),
+        (["--pruning", "OneShotPruning", "--pruning.sparsity", "0.98"], 0.98, JACOBIAN),
+        (
+            ["--pruning", "OneShotPruning", "--pruning.sparsity", "0.98", "--pruning.criterion", "Random"],
+            0.98,
+            {"class_path": "Random"},
+        ),
+        (["--pruning", "null", "--pruning", "OneShotPruning"], 0.95, "jacobian"),
+    ],
+)
+def test_the_command_line_overrides_a_config_s_pruning(parsed, args, sparsity, criterion):
+    pruning = parsed("--config", "gru_digits.yaml", *args)["pruning"]
+    assert pruning["class_path"] == "OneShotPruning"
+    assert pruning["init_args"]["sparsity"] == sparsity
+    found = pruning["init_args"]["criterion"]
+    if isinstance(criterion, dict):
+        found = {"class_path": found["class_path"], **found.get("init_args", {})}
+        found = {key: found[key] for key in criterion}
+    assert found == criterion
+
+
+def test_pruning_null_overrides_a_config(parsed):
+    assert parsed("--config", "gru_digits.yaml", "--pruning", "null")["pruning"] is None
+
+
+def test_classes_go_by_their_short_names_and_pruning_is_off_by_default(parsed):
+    config = parsed("--model", "SequenceClassifier", "--model.input_size", "8", "--model.num_classes", "10",
+                    "--data", "SequentialDigits")  # fmt: skip
+    assert config["model"]["class_path"] == "SequenceClassifier"
+    assert config["data"]["class_path"] == "SequentialDigits"
+    assert config["pruning"] is None
+
+
+def test_later_configs_override_earlier_ones(parsed, tmp_path):
+    (tmp_path / "mine.yaml").write_text("model: {init_args: {hidden_size: 7}}\ntrainer: {max_epochs: 1}\n")
+    config = parsed("--config", "gru_digits.yaml", "--config=mine.yaml", "--trainer.max_epochs", "2")
+    assert config["model"]["init_args"]["hidden_size"] == 7
+    assert config["model"]["init_args"]["cell"] == "gru"
+    assert config["trainer"]["max_epochs"] == 2
+
+
+def test_an_overlay_brings_its_own_pruning_and_nothing_of_the_earlier_one_stays(parsed):
+    moving = parsed("--config", "gru_digits.yaml", "--pruning.num_samples", "8", "--config", "pruning/rigl.yaml")
+    alone = parsed("--config=pruning/rigl.yaml")
+    assert moving["pruning"]["class_path"] == "DynamicSparsity"
+    assert moving["pruning"] == alone["pruning"]
+    changed = parsed("-c", "gru_digits.yaml", "-c", "pruning/rigl.yaml", "--pruning.sparsity", "0.5")["pruning"]
+    assert changed["init_args"] == alone["pruning"]["init_args"] | {"sparsity": 0.5}
+    assert {**moving, "pruning": None} == {**parsed("--config", "gru_digits.yaml"), "pruning": None}
+
+
+def test_an_overlay_of_one_s_own_is_one_by_its_folder(parsed, tmp_path):
+    (tmp_path / "pruning").mkdir()
+    (tmp_path / "pruning" / "mine.yaml").write_text("pruning: OneShotPruning")
+    pruning = parsed("--config", "gru_digits.yaml", "--config", "pruning/mine.yaml")["pruning"]
+    assert pruning["init_args"]["criterion"] == "jacobian"  # its default, not that of gru_digits.yaml
+
+
+def test_an_unknown_config_gets_the_closest_names(refused):
+    line = refused("fit", "--config", "gru_mnst.yaml")
+    assert "'gru_mnst.yaml'" in line
+    assert line.index("gru_mnist.yaml") > 0
+    assert "rnn_mnist.yaml" in refused("fit", "-c", "zzz")
+    assert "pruning/rigl.yaml" in refused("fit", "--config", "gru_digits.yaml", "--config", "pruning/rgl.yaml")
+
+
+@pytest.mark.parametrize(("args", "kept"), [(["--pruning", "null"], 1.0), (["--pruning.sparsity", "0.9"], 0.1)])
+def test_pruning_leaves_the_wished_share_of_weights(fitted, args, kept):
+    out, checkpoint = fitted(*args)
+    weights = kernels(checkpoint)
+    assert weights.count_nonzero() == round(kept * len(weights))
+    assert ("sparsity" in out) == (kept < 1)
+
+
+def test_allocations_and_guards_are_keys(fitted, tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "pruning:\n  init_args:\n    allocation:\n      '*weight_hh*': {n: 0.25}\n      '*weight_ih*': 0.5\n"
+        "    min_kept: 1\n    keep_diagonal: true\n    rescale: chi\n"
+    )
+    out, checkpoint = fitted("--config", "mine.yaml", "--pruning.sparsity", "0.6")
+    kept = {tuple(line.split()[:2]): int(line.split()[2]) for line in out.splitlines() if line.startswith("rnn.weight")}
+    assert kept["rnn.weight_hh_l0", "n"] == round(0.25 * 36)
+    assert sum(kept["rnn.weight_ih_l0", gate] for gate in "rzn") == round(0.5 * 144)
+    assert kernels(checkpoint).count_nonzero() == round(0.4 * 252)
+    for gate in kernels(checkpoint)[-108:].view(3, 6, 6):
+        assert gate.diagonal().count_nonzero() == 6
+
+
+@pytest.mark.parametrize(
+    "args", [["--pruning.allocation", "erk"], ["--pruning.allocation", '{"*hh*": 0.05}', "--pruning.rescale", "true"]]
+)
+def test_an_allocation_is_an_argument(fitted, args):
+    _, checkpoint = fitted(*args, "--pruning.sparsity", "0.9")
+    assert kernels(checkpoint).count_nonzero() == round(0.1 * 252)
+
+
+def test_a_checkpoint_serves_python_and_every_subcommand(fitted, run, digits, capsys):
+    _, checkpoint = fitted("--model.cell", "lstm")
+    model = SequenceClassifier.load_from_checkpoint(checkpoint, weights_only=True)
+    assert torch.equal(model.rnn.weight_hh_l0.flatten(), kernels(checkpoint)[-4 * 6 * 6 :])
+    for command in ("validate", "test", "predict"):
+        run(command, *digits, "--ckpt_path", str(checkpoint))
+    assert "test/acc" in capsys.readouterr().out
+
+
+def test_a_stopped_run_goes_on_where_it_stopped(fitted, run, digits, tmp_path):
+    _, checkpoint = fitted()
+    run("fit", *digits, "--ckpt_path", str(checkpoint), "--trainer.max_epochs", "2")
+    [resumed] = tmp_path.glob("lightning_logs/version_1/checkpoints/last.ckpt")
+    assert torch.load(resumed, weights_only=True)["global_step"] == 6
+    assert torch.equal(kernels(resumed) == 0, kernels(checkpoint) == 0)
+    assert not torch.equal(kernels(resumed), kernels(checkpoint))
+
+
+def test_help_of_a_class_is_its_docstring(run, capsys):
+    for key, name, said in [
+        ("model", "SequenceClassifier", "Features of one time step."),
+        ("data", "SequentialMNIST", "28 steps of 28 pixels"),
+        ("pruning", "OneShotPruning", "Share of the weights that are removed in the end"),
+    ]:
+        with pytest.raises(SystemExit) as exit_:
+            run("fit", f"--{key}.help", name)
+        assert exit_.value.code == 0
+        assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--pruning.sparsity", "abc"], ["sparsity", "float", "abc"]),
+        (["--pruning.sparsity", "1.5"], ["sparsity", "1.5", "below 1"]),
+        (["--pruning.sparsty", "0.9"], ["sparsty", "not accepted"]),
+        (["--pruning", "OneShotPruner"], ["pruning", "no class OneShotPruner", "--help"]),
+        (["--pruning.criterion", "Randm"], ["Randm", "random"]),
+        (["--pruning.allocation", "layer"], ["allocation", "per_gate", "erk", "layer"]),
+        (["--pruning.allocation", '{"*hh*": {"q": 0.1}}'], ["rnn.weight_hh_l0 has no gate 'q', only r, z, n"]),
+        (["--pruning.allocation", '{"*hh*": 2}'], ["density 2.0 of *hh*", "at most 1."]),
+        (["--pruning.min_kept", "-1"], ["min_kept=-1", "no such guard."]),
+        (["--pruning.min_kept", "99"], ["min_kept=99", "lower min_kept"]),
+        (["--pruning.rescale", "norm"], ["rescale", "chi", "norm"]),
+        (["--model.cell", "gruu"], ["cell", "gruu", "peephole_lstm"]),
+        (["--model.input_size", "28"], ["28", "8", "--model.input_size 8"]),
+        (["--model.hidden_size", "-1"], ["hidden_size"]),
+        (["--data.batch_size", "-1"], ["batch_size=-1", "at least 1"]),
+        (["--model.num_classes", "1"], ["num_classes"]),
+        (["--trainer.accelerator", "abacus"], ["abacus", "cpu"]),
+        (["--pruning.num_samples", "100000"], ["100000", "lower num_samples"]),
+        (["--trainer.max_epochs", "x"], ["trainer.max_epochs", "int", "x"]),
+        (["--trainer.overfit_batches", "-1"], ["overfit_batches"]),
+        (["--trainer.strategy", "dpp"], ["dpp", "strategy"]),
+        (["--ckpt_path", "nowhere.ckpt"], ["no checkpoint nowhere.ckpt"]),
+        (["--ckpt_path", "best"], ["no checkpoint best"]),
+        (["--model", "nowhere.Model"], ["nowhere"]),
+        (["--frobnicate"], ["--frobnicate"]),
+        (["--config"], ["--config", "expected one argument"]),
+    ],
+)
+def test_a_user_s_mistake_takes_one_line(refused, digits, args, said):
+    line = refused("fit", *digits, *args)
+    assert all(part in line for part in said), line
+    assert "Namespace" not in line
+
+
+def test_missing_data_takes_one_line(refused, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(mnist, "MIRRORS", ())
+    line = refused("fit", "--config", "gru_mnist.yaml", *digits[2:], "--data.root", str(tmp_path / "nowhere"))
+    assert "train-images-idx3-ubyte.gz" in line

@@ -1,0 +1,32 @@
+import json
+import platform
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from sparse_rnn.compare.recorder import MetricsRecorder, made_by
+from sparse_rnn.data import SequentialDigits
+from sparse_rnn.modules import SequenceClassifier
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_the_last_metrics_the_seconds_and_the_origin_are_written(tmp_path):
+    path = tmp_path / "metrics.json"
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, limit_train_batches=2, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[MetricsRecorder(str(path))],
+    )  # fmt: skip
+    trainer.fit(SequenceClassifier(8, 10, hidden_size=4), SequentialDigits())
+    record = json.loads(path.read_text())
+    assert record["metrics"] == {name: pytest.approx(value.item()) for name, value in trainer.callback_metrics.items()}
+    assert "val/error" in record["metrics"]
+    assert 0 < record["seconds"] < 60
+    assert record["made_by"] == made_by(torch.device("cpu"))
+
+
+def test_versions_and_machine_are_told():
+    told = made_by(torch.device("cpu"))
+    assert f"torch {torch.__version__}" in told
+    assert f"Python {platform.python_version()}" in told
+    assert "CPUs a run" in told

@@ -1,0 +1,72 @@
+"""What names a store, and which corpora cannot be."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sparse_rnn.data import DataError, Vocabulary
+from sparse_rnn.data.tokens import Characters, Corpus, Words
+from sparse_rnn.errors import UsageError
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("some text\n")
+    return path
+
+
+def test_the_digest_is_that_of_the_files_and_settings_and_no_other(path, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("some text\n")
+    corpora = [
+        Corpus({"train": [path]}),
+        Corpus({"train": [other]}),
+        Corpus({"train": [path, other]}),
+        Corpus({"train": [other, path]}),
+        Corpus({"train": [path], "val": [other]}),
+        Corpus({"train": [path]}, Characters()),
+        Corpus({"train": [path]}, Words("<S>")),
+        Corpus({"train": [path]}, vocab_size=5),
+        Corpus({"train": [path]}, vocabulary=Vocabulary(["a", "b"])),
+        Corpus({"train": [path]}, vocabulary=Vocabulary(["b", "a"])),
+        Corpus({"train": [path]}, vocabulary=Vocabulary(["a", "b"], 1)),
+    ]
+    digests = [corpus.digest() for corpus in corpora]
+    assert len(set(digests)) == len(corpora)
+    assert [corpus.digest() for corpus in corpora] == digests
+
+
+@pytest.mark.parametrize("change", [lambda path: path.write_text("more text\n\n"), lambda path: os.utime(path, (1, 1))])
+def test_the_digest_changes_with_size_and_time(change, path):
+    before = Corpus({"train": [path]}).digest()
+    change(path)
+    assert Corpus({"train": [path]}).digest() != before
+
+
+def test_the_digest_is_the_same_from_another_folder(path, monkeypatch):
+    expected = Corpus({"train": [path]}).digest()
+    monkeypatch.chdir(path.parent)
+    assert Corpus({"train": [Path("text.txt")]}).digest() == expected
+
+
+def test_contradictions_are_refused(path):
+    with pytest.raises(UsageError, match="there must be a split 'train'"):
+        Corpus({"test": [path]})
+    with pytest.raises(UsageError, match="not both"):
+        Corpus({"train": [path]}, vocab_size=3, vocabulary=Vocabulary(["a"]))
+    with pytest.raises(DataError, match="The split 'valid' has no file"):
+        Corpus({"train": [path], "valid": []})
+    with pytest.raises(UsageError, match="vocab_size=0: give the number of words to keep"):
+        Corpus({"train": [path]}, vocab_size=0)
+
+
+def test_files_that_cannot_be_are_named(path):
+    with pytest.raises(DataError, match=r"text\.txt/none cannot be read \(Not a directory\): put the text there"):
+        Corpus({"train": [path / "none"]}).digest()
+    with pytest.raises(DataError, match="is no file: give the path of a text file"):
+        Corpus({"train": [path.parent]}).digest()
+    path.write_text("")
+    with pytest.raises(DataError, match=r"text\.txt is empty: put the text there"):
+        Corpus({"train": [path]}).digest()

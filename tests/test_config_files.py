@@ -1,0 +1,139 @@
+import contextlib
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sparse_rnn.cli import main
+from sparse_rnn.config_files import find_config, is_overlay, parse_config, read_config
+from sparse_rnn.errors import MissingFileError, UsageError
+
+SHIPPED = Path(__file__).parent.parent / "configs"
+_OF_0_1_0 = json.loads((Path(__file__).parent / "configs_of_0_1_0.json").read_text())
+OLD = {name: _OF_0_1_0["all"] | values for name, values in _OF_0_1_0.items() if name != "all"}
+
+
+def names(found):
+    return [Path(path).relative_to(SHIPPED).as_posix() for path in found]
+
+
+def test_a_config_is_looked_up_here_before_among_the_shipped_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config("gru_mnist.yaml") == [str(SHIPPED / "gru_mnist.yaml")]
+    (tmp_path / "gru_mnist.yaml").touch()
+    assert find_config("gru_mnist.yaml") == ["gru_mnist.yaml"]
+    assert find_config(str(tmp_path / "gru_mnist.yaml")) == [str(tmp_path / "gru_mnist.yaml")]
+
+
+def test_a_name_can_stand_for_a_model_and_its_overlays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert names(find_config("pruning/rigl.yaml")) == ["pruning/rigl.yaml"]
+    assert names(find_config("gru_mnist_gradual.yaml")) == ["gru_mnist.yaml", "pruning/gradual.yaml", "keep_last.yaml"]
+    Path("gru_mnist_gradual.yaml").touch()
+    assert find_config("gru_mnist_gradual.yaml") == ["gru_mnist_gradual.yaml"]
+
+
+def test_the_closest_names_are_told():
+    for wrong, close in [
+        ("pruning/rgl.yaml", "pruning/rigl.yaml"),
+        ("gru_mnist_gradul.yaml", "gru_mnist_gradual.yaml"),
+    ]:
+        with pytest.raises(MissingFileError, match=close):
+            find_config(wrong)
+
+
+def test_overlays_are_known_by_their_folder():
+    assert [path for path in SHIPPED.rglob("*.yaml") if is_overlay(str(path))] == [*(SHIPPED / "pruning").glob("*")]
+
+
+@pytest.mark.parametrize("path", sorted((SHIPPED / "pruning").glob("*.yaml")), ids=lambda path: path.stem)
+def test_an_overlay_holds_a_pruning_section_and_models_refer_to_one(path):
+    assert list(read_config(str(path))) == ["pruning"]
+    assert not any("class_path: OneShot" in model.read_text() for model in SHIPPED.glob("*.yaml"))
+
+
+def test_a_copy_of_a_shipped_model_keeps_its_pruning(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(SHIPPED / "gru_mnist.yaml", "mine.yaml")
+    assert read_config("mine.yaml")["pruning"]["init_args"]["sparsity"] == 0.95
+    Path("pruning").mkdir()
+    Path("pruning/jacobian.yaml").write_text("pruning: {class_path: OneShotPruning, init_args: {sparsity: 0.5}}")
+    assert read_config("mine.yaml")["pruning"]["init_args"]["sparsity"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "said"),
+    [
+        ("pruning: [1", UsageError, "mine.yaml is no YAML: .*line 1"),
+        ("[1]", UsageError, "mine.yaml is no config: it has no keys"),
+        ("pruning: nowhere.yaml", MissingFileError, "no config 'nowhere.yaml'"),
+        ("pruning: other.yaml", UsageError, "names other.yaml, which has none"),
+    ],
+)
+def test_a_config_that_cannot_be_read_takes_one_sentence(tmp_path, monkeypatch, text, error, said):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(text)
+    Path("other.yaml").write_text("model: null")
+    with pytest.raises(error, match=said) as caught:
+        read_config("mine.yaml")
+    assert "\n" not in str(caught.value)
+
+
+SAVED = """\
+# lightning.pytorch==2.6.6
+model:
+  class_path: sparse_rnn.modules.SequenceClassifier
+  init_args:
+    optimizer:
+      class_path: torch.optim.Adam
+pruning:
+  class_path: sparse_rnn.GradualPruning
+  init_args:
+    sparsity: 0.9
+    schedule:
+      class_path: sparse_rnn.schedules.Cubic
+      init_args:
+        begin: 0.05
+trainer:
+  callbacks:
+  - class_path: sparse_rnn.SparsityMonitor
+"""
+
+
+def test_classes_that_have_moved_since_0_1_0_are_found(tmp_path, capsys):
+    found = parse_config(SAVED)
+    assert found["pruning"]["init_args"]["schedule"]["class_path"] == "sparse_rnn.pruning.schedules.Cubic"
+    others = yaml.safe_load(SAVED.replace("sparse_rnn.schedules", "sparse_rnn.pruning.schedules"))
+    assert found == others
+    (tmp_path / "config.yaml").write_text(SAVED)
+    parsed = printed("--config", str(tmp_path / "config.yaml"), "--model.input_size", "8", "--model.num_classes", "10")
+    assert parsed["pruning"]["init_args"]["schedule"]["init_args"]["begin"] == 0.05
+
+
+def printed(*args):
+    """The effective configuration of a command line."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as exit_:
+        main(["fit", *args, "--print_config"])
+    assert exit_.value.code == 0
+    return yaml.safe_load(out.getvalue())
+
+
+def flat(value, key=""):
+    """Keys joined by dots to values; classes by their names alone."""
+    if isinstance(value, dict):
+        return {name: leaf for part, item in value.items() for name, leaf in flat(item, f"{key}.{part}").items()}
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return {name: leaf for i, item in enumerate(value) for name, leaf in flat(item, f"{key}.{i}").items()}
+    return {key: value.rpartition(".")[2] if key.endswith("class_path") else value}
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_the_names_of_0_1_0_train_as_before(name):
+    found = flat(printed("--config", name))
+    assert {key: found.get(key) for key in OLD[name]} == OLD[name]
+    lists = [key for key in OLD[name] if key.endswith("class_path") and "callbacks" in key]
+    assert [key for key in found if key.endswith("class_path") and "callbacks" in key] == lists

@@ -1,0 +1,116 @@
+"""A test a private name of Lightning: the one that an upgrade has taken away fails by its name."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from sparse_rnn import lightning_compat as compat
+
+
+class Model(LightningModule):
+    def __init__(self, units: int = 1):
+        super().__init__()
+        self.save_hyperparameters()
+        self.layer = torch.nn.Linear(1, units)
+
+    def training_step(self, batch, batch_idx):
+        return self.layer(batch).sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.fixture
+def fit(tmp_path):
+    """Runs a function at the end of every batch of a fit on five batches of two steps, and gives what it gave."""
+
+    def fit(observe, **options):
+        seen = []
+
+        class Observer(Callback):
+            def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+                seen.append(observe(trainer))
+
+        trainer = Trainer(
+            accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=[Observer()], default_root_dir=tmp_path, **options,
+        )  # fmt: skip
+        trainer.fit(Model(), DataLoader(torch.ones(5, 1), 1))
+        return seen
+
+    return fit
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+
+
+def test_combined_loader(fit):
+    assert compat.combined_loader(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)) is None
+    [found, *_] = fit(compat.combined_loader)
+    assert [len(loader) for loader in found.flattened] == [5]
+    assert len(list(found)) == 5
+
+
+def test_on_before_batch_transfer():
+    class Data(LightningDataModule):
+        def on_before_batch_transfer(self, batch, dataloader_idx):
+            return batch + 1
+
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    model = Model()
+    model._trainer, trainer.strategy._lightning_module = trainer, model
+    trainer._data_connector.attach_data(model, datamodule=Data())
+    assert compat.before_transfer(model, torch.zeros(1)).item() == 1
+
+
+def test_should_accumulate_and_batches_that_stepped(fit):
+    seen = fit(lambda trainer: (compat.only_accumulates(trainer), compat.logged_step(trainer)),
+               accumulate_grad_batches=2)  # fmt: skip
+    # The last batch of an epoch steps, though it is not the second.
+    assert [accumulates for accumulates, _ in seen] == [True, False, True, False, False]
+    assert [step for _, step in seen] == sorted(step for _, step in seen)
+    assert seen[-1][1] in (2, 3)
+
+
+def test_restarting():
+    trainer = Trainer(accelerator="cpu", max_steps=3, logger=False, enable_checkpointing=False)
+    for in_the_middle in (True, False):
+        compat.enter_epoch(trainer, in_the_middle)
+        assert trainer.fit_loop._restarting is trainer.fit_loop.epoch_loop.restarting is in_the_middle
+
+
+def test_log_hyperparams():
+    class Silent(Model):
+        def __init__(self):
+            LightningModule.__init__(self)
+            self.save_hyperparameters(logger=False)
+
+    assert compat.logs_hyperparameters(Model())
+    assert not compat.logs_hyperparameters(Silent())
+    assert not compat.logs_hyperparameters(LightningDataModule())
+
+
+def test_generate_state_key():
+    key = compat.state_key(Callback(), kernels=["*hh*"])
+    assert key.startswith("Callback")
+    assert key != compat.state_key(Callback(), kernels=None)
+
+
+def test_a_class_joins_the_other_name_once_it_is_imported(monkeypatch):
+    class Other:
+        pass
+
+    class Ours(Callback):
+        pass
+
+    monkeypatch.delitem(sys.modules, "pytorch_lightning", raising=False)
+    compat.join_other_name(Ours)
+    assert not issubclass(Ours, Other)
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", SimpleNamespace(Callback=Other))
+    for _ in range(2):
+        compat.join_other_name(Ours)
+    assert Ours.__bases__ == (Callback, Other)

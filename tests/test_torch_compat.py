@@ -1,0 +1,106 @@
+"""A test a private name of PyTorch: the one that an upgrade has taken away fails by its name."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from sparse_rnn import torch_compat as compat
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
+def test_linear_pointwise():
+    x, weight = torch.randn(2, 3, 4), torch.randn(5, 4)
+    assert torch.allclose(compat.onednn_linear(x, weight), x @ weight.t(), atol=1e-6)
+
+
+def test_thnn_fused_lstm_cell():
+    assert torch.ops.aten._thnn_fused_lstm_cell
+    if not torch.cuda.is_available():
+        return
+    cell = nn.LSTMCell(3, 4, bias=False).cuda()
+    x, h, c = (torch.randn(2, size, device="cuda") for size in (3, 4, 4))
+    found = compat.fused_lstm_cell(x @ cell.weight_ih.t(), h @ cell.weight_hh.t(), c)[:2]
+    torch.testing.assert_close(found, cell(x, (h, c)))
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh"])
+def test_backward_of_sigmoid_and_tanh(name):
+    x = torch.randn(5, requires_grad=True)
+    value = getattr(torch, name)(x)
+    gradient, out = torch.randn(5), torch.empty(5)
+    [expected] = torch.autograd.grad(value, x, gradient)
+    getattr(compat, f"{name}_backward")(gradient, value.detach(), out=out)
+    assert torch.allclose(out, expected)
+    assert torch.allclose(compat.tanh_backward(gradient, torch.zeros(5)), gradient)
+
+
+def test_foreach_mul():
+    tensors = [torch.full((2,), 3.0), torch.ones(3)]
+    compat.multiply_(tensors, [torch.tensor([0.0, 2.0]), torch.zeros(3)])
+    assert [tensor.tolist() for tensor in tensors] == [[0, 6], [0, 0, 0]]
+
+
+def test_pytree():
+    packed = pack_sequence([torch.ones(2), torch.ones(1)])
+    batch = {"x": [torch.ones(1), 2], "y": (packed,)}
+    leaves = compat.tree_leaves(batch, is_leaf=lambda leaf: isinstance(leaf, PackedSequence))
+    assert leaves[1:] == [2, packed]
+    assert compat.tree_map_only(int, lambda n: n + 1, {"a": [1, "b"]}) == {"a": [2, "b"]}
+    assert compat.tree_map(lambda n: n + 1, {"a": [1]}) == {"a": [2]}
+
+
+def test_the_attributes_of_a_module():
+    module = nn.Linear(1, 1)
+    weight, before = module.weight, dict(compat.own_attributes(module))
+    module.note = 1
+    module.other = nn.Linear(1, 1)
+    compat.set_own_attributes(module, before)
+    assert not hasattr(module, "note")
+    assert module.weight is weight
+
+
+@pytest.mark.parametrize("had", [True, False])
+def test_an_attribute_is_as_it_was_afterwards_even_after_an_error(had):
+    module = nn.Linear(1, 1)
+    if had:
+        module.forward = before = lambda x: "its own"
+    with pytest.raises(TypeError), compat.own_attribute_set(module, "forward", lambda x: x):
+        module()
+    with compat.own_attribute_set(module, "forward", lambda x: "other"):
+        assert module(torch.ones(1)) == "other"
+    assert ("forward" in vars(module)) == had
+    assert not had or module.forward is before
+
+
+def test_backward_of_tensors():
+    before = Tensor.backward
+    losses = []
+    weight = torch.ones(1, requires_grad=True)
+    with compat.backward_replaced(lambda loss, *args, **kwargs: losses.append((loss, args, kwargs))):
+        loss = weight.sum()
+        loss.backward(torch.ones(()), retain_graph=True)
+    assert Tensor.backward is before
+    [(found, args, kwargs)] = losses
+    assert found is loss
+    assert (len(args), kwargs) == (1, {"retain_graph": True})
+    assert weight.grad is None
+
+
+def test_samplers_of_a_loader():
+    loader = DataLoader([1, 2, 3], batch_size=1)
+    with pytest.raises(ValueError, match="after DataLoader is initialized"):
+        loader.batch_sampler = [[0]]
+    compat.set_sampler(loader, "batch_sampler", [[2]])
+    assert [batch.item() for batch in loader] == [3]
+
+
+def test_get_file_writer(tmp_path):
+    from torch.utils.tensorboard.summary import scalar
+
+    with SummaryWriter(tmp_path) as board:
+        compat.add_summary(board, scalar("loss", 1.0))
+    [file] = tmp_path.iterdir()
+    assert b"loss" in file.read_bytes()
