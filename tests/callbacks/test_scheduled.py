@@ -1,6 +1,7 @@
 """ScheduledPruning: what a method of one's own needs to say, and what it gets for it."""
 
 import warnings
+from math import cos, pi
 
 import pytest
 import torch
@@ -40,8 +41,7 @@ class Smallest(ScheduledPruning):
     """A whole method of one's own: the smallest |w| go, on the way that the schedule says."""
 
     def change(self, update):
-        share = self.schedule_in_steps.sparsity(update.step, self.selection.sparsity) / self.selection.sparsity
-        return self.selection.best(update.kernels, update.magnitudes(), update.masks, share)
+        return self.selection.best(update.kernels, update.magnitudes(), update.masks, update.share)
 
 
 class Trace(Callback):
@@ -70,7 +70,7 @@ class Trace(Callback):
     ids=["steps", "shares", "list"],
 )
 @pytest.mark.parametrize("sparsity", [0.9, 0.5])
-def test_a_method_of_three_lines_follows_its_schedule_to_the_sparsity(train, schedule, in_steps, sparsity):
+def test_a_method_of_one_line_follows_its_schedule_to_the_sparsity(train, schedule, in_steps, sparsity):
     pruning = Smallest(schedule, Selection(sparsity))
     trace = Trace(pruning)
     train(Project, [pruning, trace])
@@ -196,6 +196,13 @@ def test_change_is_asked_for_at_the_updates_of_any_timetable(schedule):
     assert answers == [None] * len(steps)
     assert [update.step for update in pruning.updates] == [step for step in steps if schedule.updates_at(step)]
     assert all((update.module, update.batch) == (module, "batch") for update in pruning.updates)
+    for update in pruning.updates:
+        expected = {
+            Cubic: lambda step: schedule.sparsity(step, 0.5) / 0.5,
+            CosineDecay: lambda step: schedule.drop / 2 * (1 + cos(pi * step / schedule.end)),
+            NarangRamp: lambda step: schedule.threshold(step) / schedule.threshold(schedule.last_update),
+        }[type(schedule)](update.step)
+        assert update.share == pytest.approx(expected)
 
 
 def test_shares_of_the_training_become_steps_in_a_copy(train):
@@ -211,7 +218,6 @@ def test_shares_of_the_training_become_steps_in_a_copy(train):
 
 def test_where_nothing_is_to_go_nothing_is_asked_for(train):
     pruning = Noting(Cubic(0, 100, 1), 0.0)
-    pruning.sparsity = 0.0
     train(Project, [pruning])  # nor warned of, though the schedule is too long
     assert not pruning.updates
     assert pruning.masks.kept == TOTAL
