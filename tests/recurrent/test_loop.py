@@ -5,7 +5,6 @@ import torch
 from torch import Tensor, nn
 
 from sparse_rnn.recurrent.capture import run_unrolled
-from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.recurrent.layers import find_recurrent
 
 INPUTS, UNITS, STEPS, BATCH = 3, 5, 6, 4
@@ -56,16 +55,6 @@ def test_a_loop_is_one_sequence_with_the_states_of_the_loop(kind, with_state, bi
     torch.testing.assert_close(unrolled.output_TBH, expected)
     torch.testing.assert_close(unrolled.x_TBI, x)
     assert "forward" not in vars(model.cell)
-
-
-def test_kernels_have_their_own_names_and_gates():
-    model = nn.ModuleDict({"a": CELLS["gru"](), "b": CELLS["lstm"]()})
-    assert {name: kernel.gates for name, kernel in find_targets(model).items()} == {
-        "a.weight_ih": ("r", "z", "n"),
-        "a.weight_hh": ("r", "z", "n"),
-        "b.weight_ih": ("i", "f", "g", "o"),
-        "b.weight_hh": ("i", "f", "g", "o"),
-    }
 
 
 @pytest.mark.parametrize(
