@@ -73,6 +73,8 @@ def test_a_short_name_is_not_inherited():
 
     assert type(criterion_named("magnitude")) is Magnitude
     assert type(criterion_named("shifted")) is Shifted
+    with pytest.raises(ValueError, match=r"criterion='shift': .*Shifted"):
+        criterion_named("shift")
 
 
 def test_one_that_cannot_be_made_has_no_name():
