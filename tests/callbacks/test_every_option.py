@@ -99,8 +99,8 @@ ASKED = {
         {IH: 58, HH: [26, 26, 77]},
     ),
     "per gate with all guards": Asked(
-        {"sparsity": 0.7, "allocation": "per_gate", "keep_diagonal": True, "min_kept": 1},
-        {IH: [14, 14, 14], HH: [77, 77, 77]},
+        {"sparsity": 0.85, "allocation": "per_gate", "keep_diagonal": True, "min_kept": 1},
+        {IH: [7, 7, 7], HH: [38, 38, 38]},
     ),
     "all at once": Asked(
         {
