@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         LotteryTicket,
         NarangPruning,
         OneShotPruning,
+        SparseCheckpoint,
         SparsityMonitor,
     )
 
@@ -36,6 +37,7 @@ __all__ = [
     "OneShotPruning",
     "PeepholeLSTM",
     "Random",
+    "SparseCheckpoint",
     "SparsityMonitor",
     "SynFlow",
     "prune",

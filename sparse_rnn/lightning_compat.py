@@ -56,6 +56,14 @@ def enter_epoch(trainer: Trainer, in_the_middle: bool) -> None:
     trainer.fit_loop.epoch_loop.restarting = in_the_middle
 
 
+def loader_states(trainer: Trainer) -> list[dict[str, Any]]:
+    """Give what a checkpoint says of the training loaders, for as long as they are not set up; to be changed in place.
+
+    The hooks that see a checkpoint are those of modules and callbacks, and a loader has none.
+    """
+    return trainer.fit_loop._combined_loader_states_to_load
+
+
 def logs_hyperparameters(part: Any) -> bool:
     """Tell whether a model or a data module saved its hyperparameters for the logger too.
 
@@ -72,12 +80,17 @@ def state_key(callback: Callback, **arguments: Any) -> str:
     return callback._generate_state_key(**arguments)
 
 
-def join_other_name(kind: type[Callback]) -> None:
+def join_other_name(kind: type[Callback], base: str = "pytorch_lightning.Callback") -> None:
     """Make a class of callbacks one of ``pytorch_lightning`` too, if the project has imported it.
 
     Lightning is installed under two names, each with a class tree of its own, and its trainers ask for their own
     ``Callback``. Importing the other name here would send the messages of a project that does not use it elsewhere.
+
+    Args:
+        kind: The class.
+        base: The class that it joins: trainers run every ``callbacks.Checkpoint`` after all other callbacks.
     """
-    other = getattr(sys.modules.get("pytorch_lightning"), "Callback", None)
+    module, _, name = base.rpartition(".")
+    other = getattr(sys.modules.get(module), name, None)
     if other is not None and other not in kind.__bases__:
         kind.__bases__ += (other,)

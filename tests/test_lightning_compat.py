@@ -114,3 +114,11 @@ def test_a_class_joins_the_other_name_once_it_is_imported(monkeypatch):
     for _ in range(2):
         compat.join_other_name(Ours)
     assert Ours.__bases__ == (Callback, Other)
+
+
+def test_combined_loader_states_to_load():
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    assert compat.loader_states(trainer) == []
+    trainer.fit_loop.on_load_checkpoint({"combined_loader": [{"position": 3}]})
+    compat.loader_states(trainer)[0]["position"] -= 1
+    assert trainer.fit_loop._combined_loader_states_to_load == [{"position": 2}]

@@ -1,6 +1,7 @@
 """Lightning callbacks: hook wiring, state and agreement of ranks; no mathematics."""
 
 from sparse_rnn.callbacks.base import PruningCallback
+from sparse_rnn.callbacks.checkpoint import SparseCheckpoint
 from sparse_rnn.callbacks.dynamic import DynamicSparsity
 from sparse_rnn.callbacks.gradual import GradualPruning
 from sparse_rnn.callbacks.iterative import IterativePruning
@@ -19,6 +20,7 @@ __all__ = [
     "OneShotPruning",
     "PruningCallback",
     "ScheduledPruning",
+    "SparseCheckpoint",
     "SparsityMonitor",
     "Update",
 ]

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.hooks import RemovableHandle
 
+from sparse_rnn.callbacks.best import BestModels
 from sparse_rnn.lightning_compat import join_other_name, state_key
 from sparse_rnn.recurrent.kernels import Targets, find_targets
 from sparse_rnn.sparsity.masks import Masks
@@ -54,6 +55,7 @@ class PruningCallback(Callback):
         self._module: LightningModule | None = None
         self._saved: dict[str, Any] | None = None
         self._handles: list[RemovableHandle] = []
+        self._best = BestModels()
 
     def targets(self, pl_module: LightningModule) -> Targets:
         """Find the kernels to prune."""
@@ -98,6 +100,11 @@ class PruningCallback(Callback):
         """Take what :meth:`extra_state` gave; the fit may not have started yet."""
 
     @property
+    def is_final(self) -> bool:
+        """Whether the model is as sparse as it will be; a subclass that removes weights in mid-training says when."""
+        return self.masks is not None
+
+    @property
     def state_key(self) -> str:
         """Distinguishes callbacks that prune different kernels of one model in a checkpoint."""
         return state_key(self, kernels=self.kernels)
@@ -105,12 +112,15 @@ class PruningCallback(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return the masks, packed to bits, and where the schedule stands; nothing before they are chosen."""
         packed = self._saved if self.masks is None else self.masks.state_dict()
-        return {} if packed is None else {"masks": packed, "step": self.step, "extra": self.extra_state()}
+        if packed is None:
+            return {}
+        return {"masks": packed, "step": self.step, "extra": self.extra_state(), "best": dict(self._best.seen)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the masks of a checkpoint; they come into force at once if the fit has started already."""
         self._saved = state_dict["masks"]
         self.step = state_dict.get("step", 0)  # masks that somebody packed by hand come without
+        self._best.seen = dict(state_dict.get("best", {}))
         if "extra" in state_dict:
             self.load_extra_state(state_dict["extra"])
         if self._handles and self._module is not None:
@@ -151,6 +161,8 @@ class PruningCallback(Callback):
         if trainer.global_step == self._global_step:
             return
         self._global_step = trainer.global_step
+        if self.masks is not None:
+            self._best.look(trainer, self.step, self.masks)
         self.step += 1
         masks = self.update_masks(trainer, pl_module, self.step, batch)
         if masks is not None:
@@ -162,7 +174,10 @@ class PruningCallback(Callback):
             self._log(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print what is left where that has changed during the fit."""
+        """Print what is left where that has changed during the fit, and warn of best checkpoints that are denser."""
+        if self.masks is not None:
+            self._best.look(trainer, self.step, self.masks)
+            self._best.warn(trainer, self.masks)
         if self._changed:
             self._report(trainer, pl_module)
 

@@ -121,6 +121,11 @@ class LotteryTicket(PruningCallback):
             rank_zero_warn(message)
         return masks
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the last round is over, once training has started."""
+        return super().is_final and self.step >= self._first + self.rounds * self._length
+
     def extra_state(self) -> dict[str, Any]:
         """Return weights, optimizer states and schedules of step k, once it is over."""
         return {} if self._start is None else {"start": self._start}

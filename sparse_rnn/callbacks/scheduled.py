@@ -111,6 +111,12 @@ class ScheduledPruning(PruningCallback):
         return masks
 
     @property
+    def is_final(self) -> bool:
+        """Whether the last weights that the schedule removes are gone, once training has started."""
+        last = self._last_update
+        return super().is_final and (self.sparsity == 0 or last is None or self.step >= last)
+
+    @property
     def _last_update(self) -> int | None:
         return self.schedule_in_steps.end_for(self.selection.sparsity)
 

@@ -1,0 +1,172 @@
+"""A ModelCheckpoint for pruned models: its best is as sparse as asked for, and its last is the last."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from weakref import proxy
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from sparse_rnn.callbacks.base import pruning_callbacks
+from sparse_rnn.lightning_compat import join_other_name
+
+_OTHER = "pytorch_lightning.callbacks.Checkpoint"
+
+
+class SparseCheckpoint(ModelCheckpoint):
+    """Keep the best of the models that are as sparse as asked for, and the last one.
+
+    Lightning's ModelCheckpoint with two differences. A model counts as a best one only once every pruning callback of
+    the trainer has reached its final sparsity: while weights are still being removed, denser models may well validate
+    better. And ``last.ckpt`` is the model as it is when training ends, whatever ended it; Lightning's is, since 2.6.0,
+    that of the last time a best one was found. It is written after every validation and epoch, whenever the steps or
+    the interval say so, at the end, on Ctrl-C and on any other exception. With more than one process it is not written
+    on an exception, Ctrl-C included: one rank would wait for another that may never come.
+
+    An average metric of a training epoch is partly that of denser models in the epoch that the final sparsity is
+    reached in; metrics of a validation are not.
+
+    Args:
+        dirpath: Folder of the checkpoints; null for ``checkpoints`` in the folder of the run's logs.
+        filename: Name of the best checkpoints, such as ``{epoch}-{step}``.
+        save_last: Whether to keep the last model.
+        every_n_train_steps: Look for a best model, and save the last, every so many steps instead of every epoch.
+        train_time_interval: The same, but whenever so much time has passed.
+        options: What else ModelCheckpoint takes: ``monitor``, ``mode``, ``save_top_k``, ....
+
+    Example:
+        >>> checkpoint = SparseCheckpoint(monitor="val/loss", save_top_k=2)
+        >>> checkpoint.monitor, checkpoint.mode
+        ('val/loss', 'min')
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> SparseCheckpoint:
+        """Serve projects that import ``pytorch_lightning`` as well."""
+        join_other_name(SparseCheckpoint, _OTHER)
+        return super().__new__(cls)
+
+    def __init__(
+        self,
+        dirpath: str | Path | None = None,
+        filename: str | None = None,
+        *,
+        save_last: bool = True,
+        every_n_train_steps: int | None = None,
+        train_time_interval: timedelta | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            dirpath,
+            filename,
+            save_last=None,  # when Lightning saves it depends on the version, and is not always the last
+            every_n_train_steps=every_n_train_steps,
+            train_time_interval=train_time_interval,
+            **options,
+        )
+        self._keeps_last = save_last
+        self._numbered = options.get("enable_version_counter", True)
+        self._every = every_n_train_steps
+        self._interval = train_time_interval
+        self._saved_step: int | None = None
+        self._saved_time = 0.0
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Tell whether a model is among the best; none is before the final sparsity holds."""
+        return _is_final(trainer) and super().check_monitor_top_k(trainer, current)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to wait for the first step: until then there is nothing to save."""
+        super().on_train_start(trainer, pl_module)
+        self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where the steps or the interval say so."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._is_due(trainer):
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save after a validation in mid-epoch; the end of the epoch follows others at once."""
+        super().on_validation_end(trainer, pl_module)
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save after every epoch, one that is cut short included."""
+        super().on_train_epoch_end(trainer, pl_module)
+        self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what no epoch's end has, and warn where no model was ever as sparse as asked for."""
+        super().on_train_end(trainer, pl_module)
+        if self._saved_step != trainer.global_step:
+            self._save(trainer)
+        if self.monitor is not None and not self.best_model_path and not _is_final(trainer):
+            rank_zero_warn(
+                f"{type(self).__name__}(monitor={self.monitor!r}) has no best checkpoint, as the final sparsity was "
+                f"not reached. {self._whereabouts()}"
+            )
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save the steps since the last time, whatever is about to end the training."""
+        super().on_exception(trainer, pl_module, exception)
+        if trainer.world_size > 1 or self._saved_step in (None, trainer.global_step):
+            return
+        try:
+            self._save(trainer)
+        except Exception as problem:  # the exception at hand matters more: the disk may be full, or the GPU lost
+            rank_zero_warn(f"The last model could not be saved: {type(problem).__name__}: {problem}")
+        else:
+            rank_zero_info(f"{type(exception).__name__} after step {trainer.global_step:,}. {self._whereabouts()}")
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        if self._saved_step == trainer.global_step:  # a batch that only accumulates
+            return False
+        if self._every and trainer.global_step % self._every == 0:
+            return True
+        if self._interval is None:
+            return False
+        # Clocks of ranks differ, and all of them must save.
+        return trainer.strategy.broadcast(time.monotonic() - self._saved_time >= self._interval.total_seconds())
+
+    def _save(self, trainer: Trainer) -> None:
+        """Write the model as it is to ``last.ckpt``."""
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        # Lightning sets it from another class, where mypy does not see it.
+        if not self._keeps_last or not fitting or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self.last_model_path = self._path(trainer)  # before saving: it is part of what is saved
+        trainer.save_checkpoint(self.last_model_path, self.save_weights_only)
+        self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.after_save_checkpoint(proxy(self))
+
+    def _path(self, trainer: Trainer) -> str:
+        """Name the file of this run, beside those that other runs have left in the folder."""
+        if self.last_model_path and Path(self.last_model_path).parent == Path(str(self.dirpath)):
+            return self.last_model_path
+        path, version = self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST), 0
+        while self._numbered and self.file_exists(path, trainer):
+            version += 1
+            path = self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST, version)
+        return path
+
+    def _whereabouts(self) -> str:
+        return f"The last model is in {self.last_model_path}." if self._keeps_last else "The last model is not kept."
+
+
+def _is_final(trainer: Trainer) -> bool:
+    return all(callback.is_final for callback in pruning_callbacks(trainer))
+
+
+join_other_name(SparseCheckpoint, _OTHER)  # for pytorch_lightning's command line
