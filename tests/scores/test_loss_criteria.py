@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -150,3 +151,29 @@ def test_grasp_drops_out_the_same_units_in_both_passes():
         model, batch, lambda m, b: cross_entropy(m.head(m.rnn(b[0])[0].mean(0) * mask), b[1]), find_targets(model)
     )["rnn.weight_hh_l0"]
     torch.testing.assert_close(actual, expected)
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn, self.attention = nn.LSTM(3, 8), nn.MultiheadAttention(8, 2)
+
+    def forward(self, x):
+        h = self.rnn(x)[0]
+        return self.attention(h, h, h, need_weights=False)[0]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_grasp_runs_beside_fused_attention_and_on_compiled_models(compiled):
+    def loss_fn(model, x):
+        return model(x).square().mean()
+
+    model, x = Attending(), torch.randn(6, 4, 3)
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = GraSP().score(model, x, loss_fn, find_targets(model))
+    if compiled:
+        model = torch.compile(model, backend="aot_eager")
+    actual = GraSP().score(model, x, loss_fn, find_targets(model))
+    for name, score in expected.items():
+        torch.testing.assert_close(actual[f"_orig_mod.{name}" if compiled else name], score)
