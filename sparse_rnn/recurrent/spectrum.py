@@ -133,8 +133,14 @@ def product_singular_values(unrolled: Unrolled, steps: Sequence[int], samples: i
     found: dict[int, Tensor] = {}
     product: Tensor | None = None
     for k in range(1, min(max(steps), unrolled.shortest) + 1):
-        matrix = _Step.of(unrolled, len(unrolled.x_TBI) - k, samples).jacobian(range(len(unrolled.states)))
-        product = matrix if product is None else product @ matrix
+        t = len(unrolled.x_TBI) - k
+        matrix = _Step.of(unrolled, t, samples).jacobian(range(len(unrolled.states)))
+        if product is None:
+            product = matrix
+        else:
+            ones = [torch.ones_like(state[0]) for state in unrolled.states]
+            change = torch.cat(list(unrolled.through_change(t + 1, ones)), dim=-1)[:samples]
+            product = product @ (change.unsqueeze(-1) * matrix)
         if k in steps:
             found[k] = torch.linalg.svdvals(product).cpu()
     return found

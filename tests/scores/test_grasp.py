@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
 from sparse_rnn import GraSP
@@ -69,3 +70,29 @@ def test_the_temperature_is_gone_when_scores_are_there(build, loss_fn):
 def test_a_temperature_that_is_not_positive_is_refused(temperature):
     with pytest.raises(ValueError, match=f"temperature={temperature}: give a positive number"):
         GraSP(temperature)
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn, self.attention = nn.LSTM(3, 8), nn.MultiheadAttention(8, 2)
+
+    def forward(self, x):
+        h = self.rnn(x)[0]
+        return self.attention(h, h, h, need_weights=False)[0]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_grasp_runs_beside_fused_attention_and_on_compiled_models(compiled):
+    def loss_fn(model, x):
+        return model(x).square().mean()
+
+    model, x = Attending(), torch.randn(6, 4, 3)
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = GraSP().score(model, x, loss_fn, find_targets(model))
+    if compiled:
+        model = torch.compile(model, backend="aot_eager")
+    actual = GraSP().score(model, x, loss_fn, find_targets(model))
+    for name, score in expected.items():
+        torch.testing.assert_close(actual[f"_orig_mod.{name}" if compiled else name], score)
