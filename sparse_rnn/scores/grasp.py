@@ -26,8 +26,9 @@ class GraSP(Criterion):
     """θ·(Hg) (Wang, Zhang and Grosse, ICLR 2020; eq. 8 of Zhang and Stadie 2020): the largest stay, signs counted.
 
     g is the gradient of the loss and H its Hessian. Two passes: g first, without a graph; then the gradient of
-    gᵀ·stop(g). Recurrent layers and attention run as plain operations meanwhile, and compiled models as they were
-    written, as fused operations cannot be differentiated twice; without dropout between the layers of one module. A batch with 10 to 25 samples of each class was used originally.
+    gᵀ·stop(g). Fused operations cannot be differentiated twice, so recurrent layers and attention run as plain ones
+    meanwhile, and compiled models as they were written; dropout between the layers of one module is left out. A batch
+    with 10 to 25 samples of each class was used originally.
 
     Args:
         temperature: Divides the logits of every cross-entropy in the loss, in both passes (the authors' code: 200). A
