@@ -15,6 +15,7 @@ from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.isolation import rng_kept
 from sparse_rnn.recurrent.capture import LossFn, standing_in
 from sparse_rnn.recurrent.kernels import Targets, targets_named
+from sparse_rnn.recurrent.layers import describable_modules
 from sparse_rnn.recurrent.plain import run_layer
 from sparse_rnn.scores.criterion import Criterion, Scores
 from sparse_rnn.scores.gamma import Gamma, normalise
@@ -27,7 +28,8 @@ class GraSP(Criterion):
 
     g is the gradient of the loss and H its Hessian. Two passes: g first, without a graph; then the gradient of
     gᵀ·stop(g). Recurrent layers and attention run as plain operations meanwhile, and compiled models as they were
-    written, as fused operations cannot be differentiated twice; without dropout between the layers of one module. A batch with 10 to 25 samples of each class was used originally.
+    written, as fused operations cannot be differentiated twice; without dropout between the layers of one module. A
+    batch with 10 to 25 samples of each class was used originally.
 
     Args:
         temperature: Divides the logits of every cross-entropy in the loss, in both passes (the authors' code: 200). A
@@ -48,10 +50,13 @@ class GraSP(Criterion):
     def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None, names: Collection[str]) -> Scores:
         """See :meth:`Criterion.score`; ``loss_fn`` is needed."""
         kernels = targets_named(module, names)
+        # Gradients flow through the recurrent layers that are not scored, too.
+        scored = {found.module for found in kernels.recurrent}
+        others = [found for found in describable_modules(module) if found.module not in scored]
         with (
             eager(),
             sdpa_kernel(SDPBackend.MATH),
-            standing_in(kernels.recurrent, run_layer),
+            standing_in([*kernels.recurrent, *others], run_layer),
             _Temperature(self.temperature),
         ):
             with rng_kept():  # the second pass drops out the same units
