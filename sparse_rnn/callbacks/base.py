@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sparse_rnn.callbacks.best import BestModels
 from sparse_rnn.lightning_compat import join_other_name, state_key
-from sparse_rnn.recurrent.kernels import Targets, find_targets
+from sparse_rnn.recurrent.kernels import Targets, find_targets, targets_named
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.statistics import statistics, table
 
@@ -59,7 +59,10 @@ class PruningCallback(Callback):
 
     def targets(self, pl_module: LightningModule) -> Targets:
         """Find the kernels to prune."""
-        return find_targets(pl_module, self.kernels)
+        found = find_targets(pl_module, self.kernels, _trained(pl_module.trainer))
+        for note in found.notes:
+            rank_zero_warn(note)
+        return found
 
     @abstractmethod
     def find_masks(self, trainer: Trainer, pl_module: LightningModule) -> Masks:
@@ -193,6 +196,8 @@ class PruningCallback(Callback):
         if self._saved is not None:
             self.masks, self._saved = Masks.from_state_dict(self._saved, pl_module), None
         self._apply()
+        if self.masks is not None:
+            targets_named(pl_module, list(self.masks), _trained(pl_module.trainer)).mask_copies_(self.masks)
         for copied in _copies(pl_module):
             Masks(self.masks or {}, copied).apply_()
 
@@ -250,6 +255,11 @@ def pruning_callbacks(trainer: Trainer) -> list[PruningCallback]:
     # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     return [callback for callback in callbacks if isinstance(callback, PruningCallback)]
+
+
+def _trained(trainer: Trainer) -> list[nn.Parameter]:
+    """Return the parameters that the optimizers of a trainer train."""
+    return [p for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]]
 
 
 def _copies(pl_module: LightningModule) -> Iterator[nn.Module]:

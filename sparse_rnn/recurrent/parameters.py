@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -11,9 +11,9 @@ from torch.nn.utils import parametrize
 from sparse_rnn.errors import UsageError
 
 
-def check_initialised(model: nn.Module) -> None:
-    """Refuse a model some of whose parameters have no values yet with a UsageError."""
-    for name, parameter in model.named_parameters():
+def check_initialised(parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    """Refuse parameters that have no values yet, given by their names, with a UsageError."""
+    for name, parameter in parameters:
         if is_lazy(parameter):
             raise UsageError(f"{name} is not initialised yet: run the model on a batch once before pruning.")
         if parameter.is_meta:

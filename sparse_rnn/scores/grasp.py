@@ -15,6 +15,7 @@ from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.isolation import rng_kept
 from sparse_rnn.recurrent.capture import LossFn, standing_in
 from sparse_rnn.recurrent.kernels import Targets, targets_named
+from sparse_rnn.recurrent.layers import describable_modules
 from sparse_rnn.recurrent.plain import run_layer
 from sparse_rnn.scores.criterion import Criterion, Scores
 from sparse_rnn.scores.gamma import Gamma, normalise
@@ -49,10 +50,13 @@ class GraSP(Criterion):
     def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None, names: Collection[str]) -> Scores:
         """See :meth:`Criterion.score`; ``loss_fn`` is needed."""
         kernels = targets_named(module, names)
+        # Gradients flow through the recurrent layers that are not scored, too.
+        scored = {found.module for found in kernels.recurrent}
+        others = [found for found in describable_modules(module) if found.module not in scored]
         with (
             eager(),
             sdpa_kernel(SDPBackend.MATH),
-            standing_in(kernels.recurrent, run_layer),
+            standing_in([*kernels.recurrent, *others], run_layer),
             _Temperature(self.temperature),
         ):
             with rng_kept():  # the second pass drops out the same units

@@ -14,6 +14,7 @@ from sparse_rnn import SNIP, GradualPruning, Magnitude, Random
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
 from sparse_rnn.isolation import seeded
 from sparse_rnn.pruning.schedules import CosineDecay, Cubic, IterativeSteps, NarangRamp
+from sparse_rnn.recurrent import find_targets
 from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.selection import Guards, Selection
@@ -190,7 +191,7 @@ class Noting(ScheduledPruning):
 )
 def test_change_is_asked_for_at_the_updates_of_any_timetable(schedule):
     pruning, module = Noting(schedule), Project()
-    pruning.masks = Masks.full(pruning.targets(module))
+    pruning.masks = Masks.full(find_targets(module))
     steps = range(1, 15)
     answers = [pruning.update_masks(None, module, step, "batch") for step in steps]
     assert answers == [None] * len(steps)
