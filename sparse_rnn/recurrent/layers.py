@@ -7,12 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent import cells
 from sparse_rnn.recurrent.cells import Cell
-from sparse_rnn.recurrent.parameters import check_initialised, join, plain_parameters
+from sparse_rnn.recurrent.parameters import LiveTensors, check_initialised, join, plain_parameters
 from sparse_rnn.recurrent.registry import Entry, Place, entry_of, known_classes
 
 RECURRENT_BASES = (nn.RNNBase, nn.RNNCellBase)
@@ -27,14 +27,15 @@ class RecurrentLayer:
         kernels: Role (``"ih"``, ``"hh"``, ``"ch"``) to the kernel's parameter name in the whole model; a parameter that
             several layers share has the name that was found first.
         weights: Role to the kernel, a live parameter of shape [G·H, I or H].
-        biases: Role to the bias, a live parameter of shape [G·H]; empty without biases.
+        biases: Role to the bias, [G·H], as it is whenever it is asked for, be it a parameter or computed from others;
+            empty without biases.
         reverse: Whether the layer runs from the last step to the first.
     """
 
     cell: Cell
     kernels: Mapping[str, str]
     weights: Mapping[str, nn.Parameter]
-    biases: Mapping[str, nn.Parameter]
+    biases: Mapping[str, Tensor]
     reverse: bool
 
     @property
@@ -259,12 +260,10 @@ def _layer(entry: Entry, place: Place, names: Mapping[nn.Parameter, str]) -> Rec
     cell = entry.cell(place)
     paths = {role: path for role, path in place.paths(entry.kernels).items() if role in cell.reads}
     weights = plain_parameters(place.module, place.name, paths)
-    parameters = dict(place.module.named_parameters(remove_duplicate=False))
-    biases = place.paths(entry.biases)
     return RecurrentLayer(
         cell=cell,
         kernels={role: names[weights[role]] for role, path in paths.items()},
         weights=weights,
-        biases={role: parameters[path] for role, path in biases.items() if path in parameters},
+        biases=LiveTensors(place.module, place.paths(entry.biases)),
         reverse=place.reverse,
     )

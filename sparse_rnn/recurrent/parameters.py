@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
@@ -39,6 +40,36 @@ def plain_parameters(module: nn.Module, name: str, paths: Mapping[str, str]) -> 
     """
     parameters = dict(module.named_parameters(remove_duplicate=False))
     return {role: _plain_parameter(parameters, path, join(name, path), module) for role, path in paths.items()}
+
+
+class LiveTensors(Mapping[str, Tensor]):
+    """Role to a tensor of a module as it is now: a parameter, or what is computed from others.
+
+    Args:
+        module: The module.
+        paths: Role to the name of the tensor in the module; those that it lacks are left out.
+    """
+
+    def __init__(self, module: nn.Module, paths: Mapping[str, str]) -> None:
+        self._module = module
+        self._paths = {role: path for role, path in paths.items() if isinstance(_at(module, path), Tensor)}
+
+    def __getitem__(self, role: str) -> Tensor:
+        return _at(self._module, self._paths[role])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
+def _at(module: nn.Module, path: str) -> Any:
+    """Return what a module holds at a path, None where there is nothing."""
+    found: Any = module
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found
 
 
 def join(name: str, path: str) -> str:

@@ -148,6 +148,38 @@ def test_a_computed_kernel_is_refused_with_what_to_do_and_that_helps(reparametri
     assert prune(model, X, sparsity=0.5, criterion="magnitude").sparsity == 0.5
 
 
+def squares_of_output(model, x):
+    returned = model(x)
+    return (returned[0] if isinstance(returned, tuple) else returned).square().mean()
+
+
+class Doubled(nn.Module):
+    def forward(self, bias):
+        return 2 * bias
+
+
+def halved(module, name):
+    with torch.no_grad():
+        getattr(module, name).mul_(0.5)
+    return nn.utils.parametrize.register_parametrization(module, name, Doubled())
+
+
+@pytest.mark.parametrize("compute", [torch_prune.identity, halved], ids=["prune", "parametrization"])
+@pytest.mark.parametrize("criterion", ["jacobian", "grasp", "snip", "synflow"])
+@pytest.mark.parametrize("build", [lambda: nn.LSTM(3, 8), lambda: nn.GRU(3, 8), Loop], ids=["lstm", "gru", "cell"])
+def test_a_computed_bias_counts_as_it_is(build, criterion, compute):
+    masks = []
+    for computed in (False, True):
+        torch.manual_seed(0)
+        model = build()
+        module, suffix = (model.cell, "") if isinstance(model, Loop) else (model, "_l0")
+        nn.init.constant_(getattr(module, f"bias_hh{suffix}"), 1.0)
+        if computed:
+            compute(module, f"bias_hh{suffix}")
+        masks.append(prune(model, X, sparsity=0.5, criterion=criterion, rounds=1, loss_fn=squares_of_output))
+    assert masks[0].digest() == masks[1].digest()
+
+
 def test_a_kernel_that_is_no_parameter_is_refused():
     model = nn.GRU(3, 4)
     raw = model.weight_hh_l0.detach()
