@@ -56,6 +56,14 @@ def enter_epoch(trainer: Trainer, in_the_middle: bool) -> None:
     trainer.fit_loop.epoch_loop.restarting = in_the_middle
 
 
+def launched_by_fit(trainer: Trainer) -> bool:
+    """Tell whether ``fit`` starts processes that end with it, as ``ddp_spawn`` and notebooks do.
+
+    The launcher has no public name, nor does it tell.
+    """
+    return hasattr(trainer.strategy.launcher, "_start_method")
+
+
 def logs_hyperparameters(part: Any) -> bool:
     """Tell whether a model or a data module saved its hyperparameters for the logger too.
 
