@@ -1,3 +1,4 @@
+import copy
 import warnings
 
 import pytest
@@ -190,6 +191,7 @@ def test_the_jacobian_refuses_what_is_no_recurrent_kernel(model):
         prune(model, X, sparsity=0.5, kernels=["head.weight", "*weight_hh_l0"])
 
 
+@pytest.mark.filterwarnings("ignore:All scores of:UserWarning")  # nothing flows through what is left
 @pytest.mark.parametrize("criterion", ["jacobian", "magnitude", "random", "synflow"])
 @pytest.mark.parametrize("rounds", [1, 2, 7])
 def test_rounds_end_at_exactly_the_wished_number(model, criterion, rounds):
@@ -268,3 +270,35 @@ def test_nothing_comes_back_between_rounds(model):
     masks = prune(model, X, sparsity=0.8, criterion=Watching(), allocation="per_gate", min_kept=1, rounds=6)
     for before, after in zip(applied, [*applied[1:], dict(masks)], strict=True):
         assert all((before[name] | ~after[name]).all() for name in masks)
+
+
+class WithScripted(nn.Module):
+    """Has a scripted front end with a buffer that each call changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.front = torch.jit.script(nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(6)))
+        self.rnn = nn.GRU(8, 8, batch_first=True)
+
+    def forward(self, x):
+        return self.rnn(self.front(x))[0]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("criterion", ["magnitude", "random", "snip", "grasp", "jacobian"])
+def test_a_scripted_part_is_as_it_was(criterion):
+    model, x = WithScripted(), torch.randn(4, 6, 3)
+    before, attributes = copy.deepcopy(model.front.state_dict()), vars(model.front)
+    prune(model, x, sparsity=0.5, criterion=criterion, loss_fn=lambda model, x: model(x).square().mean())
+    assert vars(model.front) is attributes
+    assert all(torch.equal(value, before[name]) for name, value in model.front.state_dict().items())
+    assert model(x).shape == (4, 6, 8)
+
+
+@pytest.mark.parametrize("allocation", ["per_kernel", "per_gate"])
+def test_equal_scores_are_told(allocation):
+    rnn = nn.RNN(3, 4)
+    nn.init.zeros_(rnn.weight_hh_l0)
+    with pytest.warns(UserWarning, match=r"All scores of kernel weight_hh_l0 are equal, .*position: take another"):
+        prune(rnn, None, sparsity=0.5, criterion="magnitude", allocation=allocation)
