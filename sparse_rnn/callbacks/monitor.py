@@ -17,7 +17,7 @@ from sparse_rnn.lightning_compat import join_other_name, logged_step, only_accum
 from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum, spectrum, unrolled_layers
 from sparse_rnn.recurrent.unroll import Unrolled
-from sparse_rnn.sparsity.connections import connections, kept_weights
+from sparse_rnn.sparsity.connections import connections
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.statistics import statistics
 
@@ -192,9 +192,9 @@ def current_masks(trainer: Trainer) -> dict[str, Tensor]:
 
 def _connection_scalars(model: nn.Module, masks: dict[str, Tensor]) -> dict[str, float]:
     kept = {
-        layer.kernels[role]: mask
+        name: masks[name] if name in masks else layer.parameters[role] != 0
         for layer in named_layers(find_recurrent(model)).values()
-        for role, mask in kept_weights(layer, masks).items()
+        for role, name in layer.kernels.items()
     }
     kept |= masks  # other weights than recurrent kernels may be pruned too
     gates = statistics(Masks(kept, model))

@@ -13,7 +13,7 @@ from sparse_rnn.pruning.rescale import LayerChi, Rescale, rescaling
 from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.selection import Selection
-from sparse_rnn.sparsity.statistics import emptied
+from sparse_rnn.sparsity.statistics import emptied, undecided
 
 Scorer = Callable[[], Mapping[str, Tensor]]
 
@@ -58,10 +58,16 @@ def prune_targets(
             return chi()
 
     rescale_ = rescaling(kernels, rescale, measure)
+    scored: list[Mapping[str, Tensor]] = []
+
+    def noted() -> Mapping[str, Tensor]:
+        scored[:] = [score()]
+        return scored[0]
+
     with seeded(seed):
-        masks = prune_in_rounds(kernels, selection, score, rounds)
+        masks = prune_in_rounds(kernels, selection, noted, rounds)
     kernels.mask_copies_(masks)
-    return masks, list(filter(None, [*rescale_(masks), emptied(masks)]))
+    return masks, list(filter(None, [*rescale_(masks), emptied(masks), undecided(masks, scored[0])]))
 
 
 def prune_in_rounds(kernels: Targets, selection: Selection, score: Scorer, rounds: int) -> Masks:

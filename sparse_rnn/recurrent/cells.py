@@ -11,8 +11,8 @@ Shape suffixes: B samples, I inputs, H units, G gates.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -34,6 +34,8 @@ class Cell:
         reads: What each kernel multiplies: ``"x"``, the name of a state, or of what the step computes on its way.
         step: One time step, ``step(project, x_BI, state) -> state``, every state tensor of shape [B, H].
         elementwise: Whether all in the step but the kernels acts on each unit alone.
+        parts: For a kernel over several things side by side, [x, h], what it is called in ``kernels=`` and its columns,
+            for each of its parts, which count as kernels here.
     """
 
     name: str
@@ -42,6 +44,11 @@ class Cell:
     reads: dict[str, str]
     step: Step
     elementwise: bool = True
+    parts: Mapping[str, tuple[str, slice]] = field(default_factory=dict)
+
+    def roles_of(self, role: str) -> list[str]:
+        """Return the parts of a kernel, or the kernel itself; nothing where the cell does not have it."""
+        return [known for known in self.reads if self.parts.get(known, (known,))[0] == role]
 
 
 def rnn_tanh_step(project: Project, x_BI: Tensor, state: State) -> State:

@@ -51,7 +51,10 @@ class Kernel:
     @property
     def reads_state(self) -> bool:
         """Whether it is a recurrent kernel that reads a state (``weight_hh``, ``weight_ch``), not the input."""
-        return self.layer is not None and self.layer.cell.reads[self.role or ""] != "x"
+        if self.layer is None:
+            return False
+        cell = self.layer.cell
+        return any(cell.reads[role] != "x" for role in cell.roles_of(self.role or ""))
 
     def by_gate(self, values: Tensor) -> Tensor:
         """View the kernel, its scores or its mask as [gates, units, inputs]."""
@@ -222,7 +225,8 @@ def _recurrent_kernels(recurrent: Sequence[RecurrentModule]) -> dict[str, Kernel
     found: dict[str, Kernel] = {}
     for layer in layers_of(recurrent):
         for role, name in layer.kernels.items():
-            found.setdefault(name, Kernel(name, layer.weights[role], layer.gates_of(role), role, layer))
+            known = layer.cell.parts.get(role, (role,))[0]
+            found.setdefault(name, Kernel(name, layer.parameters[role], layer.gates_of(role), known, layer))
     return found
 
 

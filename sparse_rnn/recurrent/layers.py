@@ -26,7 +26,7 @@ class RecurrentLayer:
         cell: Its cell.
         kernels: Role (``"ih"``, ``"hh"``, ``"ch"``) to the kernel's parameter name in the whole model; a parameter that
             several layers share has the name that was found first.
-        weights: Role to the kernel, a live parameter of shape [G·H, I or H].
+        parameters: Role to the live parameter, [G·H, I or H], that the kernel is, or that it is a part of.
         biases: Role to the bias, [G·H], as it is whenever it is asked for, be it a parameter or computed from others;
             empty without biases.
         reverse: Whether the layer runs from the last step to the first.
@@ -34,9 +34,28 @@ class RecurrentLayer:
 
     cell: Cell
     kernels: Mapping[str, str]
-    weights: Mapping[str, nn.Parameter]
+    parameters: Mapping[str, nn.Parameter]
     biases: Mapping[str, Tensor]
     reverse: bool
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """Role to the kernel, live, [G·H, I or H]."""
+        if not self.cell.parts:
+            return self.parameters
+        return {role: self.columns(role, parameter) for role, parameter in self.parameters.items()}
+
+    def columns(self, role: str, values: Tensor) -> Tensor:
+        """Return, of something shaped as the parameter, the columns that belong to a kernel."""
+        return values[:, self.cell.parts[role][1]] if role in self.cell.parts else values
+
+    def whole(self, role: str, values: Tensor) -> Tensor:
+        """Return values of a kernel in the shape of its parameter, 0 where that has other parts."""
+        if role not in self.cell.parts:
+            return values
+        whole = values.new_zeros(self.parameters[role].shape)
+        self.columns(role, whole).copy_(values)
+        return whole
 
     @property
     def hidden_size(self) -> int:
@@ -66,7 +85,7 @@ class RecurrentLayer:
     @property
     def state_kernels(self) -> tuple[str, ...]:
         """The names of the kernels that read a state (``weight_hh``, ``weight_ch``) rather than the input."""
-        return tuple(kernel for role, kernel in self.kernels.items() if self.cell.reads[role] != "x")
+        return tuple(dict.fromkeys(name for role, name in self.kernels.items() if self.cell.reads[role] != "x"))
 
 
 @dataclass(frozen=True)
@@ -258,12 +277,13 @@ def _is_inside(name: str, outer: str) -> bool:
 def _layer(entry: Entry, place: Place, names: Mapping[nn.Parameter, str]) -> RecurrentLayer:
     """Gather a layer's parameters by their names in the module; ``names`` has those in the model."""
     cell = entry.cell(place)
-    paths = {role: path for role, path in place.paths(entry.kernels).items() if role in cell.reads}
-    weights = plain_parameters(place.module, place.name, paths)
+    paths = {role: path for known, path in place.paths(entry.kernels).items() for role in cell.roles_of(known)}
+    biases = {roles[0]: path for known, path in place.paths(entry.biases).items() if (roles := cell.roles_of(known))}
+    parameters = plain_parameters(place.module, place.name, paths)
     return RecurrentLayer(
         cell=cell,
-        kernels={role: names[weights[role]] for role, path in paths.items()},
-        weights=weights,
-        biases=LiveTensors(place.module, place.paths(entry.biases)),
+        kernels={role: names[parameters[role]] for role, path in paths.items()},
+        parameters=parameters,
+        biases=LiveTensors(place.module, biases),
         reverse=place.reverse,
     )

@@ -29,8 +29,10 @@ def run_layer(
     has_begun = None if lengths is None else running(len(x_TBI), lengths)
     state = initial or tuple(x_TBI.new_zeros(x_TBI.shape[1], size) for size in layer.state_sizes)
 
+    weights, biases = layer.weights, dict(layer.biases)
+
     def project(**inputs: Tensor) -> Tensor:
-        first, *others = (linear(value, layer.weights[r], layer.biases.get(r)) for r, value in inputs.items())
+        first, *others = (linear(value, weights[r], biases.get(r)) for r, value in inputs.items())
         return sum(others, first)
 
     outputs = []

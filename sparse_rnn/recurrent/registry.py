@@ -5,9 +5,12 @@ The layers of ``torch.nn`` are entries like any other; :func:`register_cell` add
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -93,15 +96,17 @@ def register_cell(
 
     A cell takes one step when it is called, ``cell(x, state) -> state``, as :class:`torch.nn.GRUCell` and
     :class:`torch.nn.LSTMCell` do: the state is a tensor [B, H], or a tuple of them where there are several; without a
-    state it starts from zeros. A module that runs a whole sequence itself is called as :class:`torch.nn.GRU` and
-    :class:`torch.nn.LSTM` are, ``module(input, state) -> (output, state)``. ``docs/cells.md`` has complete examples.
+    state it starts from zeros. It may return an output before its state, ``cell(x, state) -> (output, state)``. A
+    module that runs a whole sequence itself is called as :class:`torch.nn.GRU` and :class:`torch.nn.LSTM` are,
+    ``module(input, state) -> (output, state)``. ``docs/cells.md`` has complete examples.
 
     Args:
         kind: The class; its subclasses are meant as well.
         step: The equations, ``step(module, project, x, state) -> state``. The state is always a tuple, its first tensor
             is the output. ``project(ih=x, hh=h)`` is ``weight_ih @ x + bias_ih + weight_hh @ h + bias_hh``, under the
             names that ``kernels`` gives them; the kernels must be reached through it only. For JacobianSpectrum each
-            is used once, and all else must act on each unit alone.
+            is used once, and all else must act on each unit alone. A kernel may read several things side by side, as
+            ``project(all=torch.cat([x, h], -1))``; each counts as a kernel of its own then.
         kernels: Name in ``project`` to name of the parameter in the module: ``{"ih": "W_x", "hh": "W_h.weight"}``. The
             first one reads the input. ``{layer}`` and ``{direction}`` in a name stand for the number of the layer and
             for ``_reverse`` in the second direction, in modules that have ``num_layers`` and ``bidirectional``.
@@ -169,33 +174,114 @@ def _own_cell(known: _Equations, place: Place) -> Cell:
             f"its {len(known.gates)} gates, in register_cell({kind}, kernels=, gates=)."
         )
     step = partial(known.step, place.module)
-    reads, elementwise = _try_out(step, known, weights, kind)
-    return Cell(kind, known.gates, known.states, reads, step, elementwise)
+    inputs = _input_size(step, known, weights)
+    parts = _parts(step, known, weights, inputs)
+    if parts:
+        step = partial(_step_in_parts, step, parts)
+    columns = {part: (role, columns) for role, found in parts.items() for part, columns in found.items()}
+    reads, elementwise = _try_out(step, known, weights, kind, inputs, columns)
+    return Cell(kind, known.gates, known.states, reads, step, elementwise, columns)
 
 
-def _try_out(step: Step, known: _Equations, weights: Mapping[str, Tensor], kind: str) -> tuple[dict[str, str], bool]:
+def _made_up(like: Tensor, size: int, seed: float) -> Tensor:
+    numbers = torch.sin(seed * torch.arange(1, size + 1, dtype=torch.float64)).unsqueeze(0)
+    return numbers.to(like.device, torch.promote_types(like.dtype, torch.float32)).requires_grad_()
+
+
+def _given(known: _Equations, weights: Mapping[str, Tensor], inputs: int) -> tuple[Tensor, State]:
+    """Make up an input and a state of one sample."""
+    first = next(iter(weights.values()))
+    units = len(first) // len(known.gates)
+    state = tuple(_made_up(first, units, 2.0 + index) for index, _ in enumerate(known.states))
+    return _made_up(first, inputs, 1.0), state
+
+
+def _values_read(step: Step, known: _Equations, weights: Mapping[str, Tensor], inputs: int) -> dict[str, Tensor]:
+    """Take one step on what is made up, and return what each kernel reads."""
+    first, read = next(iter(weights.values())), {}
+
+    def project(**values: Tensor) -> Tensor:
+        read.update(values)
+        return _made_up(first, len(first), 0.5 + len(read))
+
+    step(project, *_given(known, weights, inputs))
+    return read
+
+
+def _input_size(step: Step, known: _Equations, weights: Mapping[str, Tensor]) -> int:
+    """Find the size of the input: the columns of the first kernel, less the states that it reads beside the input."""
+    rows, columns = next(iter(weights.values())).shape
+    for states in range(1, len(known.states) + 1):
+        inputs = columns - states * (rows // len(known.gates))
+        if inputs <= 0:
+            break
+        with suppress(Exception):  # a step may fail in any way where the sizes do not fit
+            read = _values_read(step, known, weights, inputs)
+            if read and all(
+                role in weights and value.shape[-1] == weights[role].shape[1] for role, value in read.items()
+            ):
+                return inputs
+    return columns
+
+
+def _parts(step: Step, known: _Equations, weights: Mapping[str, Tensor], inputs: int) -> dict[str, dict[str, slice]]:
+    """Find the kernels that read several things side by side, and what each part of them is called: ``all[0]``."""
+    x, state = _given(known, weights, inputs)
+    units, found = state[0].shape[-1], {}
+    if inputs == next(iter(weights.values())).shape[1]:
+        return {}
+    for role, value in _values_read(step, known, weights, inputs).items():
+        edges = [0]
+        while edges[-1] < value.shape[-1]:
+            rest = value[:, edges[-1] :]
+            sizes = (len(part[0]) for part in (x, *state) if torch.equal(rest[:, : part.shape[-1]], part))
+            edges.append(min(edges[-1] + next(sizes, units), value.shape[-1]))
+        if len(edges) > 2:
+            found[role] = {f"{role}[{n}]": slice(*ends) for n, ends in enumerate(pairwise(edges))}
+    return found
+
+
+def _step_in_parts(
+    step: Step, parts: Mapping[str, Mapping[str, slice]], project: Project, x: Tensor, state: State
+) -> State:
+    """Take a step whose kernels over things side by side are asked for part by part."""
+
+    def whole(**inputs: Tensor) -> Tensor:
+        asked: dict[str, Tensor] = {}
+        for role, value in inputs.items():
+            if role in parts:
+                asked |= {part: value[..., columns] for part, columns in parts[role].items()}
+            else:
+                asked[role] = value
+        return project(**asked)
+
+    return step(whole, x, state)
+
+
+def _try_out(
+    step: Step,
+    known: _Equations,
+    weights: Mapping[str, Tensor],
+    kind: str,
+    inputs: int,
+    parts: Mapping[str, tuple[str, slice]],
+) -> tuple[dict[str, str], bool]:
     """Find out what each kernel reads, and whether all else in a step is elementwise."""
     first = next(iter(weights.values()))
     rows, units = len(first), len(first) // len(known.gates)
-
-    def made_up(size: int, seed: float) -> Tensor:
-        numbers = torch.sin(seed * torch.arange(1, size + 1, dtype=torch.float64)).unsqueeze(0)
-        return numbers.to(first.device, torch.promote_types(first.dtype, torch.float32)).requires_grad_()
-
-    state = tuple(made_up(units, 2.0 + index) for index, _ in enumerate(known.states))
-    x = made_up(first.shape[1], 1.0)
+    x, state = _given(known, weights, inputs)
     sources = {"x": x, **dict(zip(known.states, state, strict=True))}
     read: list[tuple[str, Tensor]] = []
     made: list[Tensor] = []
 
     def project(**inputs: Tensor) -> Tensor:
-        for role in inputs.keys() - weights.keys():
+        for role in inputs.keys() - weights.keys() - parts.keys():
             raise UsageError(
                 f"The step of {kind} calls project({role}=...), but {role!r} is not among "
                 f"kernels={dict(known.kernels)}: name its parameter in register_cell({kind}, kernels=)."
             )
         read.extend(inputs.items())
-        made.append(made_up(rows, 1.5 + len(made)))
+        made.append(_made_up(first, rows, 1.5 + len(made)))
         return made[-1]
 
     with torch.enable_grad():
@@ -205,14 +291,18 @@ def _try_out(step: Step, known: _Equations, weights: Mapping[str, Tensor], kind:
             f"The step of {kind} gives states of shape {[tuple(tensor.shape) for tensor in new]} for one sample of "
             f"{units} units, states={known.states}: it must give a tuple of one [B, H] tensor for each of them."
         )
-    reads = {
-        role: next((source for source, tensor in sources.items() if tensor is value), "an intermediate")
-        for role, value in read
-    }
-    for role in weights.keys() - reads.keys():
+
+    def source_of(role: str, value: Tensor) -> str:
+        same = torch.equal if role in parts else operator.is_
+        return next((source for source, tensor in sources.items() if same(tensor, value)), "an intermediate")
+
+    reads = {role: source_of(role, value) for role, value in read}
+    for role in weights.keys() - {parts.get(role, (role,))[0] for role in reads}:
         raise UsageError(f"The step of {kind} never calls project({role}=...): take it from kernels=.")
     each_once = len(read) == len(reads)
-    return reads, each_once and _acts_on_each_unit_alone([*new, *(value for _, value in read)], [*made, *state])
+    # A part that is a source acts on nothing; the derivative of a part by what is beside it is 0, not none.
+    computed = [value for role, value in read if not (role in parts and reads[role] in sources)]
+    return reads, each_once and _acts_on_each_unit_alone([*new, *computed], [*made, *state])
 
 
 def _acts_on_each_unit_alone(new: Sequence[Tensor], old: Sequence[Tensor]) -> bool:

@@ -99,7 +99,9 @@ class Unrolled:
         if initial is None:
             initial = tuple(self.x_TBI.new_zeros(x_TBI.shape[1], size) for size in layer.state_sizes)
         initial = tuple(state.to(layer.precision) for state in initial)
-        self.weights = {role: weight.detach().to(layer.precision) for role, weight in layer.weights.items()}
+        self.weights = {
+            role: weight.detach().to(layer.precision).contiguous() for role, weight in layer.weights.items()
+        }
         self.states = [state.new_empty(len(x_TBI) + 1, *state.shape) for state in initial]
         self.roles: list[tuple[str, ...]] = []
         known = ("x", *layer.cell.states)

@@ -93,7 +93,7 @@ def normalise(
         )
     gammas = Gammas(gamma)
     total = summed(
-        (unrolled.layer.kernels[role], value.t())
+        (unrolled.layer.kernels[role], unrolled.layer.whole(role, value.t()))
         for unrolled in run_unrolled(kernels.model, kernels.recurrent, batch, loss_fn)
         for role, value in gammas.of(unrolled).items()
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -93,13 +93,14 @@ class JacobianSpectrum(Criterion):
         layers = run_unrolled(module, kernels.recurrent, batch, loss_fn)
         gammas = Gammas(self.gamma)
         with torch.no_grad():
-            scores = summed(item for unrolled in layers for item in self._layer_scores(unrolled, gammas).items())
+            scores = summed(item for unrolled in layers for item in self._layer_scores(unrolled, gammas))
         return {name: scores[name] for name in kernels}
 
-    def _layer_scores(self, unrolled: Unrolled, gammas: Gammas) -> Scores:
+    def _layer_scores(self, unrolled: Unrolled, gammas: Gammas) -> Iterator[tuple[str, Tensor]]:
         sensitivity, gamma = self._sensitivity(unrolled), gammas.of(unrolled)
-        names = unrolled.layer.kernels
-        return {names[role]: normalised_(total, gamma[role]).t() for role, total in sensitivity.items()}
+        layer = unrolled.layer
+        for role, total in sensitivity.items():
+            yield layer.kernels[role], layer.whole(role, normalised_(total, gamma[role]).t())
 
     def _sensitivity(self, unrolled: Unrolled) -> Gradients:
         """Σ_u discount^u |∂χ_u/∂θ|."""

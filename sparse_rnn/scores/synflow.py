@@ -67,7 +67,7 @@ def _flow_scores(found: RecurrentModule, steps: int) -> Scores:
     weights = {
         layer.kernels[role]: weight.detach().double().abs().requires_grad_()
         for layer in layers_of([found])
-        for role, weight in layer.weights.items()
+        for role, weight in layer.parameters.items()
     }
     with torch.enable_grad():
         flow = _total_flow(found, weights, steps)
@@ -92,7 +92,10 @@ def _total_flow(found: RecurrentModule, weights: Mapping[str, Tensor], steps: in
 
 def _linear_run(layer: RecurrentLayer, weights: Mapping[str, Tensor], x_TI: Tensor) -> tuple[Tensor, float]:
     """h_t = Σ_gates W_ih x_t + (Σ_gates W_hh) h_{t-1}, scaled to a maximum of 1 at the last step; the scale's log."""
-    of_role = {role: weights[name].unflatten(0, (-1, layer.hidden_size)).sum(0) for role, name in layer.kernels.items()}
+    of_role = {
+        role: layer.columns(role, weights[name]).unflatten(0, (-1, layer.hidden_size)).sum(0)
+        for role, name in layer.kernels.items()
+    }
     reading = layer.cell.reads
     recurrent = torch.stack([kernel for role, kernel in of_role.items() if reading[role] != "x"]).sum(0)
     inputs = torch.stack([kernel for role, kernel in of_role.items() if reading[role] == "x"]).sum(0)

@@ -99,7 +99,7 @@ def kept_weights(layer: RecurrentLayer, masks: Mapping[str, Tensor] | None = Non
     """Role to the mask of the kernel, True = kept; see :func:`connections`."""
     masks = masks or {}
     return {
-        role: masks[name] if (name := layer.kernels[role]) in masks else weight != 0
+        role: layer.columns(role, masks[name]) if (name := layer.kernels[role]) in masks else weight != 0
         for role, weight in layer.weights.items()
     }
 

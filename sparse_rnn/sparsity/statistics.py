@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -103,6 +103,40 @@ def table(rows: list[GateStatistics]) -> str:
         f"{kernel:<{widths[0]}}  {gate:<{widths[1]}}  {left:>{widths[2]}}  {sparsity:>{widths[3]}}"
         for kernel, gate, left, sparsity in lines
     )
+
+
+def undecided(masks: Masks, scores: Mapping[str, Tensor]) -> str | None:
+    """Name, in one sentence, the kernels and gates that keep weights by their position alone; None without any.
+
+    Args:
+        masks: The masks.
+        scores: The scores that they were chosen by.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.sparsity import Masks
+        >>> kept = torch.tensor([[True, False], [True, False]])
+        >>> undecided(Masks({"weight_hh_l0": kept}, torch.nn.RNN(3, 2)), {"weight_hh_l0": torch.zeros(2, 2)})[:47]
+        'All scores of kernel weight_hh_l0 are equal, so'
+    """
+    found: list[str] = []
+    for name, mask in masks.items():
+        kernel = masks.kernels[name]
+        parts = zip(kernel.gates, kernel.by_gate(mask), kernel.by_gate(scores[name]), strict=True)
+        gates = [gate for gate, kept, score in parts if _is_by_position(kept, score)]
+        whole = len(gates) == len(kernel.gates)
+        found += [f"kernel {name}"] if whole else [f"gate {gate} of {name}" for gate in gates]
+    if not found:
+        return None
+    return (
+        f"All scores of {', '.join(found)} are equal, so which of their weights stay is decided by position: take "
+        "another criterion, or leave them out with kernels=."
+    )
+
+
+def _is_by_position(kept: Tensor, scores: Tensor) -> bool:
+    """Tell whether some of equal scores stay and others do not."""
+    return bool(kept.any() and not kept.all() and (scores == scores.flatten()[0]).all())
 
 
 def emptied(masks: Masks) -> str | None:

@@ -15,6 +15,7 @@ from sparse_rnn.sparsity.selection import Selection
 from sparse_rnn.sparsity.statistics import statistics
 
 
+@pytest.mark.filterwarnings("ignore:All scores of:UserWarning")  # nothing flows through what is left
 @pytest.mark.parametrize("criterion", ["jacobian", "magnitude", "random", "synflow"])
 @pytest.mark.parametrize("rounds", [1, 2, 7])
 def test_rounds_end_at_exactly_the_wished_number(model, criterion, rounds, x):
