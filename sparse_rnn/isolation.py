@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from sparse_rnn.torch_compat import own_attributes, set_own_attributes
 
 Restore = Callable[[], Any]
-GENERATORS = (torch.Generator, random.Random, np.random.Generator)
+GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
 
 
 @contextmanager
@@ -49,6 +50,74 @@ def rng_kept() -> Iterator[None]:
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         yield
+
+
+def random_state() -> list[Any]:
+    """Return the state of the global generators of PyTorch, on all devices, of NumPy and of Python."""
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return [torch.get_rng_state(), np.random.get_state(), random.getstate(), devices]  # noqa: NPY002 - the project's
+
+
+def set_random_state(state: list[Any]) -> None:
+    """Give the global generators a state that :func:`random_state` returned."""
+    torch.set_rng_state(state[0])
+    np.random.set_state(state[1])  # noqa: NPY002
+    random.setstate(state[2])
+    if state[3]:
+        torch.cuda.set_rng_state_all(state[3])
+
+
+class OwnRandomness:
+    """Random numbers for something that is done piece by piece, beside a project's own.
+
+    Inside it, the global generators go on where the last piece left them; outside they are as if it had never been.
+
+    Args:
+        seed: Seeds PyTorch's generators, or with ``everywhere`` those of NumPy and Python too, which go on from where
+            they are otherwise.
+        everywhere: See ``seed``.
+
+    Example:
+        >>> own = OwnRandomness(3)
+        >>> with own.inside():
+        ...     first = torch.rand(2)
+        >>> with own.inside():
+        ...     second = torch.rand(2)
+        >>> with seeded(3):
+        ...     bool((torch.rand(4) == torch.cat([first, second])).all())
+        True
+    """
+
+    def __init__(self, seed: int, everywhere: bool = False) -> None:
+        self._state = random_state()
+        with self.inside():
+            torch.manual_seed(seed)
+            if everywhere:
+                np.random.seed(seed % 2**32)  # noqa: NPY002
+                random.seed(seed)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Have the global generators go on where they stopped in here."""
+        outside = random_state()
+        set_random_state(self._state)
+        try:
+            yield
+        finally:
+            self._state = random_state()
+            set_random_state(outside)
+
+
+def mixed_with_the_random_state(seed: int) -> int:
+    """Return a seed that depends on a seed and on the state of the global generators, which stays as it is.
+
+    Numbers that are drawn from it are neither those that will be drawn outside nor the same whatever the project's own
+    seed is.
+    """
+    torchs, (_, numpys, *more), pythons, _ = random_state()
+    digest = hashlib.blake2b(torchs.numpy().tobytes() + numpys.tobytes(), digest_size=7)
+    digest.update(repr((seed, more, pythons)).encode())
+    return int.from_bytes(digest.digest(), "big")
 
 
 @contextmanager
@@ -135,6 +204,8 @@ def _generator_restorer(value: Any) -> Restore:
         return _and_return(value, value.set_state, value.get_state())
     if isinstance(value, random.Random):
         return _and_return(value, value.setstate, value.getstate())
+    if isinstance(value, np.random.RandomState):
+        return _and_return(value, value.set_state, value.get_state())
     return _and_return(value, lambda state: setattr(value.bit_generator, "state", state), value.bit_generator.state)
 
 

@@ -6,6 +6,7 @@ an upgrade takes it away.
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,8 +22,10 @@ from torch.utils.data import DataLoader
 __all__ = [
     "add_summary",
     "backward_replaced",
+    "copied_loader",
     "eager",
     "fused_lstm_cell",
+    "iterates_as_torch_does",
     "multiply_",
     "onednn_linear",
     "own_attribute_set",
@@ -217,6 +220,35 @@ def set_sampler(loader: DataLoader[Any], name: str, sampler: Any) -> None:
         [1]
     """
     vars(loader)[name] = sampler
+
+
+def copied_loader(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """Copy a DataLoader shallowly, so that iterating the copy is nothing to the loader itself.
+
+    ``persistent_workers`` keeps workers, and where they are, in an iterator that a plain copy would share.
+
+    Example:
+        >>> copied_loader(DataLoader([1, 2])).batch_size
+        1
+    """
+    copied = copy.copy(loader)
+    vars(copied).update(_iterator=None, persistent_workers=False)
+    return copied
+
+
+def iterates_as_torch_does(loader: Any) -> bool:
+    """Tell whether something is a DataLoader whose class leaves it to PyTorch how it is iterated.
+
+    Example:
+        >>> iterates_as_torch_does(DataLoader([1, 2])), iterates_as_torch_does([1, 2])
+        (True, False)
+    """
+    kind = type(loader)
+    return (
+        isinstance(loader, DataLoader)
+        and kind.__iter__ is DataLoader.__iter__
+        and kind._get_iterator is DataLoader._get_iterator
+    )
 
 
 def add_summary(board: Any, summary: Any) -> None:

@@ -55,6 +55,33 @@ def test_combined_loader(fit):
     assert len(list(found)) == 5
 
 
+@pytest.mark.parametrize("sized", [True, False])
+def test_a_fit_begins_with_what_was_read_ahead(fit, sized):
+    read, trained = [], []
+
+    class Reader(Callback):
+        def on_fit_start(self, trainer, pl_module):
+            trainer.fit_loop.setup_data()
+            for number in (2, 4):
+                batches = compat.read_ahead(trainer)
+                read.append([next(batches) for _ in range(number)])
+            assert len(list(compat.read_ahead(trainer))) == 5
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            trained.append(batch)
+
+    batches = [torch.full((1, 1), float(number)) for number in range(5)]
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[Reader()],
+    )  # fmt: skip
+    trainer.fit(Model(), DataLoader(torch.cat(batches), 1) if sized else iter(batches))
+    assert [len(found) for found in read] == [2, 4]
+    for found in (*read, trained[:5]):
+        assert all(map(torch.equal, found, batches))
+    assert len(trained) == (10 if sized else 5)
+
+
 def test_on_before_batch_transfer():
     class Data(LightningDataModule):
         def on_before_batch_transfer(self, batch, dataloader_idx):

@@ -117,6 +117,31 @@ def test_samplers_of_a_loader():
     assert [batch.item() for batch in loader] == [3]
 
 
+def test_a_copy_of_a_loader_has_workers_of_its_own():
+    loader = DataLoader([1, 2, 3], num_workers=1, persistent_workers=True)
+    first = iter(loader)
+    assert [batch.item() for batch in compat.copied_loader(loader)] == [1, 2, 3]
+    assert loader._iterator is first
+    assert [batch.item() for batch in first] == [1, 2, 3]
+    assert not compat.copied_loader(loader).persistent_workers
+
+
+def test_who_iterates_as_torch_does():
+    class Renamed(DataLoader):
+        pass
+
+    class Own(DataLoader):
+        def __iter__(self):
+            return iter([1])
+
+    class OwnIterator(DataLoader):
+        def _get_iterator(self):
+            return iter([1])
+
+    found = [compat.iterates_as_torch_does(kind([1])) for kind in (DataLoader, Renamed, Own, OwnIterator, list)]
+    assert found == [True, True, False, False, False]
+
+
 def test_get_file_writer(tmp_path):
     from torch.utils.tensorboard.summary import scalar
 

@@ -9,8 +9,9 @@ from typing import TypeVar
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
-from sparse_rnn.callbacks.borrowing.samples import training_batches, training_loss
+from sparse_rnn.callbacks.borrowing.samples import TrainingSamples
 from sparse_rnn.isolation import seeded
+from sparse_rnn.recurrent.layers import find_recurrent
 from sparse_rnn.recurrent.spectrum import unrolled_layers
 from sparse_rnn.recurrent.unroll import Unrolled
 
@@ -32,7 +33,7 @@ def measure_on_samples(
         num_samples: Number of training samples (the paper: 64).
 
     Raises:
-        UsageError: If there are too few samples, or a layer cannot be unrolled.
+        UsageError: If there is no sample, or a layer cannot be unrolled.
     """
     observer = _Observer(lambda calls: measured.append(measure(calls)), num_samples)
     measured: list[Measured] = []
@@ -60,11 +61,11 @@ class _Observer(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with seeded(0):
             trainer.fit_loop.setup_data()
-            batches = training_batches(trainer, self.num_samples)
+            samples = TrainingSamples(trainer, find_recurrent(pl_module), self.num_samples, seed=0)
             pl_module.eval()
             calls: dict[str, list[Unrolled]] = {}
-            for batch, _ in batches:
-                for name, found in unrolled_layers(pl_module, batch, training_loss(trainer)).items():
+            for layers in samples.each(lambda batch, loss_fn: unrolled_layers(pl_module, batch, loss_fn)):
+                for name, found in layers.items():
                     calls.setdefault(name, []).extend(found)
         self.observe(calls)
 

@@ -15,7 +15,7 @@ from sparse_rnn.callbacks.borrowing.samples import scores_on_batch
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.prune import as_criterion
-from sparse_rnn.pruning.schedules import Steps, check_steps, in_steps
+from sparse_rnn.pruning.schedules import WAYS_TO_END, Steps, check_steps, in_steps
 from sparse_rnn.scores import Criterion
 from sparse_rnn.sparsity.allocation import Allocation
 from sparse_rnn.sparsity.copies import Copies
@@ -104,8 +104,8 @@ class LotteryTicket(PruningCallback):
             return
         if total == inf:
             raise UsageError(
-                "LotteryTicket shares the steps of the training out among its rounds, but the training has no end: "
-                "give the trainer max_steps or max_epochs."
+                "LotteryTicket shares the steps of the training out among its rounds, but the training has no end that "
+                f"is known: give the trainer {WAYS_TO_END}."
             )
         if self._start is None or self._length is None:  # step k stays where it was
             self._first = in_steps("rewind", self.rewind, total)

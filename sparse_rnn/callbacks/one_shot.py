@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor
 
 from sparse_rnn.callbacks.base import PruningCallback
-from sparse_rnn.callbacks.borrowing.samples import average_over_ranks, training_batches, training_loss
+from sparse_rnn.callbacks.borrowing.samples import TrainingSamples, average_over_ranks
 from sparse_rnn.errors import UsageError, check_choice
-from sparse_rnn.isolation import seeded
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.prune import as_criterion, score_batch
 from sparse_rnn.pruning.rescale import Rescale, check_rescale, layer_chi
 from sparse_rnn.pruning.rounds import check_rounds, prune_targets
 from sparse_rnn.recurrent.kernels import Targets
-from sparse_rnn.scores import Criterion
-from sparse_rnn.scores.criterion import summed
+from sparse_rnn.scores import Criterion, Scores
 from sparse_rnn.sparsity.allocation import Allocation
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.selection import Selection
 from sparse_rnn.sparsity.tiles import TileScore
 
-Key = TypeVar("Key")
 Origin = Literal["scores", "from_zeros"]
 
 
@@ -36,8 +32,11 @@ class OneShotPruning(PruningCallback):
 
     When a fit starts, the module's own ``training_step`` is run on a few training samples to see what its recurrent
     layers receive; their weights are scored, and all but the best are set to 0 and kept there. Nothing else is
-    changed: with ``sparsity=0`` a run is bit for bit the run without the callback. A resumed run takes its masks from
-    the checkpoint.
+    changed: with ``sparsity=0``, which needs no sample, a run is bit for bit the run without the callback. A resumed
+    run takes its masks from the checkpoint.
+
+    What is looked at is trained on as well. A DataLoader over a data set that can be read twice is read as a copy; the
+    batches of a generator, a stream or any other loader are kept, and the first epoch begins with them.
 
     Optimisation may be automatic or manual; in manual optimisation the loss is the sum of what ``training_step``
     backpropagates. Hooks such as ``on_train_start`` have not run yet, so ``training_step`` must not depend on them.
@@ -88,29 +87,27 @@ class OneShotPruning(PruningCallback):
             super().notice(kernels)
 
     def find_masks(self, trainer: Trainer, pl_module: LightningModule) -> Masks:
-        """Score the weights on training samples and keep the best, or keep what is not 0.
+        """Score the weights, on samples where the criterion needs them, and keep the best; or keep what is not 0.
 
         Raises:
             UsageError: If zeros are to stay and there are none.
         """
         if self.from_zeros:
             return _nonzero(self.targets(pl_module))
-        # Outside: setting up the loader draws from the global generators, as the fit would have done a moment later.
-        trainer.fit_loop.setup_data()
         kernels = self.targets(pl_module)
-        loss_fn = training_loss(trainer)
+        if self.sparsity == 0:
+            self.selection.check(kernels)
+            return Masks.full(kernels)  # nothing to choose, so nothing is read that the project would miss
+        if self.criterion.needs_data or self.rescale == "chi":
+            # Outside: setting up the loader draws from the global generators, as the fit would have done later.
+            trainer.fit_loop.setup_data()
         with isolate_rng():
-            with seeded(self.seed):
-                batches = training_batches(trainer, self.num_samples)
-
-            def mean(measure: Callable[[Any], dict[Key, Tensor]]) -> dict[Key, Tensor]:
-                return average_over_ranks(trainer, _mean(batches, measure))
-
+            samples = TrainingSamples(trainer, kernels.recurrent, self.num_samples, self.seed)
             masks, notes = prune_targets(  # as prune() does on the same samples
                 kernels,
                 self.selection,
-                score=lambda: mean(lambda batch: score_batch(kernels, batch, self.criterion, loss_fn)),
-                chi=lambda: mean(lambda batch: layer_chi(kernels, batch, loss_fn)),
+                score=lambda: self._scores(trainer, kernels, samples),
+                chi=lambda: samples.mean(lambda batch, loss_fn: layer_chi(kernels, batch, loss_fn)),
                 rounds=self.rounds,
                 rescale=self.rescale,
                 seed=self.seed,
@@ -118,6 +115,11 @@ class OneShotPruning(PruningCallback):
         for note in notes:
             rank_zero_warn(note)
         return masks
+
+    def _scores(self, trainer: Trainer, kernels: Targets, samples: TrainingSamples) -> Scores:
+        if not self.criterion.needs_data:
+            return average_over_ranks(trainer, score_batch(kernels, None, self.criterion))
+        return samples.mean(lambda batch, loss_fn: score_batch(kernels, batch, self.criterion, loss_fn))
 
 
 def _nonzero(kernels: Targets) -> Masks:
@@ -128,9 +130,3 @@ def _nonzero(kernels: Targets) -> Masks:
             "sparse weights before fit(), or leave masks out to prune a dense network."
         )
     return masks
-
-
-def _mean(batches: list[tuple[Any, int]], measure: Callable[[Any], dict[Key, Tensor]]) -> dict[Key, Tensor]:
-    """Average what is measured on batches over their samples."""
-    samples = sum(size for _, size in batches)
-    return summed((name, value * (size / samples)) for batch, size in batches for name, value in measure(batch).items())

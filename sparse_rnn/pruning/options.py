@@ -37,8 +37,8 @@ Args:
         is (the mean of (J·1)² over the samples, units and last four steps); ``false`` leaves the weights alone.
     rounds: How often to score, remove some weights and score the survivors again, on the way to the sparsity; null
         for what the criterion does by itself (100 for SynFlow, 1 for all others).
-    num_samples: Number of training samples to score on (the paper: 64). A batch that holds more than tensors of one
-        length is not cut, so there can be a few more.
+    num_samples: Number of training samples to score on (the paper: 64), sequences as the recurrent layers get them; all
+        where there are fewer. A batch is cut only where it is sure what its samples are, so there can be more.
     seed: Seed of all random numbers that the pruning draws, and of the samples that it scores on; training is not
         affected by it.
 """

@@ -15,6 +15,8 @@ from typing import ClassVar, TypeVar
 from sparse_rnn.errors import UsageError
 
 Steps = int | float
+# An epoch of a loader without a length ends where the data do, and nobody knows when.
+WAYS_TO_END = "max_steps, or max_epochs (and limit_train_batches where the training loader has no length)"
 Some = TypeVar("Some", bound="Timetable")
 
 
@@ -315,8 +317,8 @@ def in_steps(name: str, value: Steps, total: float) -> int:
         return value
     if total == inf:
         raise UsageError(
-            f"{name}={value} is a share of the training, which has no end: give a whole number of steps, or the "
-            "trainer max_steps or max_epochs."
+            f"{name}={value} is a share of the training, which has no end that is known: give a whole number of steps, "
+            f"or the trainer {WAYS_TO_END}."
         )
     return round(value * total)
 

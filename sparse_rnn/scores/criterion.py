@@ -28,9 +28,11 @@ class Criterion(ABC):
     Attributes:
         rounds: How often weights are scored and the survivors scored again, unless something else is asked for.
         short_name: What else to call it, such as ``jacobian``.
+        needs_data: Whether ``score`` looks at ``batch`` at all. Where it does not, callbacks read no training samples.
     """
 
     rounds: int = 1
+    needs_data: ClassVar[bool] = True
     short_name: ClassVar[str | None] = None
 
     @abstractmethod

@@ -16,6 +16,7 @@ class Magnitude(Criterion):
     """Score a weight by its absolute value |θ| (Han et al. 2015). Needs no data."""
 
     short_name = "magnitude"
+    needs_data = False
 
     def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None, names: Collection[str]) -> Scores:
         """See :meth:`Criterion.score`; ``batch`` is not looked at."""

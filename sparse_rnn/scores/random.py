@@ -17,6 +17,7 @@ class Random(Criterion):
     """Score every weight by an independent uniform number in [0, 1). Needs no data."""
 
     short_name = "random"
+    needs_data = False
 
     def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None, names: Collection[str]) -> Scores:
         """See :meth:`Criterion.score`; ``batch`` is not looked at."""

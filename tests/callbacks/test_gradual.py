@@ -247,8 +247,36 @@ def test_a_dense_run_that_is_past_the_schedule_is_warned_about(train, tmp_path):
 
 
 def test_shares_of_a_training_without_end_are_refused(train):
-    with pytest.raises(ValueError, match=r"end=0\.5 is a share of the training, which has no end"):
+    said = r"end=0\.5 is a share of the training, which has no end that is known: .* max_steps.*limit_train_batches"
+    with pytest.raises(ValueError, match=said):
         train(Project, [GradualPruning(0.9)], max_epochs=-1)
+
+
+def test_a_loader_without_a_length_needs_a_limit_for_shares_of_the_training(train, data):
+    with pytest.raises(ValueError, match="limit_train_batches where the training loader has no length"):
+        train(Project, [GradualPruning(0.9)], data=(batch for batch in data), max_epochs=1)
+    train(
+        Project,
+        [GradualPruning(0.9, Cubic(0, 1.0, 1))],
+        data=(batch for batch in data),
+        max_epochs=1,
+        limit_train_batches=6,
+    )
+
+
+def test_a_step_that_fails_in_mid_training_is_not_said_to_be_before_it(train):
+    class Failing(Project):
+        def training_step(self, batch, batch_idx):
+            if not hasattr(self, "prepared") or "log" in vars(self):
+                raise RuntimeError("not now")
+            return super().training_step(batch, batch_idx)
+
+        def on_train_start(self):
+            self.prepared = True
+
+    with pytest.raises(RuntimeError, match=r"run again on the batch that was just trained on.*not now") as caught:
+        train(Failing, [GradualPruning(0.9, Cubic(0, 2, 1), "snip")], max_epochs=1)
+    assert "before training" not in str(caught.value)
 
 
 @pytest.mark.filterwarnings("default:No weight is left of:UserWarning")

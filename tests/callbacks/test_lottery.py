@@ -193,7 +193,7 @@ def test_a_wrong_value_is_named(options, said):
     [
         ({"rounds": 30}, {}, r"ends after 12 steps.*30 rounds"),
         ({"rewind": 11}, {}, r"ends after 12 steps.*rewind=11"),
-        ({}, {"max_epochs": -1}, "no end"),
+        ({}, {"max_epochs": -1}, "no end that is known.*limit_train_batches"),
         ({"keep_diagonal": True, "kernels": ["*ih*"]}, {}, "keep_diagonal"),
     ],
 )

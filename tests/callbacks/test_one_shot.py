@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from sparse_rnn import JacobianSpectrum, Magnitude, OneShotPruning
+from sparse_rnn import DynamicSparsity, JacobianSpectrum, Magnitude, OneShotPruning
+from sparse_rnn.pruning.schedules import CosineDecay
 
 STEPS, INPUTS, CLASSES = 5, 3, 4
 
@@ -76,8 +77,13 @@ def removed_weights(module: nn.Module, callback: OneShotPruning) -> torch.Tensor
     return torch.cat([module.get_parameter(name)[~mask] for name, mask in callback.masks.items()])
 
 
+# Nothing is removed, and nothing is scored; nothing is removed, but only scores tell.
+NOTHING = [0.0, 1e-9]
+
+
+@pytest.mark.parametrize("sparsity", NOTHING)
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_with_sparsity_zero_a_run_is_bit_for_bit_the_run_without_us(tmp_path, shuffle):
+def test_with_sparsity_zero_a_run_is_bit_for_bit_the_run_without_us(tmp_path, shuffle, sparsity):
     def run(callbacks):
         seed_everything(3)
         module = Project()
@@ -85,13 +91,14 @@ def test_with_sparsity_zero_a_run_is_bit_for_bit_the_run_without_us(tmp_path, sh
         return module, torch.get_rng_state()
 
     dense, dense_rng = run([])
-    pruned, pruned_rng = run([OneShotPruning(sparsity=0.0, num_samples=40)])
+    pruned, pruned_rng = run([OneShotPruning(sparsity, num_samples=40)])
     for (name, a), (_, b) in zip(dense.state_dict().items(), pruned.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
     assert torch.equal(dense_rng, pruned_rng)
 
 
-def test_a_generator_of_the_loader_is_put_back(tmp_path):
+@pytest.mark.parametrize("sparsity", NOTHING)
+def test_a_generator_of_the_loader_is_put_back(tmp_path, sparsity):
     def run(callbacks):
         seed_everything(3)
         module = Project()
@@ -99,7 +106,7 @@ def test_a_generator_of_the_loader_is_put_back(tmp_path):
         fit(module, callbacks, tmp_path, data=data, max_epochs=1)
         return module.rnn.weight_hh_l0
 
-    assert torch.equal(run([]), run([OneShotPruning(sparsity=0.0)]))
+    assert torch.equal(run([]), run([OneShotPruning(sparsity)]))
 
 
 class Witness(Callback):
@@ -234,15 +241,16 @@ def test_a_run_is_rescaled_once_and_never_on_resume(tmp_path, rescale):
     assert all(torch.equal(resumed[n], saved[n]) for n in resumed)
 
 
+@pytest.mark.parametrize("sparsity", NOTHING)
 @pytest.mark.parametrize("rescale", [True, "chi"])
-def test_rescaling_leaves_a_dense_run_bit_for_bit_alone(tmp_path, rescale):
+def test_rescaling_leaves_a_dense_run_bit_for_bit_alone(tmp_path, rescale, sparsity):
     def run(callbacks):
         seed_everything(3)
         module = Project()
         fit(module, callbacks, tmp_path, data=loader(shuffle=True), max_steps=3, max_epochs=-1)
         return module
 
-    dense, pruned = run([]), run([OneShotPruning(sparsity=0.0, rescale=rescale)])
+    dense, pruned = run([]), run([OneShotPruning(sparsity, rescale=rescale)])
     for (name, a), b in zip(dense.named_parameters(), pruned.parameters(), strict=True):
         assert torch.equal(a, b), name
 
@@ -284,9 +292,84 @@ def test_scores_under_autocast_are_those_in_full_precision(tmp_path):
     assert agreeing > 0.97
 
 
-def test_too_few_samples_are_reported(tmp_path):
-    with pytest.raises(ValueError, match="num_samples=200, but the training loader gives only 96 samples: lower"):
-        fit(Project(), [OneShotPruning(num_samples=200)], tmp_path)
+class Untouched:
+    """A loader that nobody but training may iterate: it seeds, counts and can be read once."""
+
+    def __init__(self):
+        self.iterators = 0
+
+    def __iter__(self):
+        self.iterators += 1
+        return iter(loader())
+
+
+@pytest.mark.parametrize("seeding", [False, True])
+def test_a_module_that_seeds_when_the_fit_starts_trains_as_without_us(tmp_path, seeding):
+    class Seeding(Project):
+        def on_fit_start(self):
+            if seeding:
+                seed_everything(1)
+
+    def run(callbacks):
+        seed_everything(3)
+        module = Seeding(dropout=0.5)
+        fit(module, callbacks, tmp_path, data=loader(shuffle=True), max_steps=10, max_epochs=-1)
+        return module
+
+    dense = run([])
+    dynamic = DynamicSparsity(sparsity=0.0, schedule=CosineDecay(every=2))
+    for callback in (OneShotPruning(0.0), OneShotPruning(1e-9, "magnitude"), dynamic):
+        assert all(map(torch.equal, dense.parameters(), run([callback]).parameters()))
+
+
+class Blind(JacobianSpectrum):
+    """Says that it needs no data, and must get none."""
+
+    needs_data = False
+    calls = 0
+
+    def score(self, module, batch, loss_fn, names):
+        assert batch is None
+        assert loss_fn is None
+        self.calls += 1
+        return {name: torch.rand(kernel.shape) for name, kernel in names.items()}
+
+
+@pytest.mark.parametrize(
+    ("options", "calls"),
+    [({"sparsity": 0.0}, 0), ({"sparsity": 0.9}, 1), ({"sparsity": 0.9, "rounds": 3}, 3), ({"rescale": True}, 1)],
+)
+def test_where_no_data_are_needed_none_are_read(tmp_path, options, calls):
+    def run(callbacks):
+        data = Untouched()
+        fit(Project(), callbacks, tmp_path, data=data, max_epochs=1)
+        return data.iterators
+
+    criterion = Blind()
+    assert run([OneShotPruning(criterion=criterion, num_samples=1000, **options)]) == run([])
+    assert criterion.calls == calls
+    for name in ("magnitude", "random"):
+        assert run([OneShotPruning(criterion=name, num_samples=1000, **options)]) == run([])
+
+
+def test_scores_that_need_no_data_do_not_depend_on_how_many_samples_a_batch_holds(tmp_path):
+    def masks(batch_size):
+        callback = OneShotPruning(criterion="random", rescale="chi", num_samples=32)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="rescale='chi'")
+            fit(Project(), [callback], tmp_path, data=loader(batch_size=batch_size), max_epochs=1)
+        return callback.masks.digest()
+
+    assert masks(4) == masks(32)
+
+
+def test_too_few_samples_are_said_and_taken(tmp_path):
+    callback = OneShotPruning(num_samples=200)
+    with pytest.warns(UserWarning, match="num_samples=200, but there are only 96 training samples"):
+        fit(Project(), [callback], tmp_path)
+    exactly = OneShotPruning(num_samples=96)
+    fit(Project(), [exactly], tmp_path)
+    assert callback.masks.kept == exactly.masks.kept
 
 
 @pytest.mark.parametrize(

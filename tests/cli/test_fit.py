@@ -169,7 +169,7 @@ def test_help_of_a_class_is_its_docstring(run, capsys):
         (["--data.batch_size", "-1"], ["batch_size=-1", "at least 1"]),
         (["--model.num_classes", "1"], ["num_classes"]),
         (["--trainer.accelerator", "abacus"], ["abacus", "cpu"]),
-        (["--pruning.num_samples", "100000"], ["100000", "lower num_samples"]),
+        (["--pruning.num_samples", "0"], ["num_samples=0", "at least 1"]),
         (["--trainer.max_epochs", "x"], ["trainer.max_epochs", "int", "x"]),
         (["--trainer.overfit_batches", "-1"], ["overfit_batches"]),
         (["--trainer.strategy", "dpp"], ["dpp", "strategy"]),

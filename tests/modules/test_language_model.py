@@ -182,11 +182,12 @@ def test_tokens_seen_are_those_of_the_batches_and_not_of_scoring_or_evaluation(t
     assert model.tokens_seen == 7 * COLUMNS * STEPS
 
 
+@pytest.mark.parametrize("sparsity", [0.0, 1e-9])
 @pytest.mark.parametrize("variational", [False, True])
-def test_scoring_leaves_no_trace(tmp_path, variational):
+def test_scoring_leaves_no_trace(tmp_path, variational, sparsity):
     build = {"dropout": 0.3, "num_layers": 2, "variational": variational}
     dense, seen = fit(tmp_path, model=language_model(**build), max_epochs=2)
-    pruning = OneShotPruning(sparsity=0.0, num_samples=8)
+    pruning = OneShotPruning(sparsity, num_samples=8)
     pruned, also_seen = fit(tmp_path, pruning, model=language_model(**build), max_epochs=2)
     assert seen.losses == also_seen.losses
     assert all(map(torch.equal, dense.parameters(), pruned.parameters()))

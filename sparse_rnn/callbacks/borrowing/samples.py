@@ -4,60 +4,165 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.data import extract_batch_size
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
-from torch.utils.data import DataLoader, Sampler
 
+from sparse_rnn.callbacks.borrowing.batches import cut, first_is_batch, is_list_of_samples, sample_count, watched
+from sparse_rnn.callbacks.borrowing.reading import first_batches
 from sparse_rnn.callbacks.borrowing.side_effects import side_effect_free
 from sparse_rnn.errors import UsageError
-from sparse_rnn.isolation import GENERATORS, kept, seeded
-from sparse_rnn.lightning_compat import before_transfer, combined_loader
+from sparse_rnn.isolation import random_state, seeded, set_random_state
+from sparse_rnn.lightning_compat import before_transfer
 from sparse_rnn.pruning.prune import score_batch
+from sparse_rnn.recurrent.capture import LossFn
 from sparse_rnn.recurrent.kernels import Targets
+from sparse_rnn.recurrent.layers import RecurrentModule
 from sparse_rnn.scores import Criterion, Scores
-from sparse_rnn.torch_compat import set_sampler, tree_leaves, tree_map
+from sparse_rnn.scores.criterion import summed
 
 Key = TypeVar("Key")
+Measured = TypeVar("Measured")
+_NONE = object()
 
 
-def training_batches(trainer: Trainer, num_samples: int) -> list[tuple[Any, int]]:
-    """Return the first batches of the project's own training loader, until they hold ``num_samples`` samples.
+class _TooMany(BaseException):
+    """Stops a run of the model on more samples than wanted; a project's own ``except`` must not catch it."""
 
-    The loader is iterated as a copy, and the random generators it draws from are put back: training will see what it
-    would have seen. The trainer must have set it up (``trainer.fit_loop.setup_data()``).
 
-    Returns:
-        Batches as the loader gives them, on the CPU, each with its number of samples. The last one is cut to size
-        where everything in it has one entry a sample, and is whole otherwise.
+class TrainingSamples:
+    """The first samples that a project trains on, borrowed to measure something on them.
 
-    Raises:
-        UsageError: If the loader ends before there are enough samples, or there is none.
+    They are read while something is measured for the first time, as the recurrent layers say what a sample is. A batch
+    with more of them than wanted is cut where its first dimension is surely that of the samples, or where it is a list
+    of them, and is whole otherwise. A project's training step gets copies, as it may write into them.
+
+    Args:
+        trainer: The trainer, which has set up its loader (``trainer.fit_loop.setup_data()``).
+        recurrent: The recurrent modules that say how many sequences they are given.
+        num_samples: Number of samples. Where there are fewer, those are taken, and a warning says so.
+        seed: Seed of the random numbers that the loader draws; see
+            :func:`sparse_rnn.callbacks.borrowing.reading.first_batches`.
     """
-    loader = combined_loader(trainer)
-    if loader is None:
-        raise UsageError("There is no training data to score the weights on: give fit() a train_dataloader.")
-    batches: list[tuple[Any, int]] = []
-    missing = num_samples
-    with kept(_generators(loader.flattened)):
-        for batch, _, _ in iter(_copied(loader)):
-            size = _size(batch)
-            if size > missing and _can_be_cut(batch):
-                batch, size = _cut(batch, missing), missing
-            batches.append((batch, size))
-            missing -= size
-            if missing <= 0:
-                return batches
-    raise UsageError(
-        f"num_samples={num_samples}, but the training loader gives only {num_samples - missing} samples: "
-        "lower num_samples."
-    )
+
+    def __init__(self, trainer: Trainer, recurrent: Sequence[RecurrentModule], num_samples: int, seed: int) -> None:
+        self._trainer = trainer
+        self._recurrent = recurrent
+        self._num_samples = num_samples
+        self._seed = seed
+        self._missing = num_samples
+        self._batches: list[tuple[Any, int]] = []
+        self._as_list: bool | None = None
+
+    def mean(self, measure: Callable[[Any, LossFn], dict[Key, Tensor]]) -> dict[Key, Tensor]:
+        """Average what is measured on batches over their samples, and over ranks."""
+        measured = self.each(measure)
+        sizes = [size for _, size in self._batches]
+        parts = zip(measured, sizes, strict=True)
+        mean = summed((name, value * (size / sum(sizes))) for values, size in parts for name, value in values.items())
+        return average_over_ranks(self._trainer, mean)
+
+    def each(self, measure: Callable[[Any, LossFn], Measured]) -> list[Measured]:
+        """Measure something on every batch.
+
+        Args:
+            measure: Gets a batch, and a function that runs the project's ``training_step`` on one, without effects.
+
+        Raises:
+            UsageError: If there is not a single sample.
+        """
+        if not self._batches:
+            return self._read(measure)
+        loss_fn = self._loss()
+        return [measure(batch, loss_fn) for batch, _ in self._batches]
+
+    def _read(self, measure: Callable[[Any, LossFn], Measured]) -> list[Measured]:
+        measured: list[Measured] = []
+        with closing(first_batches(self._trainer, self._seed)) as batches:
+            while self._missing > 0 and (batch := next(batches, _NONE)) is not _NONE:
+                measured.append(self._measured(batch, measure))
+        self._check()
+        return measured
+
+    def _measured(self, batch: Any, measure: Callable[[Any, LossFn], Measured]) -> Measured:
+        """Measure something on another batch, and keep what that was."""
+        fitted = _Fitted(self._cut(batch), self._missing)
+        loss_fn = self._loss()
+
+        def fitting(module: Any, batch: Any) -> Any:
+            return fitted.run(self._recurrent, lambda batch: loss_fn(module, batch))
+
+        value = measure(fitted.batch, fitting)
+        if self._as_list is None:
+            self._as_list = fitted.as_list
+        size = sample_count(fitted.batch, fitted.seen)
+        self._batches.append((fitted.batch, size))
+        self._missing -= size
+        return value
+
+    def _cut(self, batch: Any) -> Any:
+        """Cut a batch where what a sample is has been seen already, or no layer will say."""
+        as_list = False if not self._recurrent else self._as_list
+        if as_list is None:
+            return batch
+        size = len(batch) if as_list else sample_count(batch)
+        fits = is_list_of_samples if as_list else first_is_batch
+        return cut(batch, self._missing, as_list) if size > self._missing and fits(batch, size) else batch
+
+    def _loss(self) -> LossFn:
+        loss_fn = training_loss(self._trainer)
+        return lambda module, batch: loss_fn(module, _copied(batch))
+
+    def _check(self) -> None:
+        found = bool(self._batches)
+        if not self._trainer.strategy.reduce_boolean_decision(found, all=True):
+            raise UsageError(
+                "The training loader gives no batch to score the weights on: give it data, or take "
+                "criterion='magnitude' or 'random', which need none."
+            )
+        if self._missing > 0:
+            rank_zero_warn(
+                f"num_samples={self._num_samples}, but there are only {self._num_samples - self._missing} training "
+                "samples to be had before training: they are what the weights are scored on."
+            )
+
+
+class _Fitted:
+    """A batch that is cut as soon as the recurrent layers show that it holds more samples than wanted."""
+
+    def __init__(self, batch: Any, wanted: int) -> None:
+        self.batch = batch
+        self.wanted = wanted
+        self.seen: list[int] = []
+        self.as_list: bool | None = None
+
+    def run(self, recurrent: Sequence[RecurrentModule], run: Callable[[Any], Any]) -> Any:
+        """Run the model on the batch, anew on a part of it where it turns out to be too large."""
+        before = random_state()
+        try:
+            with watched(recurrent, self._see):
+                return run(self.batch)
+        except _TooMany:
+            set_random_state(before)
+        self.batch = cut(self.batch, self.wanted, bool(self.as_list))
+        with watched(recurrent, self._see):
+            return run(self.batch)
+
+    def _see(self, count: int) -> None:
+        self.seen.append(count)
+        as_list = is_list_of_samples(self.batch, count)
+        if not as_list and not first_is_batch(self.batch, count):
+            return
+        self.as_list = as_list
+        if count > self.wanted:
+            self.seen = []
+            raise _TooMany
 
 
 def scores_on_batch(trainer: Trainer, kernels: Targets, batch: Any, criterion: Criterion, seed: int) -> Scores:
@@ -104,83 +209,37 @@ def training_loss(trainer: Trainer, transferred: bool = False) -> Any:
             try:
                 output = module.training_step(batch, 0) if takes_index else module.training_step(batch)
             except (AttributeError, TypeError, RuntimeError) as error:
-                raise RuntimeError(
-                    f"{type(module).__name__}.training_step failed when it was run on a batch before training, to see "
-                    f"what the recurrent layers receive: {error} (What on_train_start and the hooks after it "
-                    "prepare is not there yet, and there are no gradients: prepare it in __init__ or setup, or take "
-                    "criterion='magnitude' or 'random'.)"
-                ) from error
+                raise RuntimeError(_failure(module, error, transferred)) from error
         returned = output.get("loss") if isinstance(output, dict) else output
         loss = sum(losses) if losses else returned
         if loss is None and torch.is_grad_enabled():
+            which = "the batch that was just trained on" if transferred else "the first training batches"
             raise UsageError(
-                f"{type(module).__name__}.training_step gave no loss for the first training batches, which the "
-                "criterion needs: take criterion='jacobian', 'magnitude' or 'random'."
+                f"{type(module).__name__}.training_step gave no loss for {which}, which the criterion needs: take "
+                "criterion='jacobian', 'magnitude' or 'random'."
             )
         return loss
 
     return loss_fn
 
 
-def _copied(loader: Any) -> Any:
-    """Make a shallow copy of a combined loader; what iterating changes belongs to it."""
-    copied = copy.copy(loader)
-    copied.flattened = [_copied_loader(found) for found in loader.flattened]
-    return copied
-
-
-def _copied_loader(loader: Any) -> Any:
-    if not isinstance(loader, DataLoader):
-        return loader
-    copied = copy.copy(loader)
-    for name in ("sampler", "batch_sampler"):
-        set_sampler(copied, name, _copied_sampler(getattr(loader, name)))
-    return copied
-
-
-def _copied_sampler(sampler: Any) -> Any:
-    if not isinstance(sampler, Sampler):
-        return sampler
-    copied: Any = copy.copy(sampler)
-    if hasattr(copied, "sampler"):
-        copied.sampler = _copied_sampler(copied.sampler)
-    return copied
-
-
-def _generators(loaders: list[Any]) -> Iterator[Any]:
-    """Yield the random generators that loaders, their samplers and their data sets draw from."""
-    for loader in loaders:
-        batch_sampler = getattr(loader, "batch_sampler", None)
-        owners = (
-            loader,
-            getattr(loader, "sampler", None),
-            batch_sampler,
-            getattr(batch_sampler, "sampler", None),
-            getattr(loader, "dataset", None),
+def _failure(module: Any, error: Exception, in_training: bool) -> str:
+    step = f"{type(module).__name__}.training_step failed when it was run"
+    if in_training:
+        return (
+            f"{step} again on the batch that was just trained on, to score the weights: {error} (There are no "
+            "gradients, and nothing is logged: take criterion='magnitude' or 'random' if it cannot do without.)"
         )
-        for owner in owners:
-            yield from (value for value in getattr(owner, "__dict__", {}).values() if isinstance(value, GENERATORS))
+    return (
+        f"{step} on a batch before training, to see what the recurrent layers receive: {error} (What on_train_start "
+        "and the hooks after it prepare is not there yet, and there are no gradients: prepare it in __init__ or setup, "
+        "or take criterion='magnitude' or 'random'.)"
+    )
 
 
-def _leaves(batch: Any) -> list[Any]:
-    return tree_leaves(batch, is_leaf=lambda leaf: isinstance(leaf, PackedSequence))
-
-
-def _size(batch: Any) -> int:
-    """Count the samples in a batch."""
-    for leaf in _leaves(batch):
-        if isinstance(leaf, PackedSequence):
-            return int(leaf.batch_sizes[0])
-        if isinstance(leaf, Tensor) and leaf.dim():
-            return len(leaf)
-    return extract_batch_size(batch)
-
-
-def _can_be_cut(batch: Any) -> bool:
-    """Tell whether all in it are tensors of one length, so that cutting leaves them consistent."""
-    leaves = _leaves(batch)
-    return all(isinstance(leaf, Tensor) for leaf in leaves) and len({len(leaf) for leaf in leaves if leaf.dim()}) == 1
-
-
-def _cut(batch: Any, wanted: int) -> Any:
-    return tree_map(lambda x: x[:wanted] if x.dim() else x, batch)
+def _copied(batch: Any) -> Any:
+    """Copy a batch, which training may begin with; what cannot be copied is taken as it is."""
+    try:
+        return copy.deepcopy(batch)
+    except (TypeError, RuntimeError):
+        return batch

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TypedDict
+from typing import ClassVar, TypedDict
 from weakref import WeakValueDictionary
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -42,6 +42,9 @@ class ResumableLoader(ABC):
     Every ``iter(loader)`` starts a new pass over the batches. Passes that are opened beside that of the training loop,
     such as those that take samples for a pruning criterion, do not change what is saved.
 
+    Attributes:
+        passes_are_independent: That this is so, for whoever wants to open another pass.
+
     Example:
         >>> import torch
         >>> from sparse_rnn.data.loaders import ResumableLoader
@@ -60,6 +63,8 @@ class ResumableLoader(ABC):
         >>> list(resumed)
         [(tensor([2]),), (tensor([3]),)]
     """
+
+    passes_are_independent: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._passes: WeakValueDictionary[int, _Pass] = WeakValueDictionary()

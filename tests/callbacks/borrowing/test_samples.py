@@ -1,7 +1,9 @@
 """The batches that are borrowed to score on, and the loader they come from."""
 
 import random
+from contextlib import nullcontext
 
+import pytest
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import CombinedLoader
@@ -96,6 +98,119 @@ def test_loaders_are_combined_as_the_project_combines_them(train):
     assert all(torch.equal(first, SAMPLES[:8]) for first, _ in batches)
 
 
+class TimeMajor(Project):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(3, 6)
+
+
+class Ragged(Project):
+    def training_step(self, batch, batch_idx):
+        return super().training_step(pack(batch), batch_idx)
+
+
+class Looping(TimeMajor):
+    """Runs a cell over time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRUCell(3, 6)
+
+    def training_step(self, batch, batch_idx):
+        h = None
+        for x in batch:
+            h = self.rnn(x, h)
+        return h.square().mean()
+
+
+class Transposing(TimeMajor):
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch.transpose(0, 1), batch_idx)
+
+
+class Unbatched(Project):
+    def training_step(self, batch, batch_idx):
+        return self.rnn(batch)[0].square().mean()
+
+
+def whole(*batches):
+    """A loader that gives batches as they are."""
+    return DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch)
+
+
+def ragged(size):
+    return [torch.randn(3 + i % 4, 3) for i in range(size)]
+
+
+@pytest.mark.parametrize("build", [TimeMajor, Looping])
+@pytest.mark.parametrize("steps", [5, 40, 4])  # as many as there are samples: either could be time
+def test_time_major_batches_are_counted_by_their_samples_and_never_cut_in_time(train, build, steps):
+    batches = scored(train, whole(*(torch.randn(steps, 4, 3) for _ in range(9))), num_samples=10, build=build)
+    assert [tuple(batch.shape) for batch in batches] == [(steps, 4, 3)] * 3
+
+
+def test_lists_of_sequences_are_counted_and_cut_by_their_sequences(train):
+    batches = scored(train, whole(*(ragged(8) for _ in range(9))), num_samples=20, build=Ragged)
+    assert [len(batch) for batch in batches] == [8, 8, 4]
+
+
+def sequences_run(train, data, num_samples, build):
+    """How many sequences the layers ran on, call by call, up to the first step of training."""
+    counts = []
+
+    class Counted(build):
+        def training_step(self, batch, batch_idx):
+            handle = self.rnn.register_forward_hook(lambda module, args, output: counts.append(args[0]))
+            try:
+                return super().training_step(batch, batch_idx)
+            finally:
+                handle.remove()
+
+    callback = OneShotPruning(sparsity=0.5, criterion="snip", num_samples=num_samples)
+    train(Counted, [callback], data=data, max_epochs=1, limit_train_batches=1)
+    return [int(x.batch_sizes[0]) if isinstance(x, PackedSequence) else x.shape for x in counts[:-1]]
+
+
+def test_a_first_batch_that_is_too_large_is_cut_before_a_layer_runs_on_it(train):
+    assert sequences_run(train, whole(torch.randn(32, 5, 3)), 10, Project) == [(10, 5, 3)]
+    assert sequences_run(train, whole(torch.randn(32, 5, 3)), 10, Transposing) == [(5, 10, 3)]
+    assert sequences_run(train, whole(ragged(32)), 10, Ragged) == [10]
+
+
+def test_cutting_leaves_scores_as_if_the_batch_had_been_of_that_size(train):
+    def mask(data):
+        callback = OneShotPruning(0.5, num_samples=10)
+        train(Dropping, [callback], data=data, max_epochs=1)
+        return callback.masks.digest()
+
+    class Dropping(Project):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(nn.functional.dropout(batch), batch_idx)
+
+    assert mask(whole(SAMPLES)) == mask(whole(SAMPLES[:10]))
+
+
+def test_a_sequence_without_a_batch_is_one_sample(train):
+    assert len(scored(train, whole(*(torch.randn(7, 3) for _ in range(9))), num_samples=4, build=Unbatched)) == 4
+
+
+@pytest.mark.parametrize("samples", [40, 8])
+def test_fewer_samples_are_taken_and_said(train, samples):
+    with pytest.warns(UserWarning, match=f"num_samples=64, but there are only {samples} training samples"):
+        batches = scored(train, DataLoader(SAMPLES[:samples], 8), num_samples=64)
+    assert torch.equal(torch.cat(batches), SAMPLES[:samples])
+
+
+@pytest.mark.parametrize("criterion", ["jacobian", "magnitude"])
+def test_no_sample_at_all_is_refused_where_one_is_needed(train, criterion):
+    def fit():
+        train(Project, [OneShotPruning(0.5, criterion)], data=iter([]), max_epochs=1)
+
+    refused = pytest.raises(ValueError, match="gives no batch to score the weights on")
+    with nullcontext() if criterion == "magnitude" else refused:
+        fit()
+
+
 class Transferred(Project):
     def on_before_batch_transfer(self, batch, dataloader_idx):
         return batch[0]
@@ -137,4 +252,5 @@ def test_samplers_and_datasets_with_a_state_of_their_own_do_not_notice(train):
         data = DataLoader(Noisy(), batch_size=8, sampler=Epochs())
         return train(Project, callbacks, data=data).lightning_module.rnn.weight_hh_l0
 
-    assert torch.equal(trained([]), trained([OneShotPruning(sparsity=0.0, num_samples=20)]))
+    for sparsity in (0.0, 1e-9):
+        assert torch.equal(trained([]), trained([OneShotPruning(sparsity, num_samples=20)]))
