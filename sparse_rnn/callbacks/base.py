@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from sparse_rnn.callbacks.averages import Averages
 from sparse_rnn.callbacks.best import BestModels
 from sparse_rnn.callbacks.pace import Pace, batches_seen, training_steps
-from sparse_rnn.callbacks.returning import Return
+from sparse_rnn.callbacks.returning import Return, from_bytes, to_bytes
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import join_other_name, state_key
 from sparse_rnn.recurrent.kernels import Targets, find_targets, targets_named
@@ -97,12 +97,16 @@ class PruningCallback(Callback):
         state = vars(self) | {"_module": None, "_hold": None, "_pace": None, "_averages": Averages()}
         state["_return"] = (self._return.owner, self._return.path)
         if self._masks is not None:
-            state |= {"_masks": self._masks.detached(), "_saved": self._masks.state_dict(), "_carried": True}
+            # Bytes: processes are handed tensors as open files, which end with those that were made here.
+            state |= {"_masks": None, "_saved": to_bytes(self._masks.state_dict()), "_carried": True}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._return = Return.of(*state["_return"])
+        if isinstance(self._saved, bytes):
+            self._saved = from_bytes(self._saved)
+            self._masks = Masks.from_state_dict(self._saved, None)
 
     def targets(self, pl_module: LightningModule) -> Targets:
         """Find the kernels to prune."""

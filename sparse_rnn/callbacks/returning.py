@@ -6,6 +6,7 @@ leaves the state in a file whose name the copies share with the original, which 
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 import uuid
@@ -55,6 +56,23 @@ class Return:
         state = torch.load(self.path, map_location="cpu", weights_only=True)
         self.path.unlink()
         return state
+
+
+def to_bytes(state: dict[str, Any]) -> bytes:
+    """Write tensors and primitives to bytes.
+
+    Example:
+        >>> from_bytes(to_bytes({"step": 3}))
+        {'step': 3}
+    """
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def from_bytes(data: bytes) -> dict[str, Any]:
+    """Read what :func:`to_bytes` wrote."""
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
 def _remove(path: Path, owner: int) -> None:
