@@ -9,8 +9,9 @@ BIN := .venv/bin
 fit: .venv/installed
 	$(BIN)/python -m sparse_rnn fit --config $(CONFIG) $(ARGS)
 
+# Tests multiply small matrices, which more threads only slow down.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check

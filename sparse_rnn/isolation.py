@@ -27,13 +27,20 @@ def leave_no_trace(model: nn.Module) -> Iterator[None]:
     touched: nothing here calls ``backward``, and a training step that changes parameters itself runs under
     :func:`parameters_kept`.
     """
-    before = [(module, _restorers(own_attributes(module).items())) for module in model.modules()]
+    scripted = [module for module in model.modules() if isinstance(module, torch.jit.ScriptModule)]
+    plain = [module for module in model.modules() if module not in scripted]
+    before = [(module, type(module), _restorers(own_attributes(module).items())) for module in plain]
+    # What scripted modules hold lies elsewhere; their attributes are no more than a way there.
+    buffers = [_restorer(buffer) for module in scripted for buffer in module.buffers()]
     try:
         yield
     finally:
         with torch.no_grad():
-            for module, restorers in before:
-                set_own_attributes(module, {k: restore() for k, restore in restorers})
+            for module, kind, restorers in before:
+                if type(module) is kind:  # a lazy module has become another one
+                    set_own_attributes(module, {k: restore() for k, restore in restorers})
+            for restore in buffers:
+                restore()
 
 
 @contextmanager

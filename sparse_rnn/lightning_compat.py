@@ -64,6 +64,14 @@ def loader_states(trainer: Trainer) -> list[dict[str, Any]]:
     return trainer.fit_loop._combined_loader_states_to_load
 
 
+def launched_by_fit(trainer: Trainer) -> bool:
+    """Tell whether ``fit`` starts processes that end with it, as ``ddp_spawn`` and notebooks do.
+
+    The launcher has no public name, nor does it tell.
+    """
+    return hasattr(trainer.strategy.launcher, "_start_method")
+
+
 def logs_hyperparameters(part: Any) -> bool:
     """Tell whether a model or a data module saved its hyperparameters for the logger too.
 

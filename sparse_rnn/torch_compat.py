@@ -6,6 +6,7 @@ an upgrade takes it away.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader
 __all__ = [
     "add_summary",
     "backward_replaced",
+    "eager",
     "fused_lstm_cell",
     "multiply_",
     "onednn_linear",
@@ -162,6 +164,25 @@ def own_attribute_set(target: Any, name: str, value: Any) -> Iterator[None]:
             own[name] = before
         else:
             del own[name]
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Run compiled models as they were written, inside.
+
+    ``torch.compiler.set_stance`` is public, but loads the compiler, which takes seconds: as long as nobody has loaded
+    it there is no compiled model.
+
+    Example:
+        >>> with eager():
+        ...     torch.ones(1) + 1
+        tensor([2.])
+    """
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """A test a private name of PyTorch: the one that an upgrade has taken away fails by its name."""
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -87,6 +89,24 @@ def test_backward_of_tensors():
     assert found is loss
     assert (len(args), kwargs) == (1, {"retain_graph": True})
     assert weight.grad is None
+
+
+def test_compiled_models_run_as_they_were_written():
+    import torch._dynamo
+
+    assert "torch._dynamo" in sys.modules  # under the name that tells that the compiler is loaded
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    double = torch.compile(lambda x: 2 * x, backend=backend)
+    with compat.eager():
+        assert double(torch.ones(1)) == 2
+    assert not compiled
+    assert double(torch.ones(1)) == 2
+    assert compiled
 
 
 def test_samplers_of_a_loader():

@@ -3,39 +3,50 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from math import ceil, inf
+from collections.abc import Mapping, Sequence
 from textwrap import indent
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
-from torch.utils.hooks import RemovableHandle
 
+from sparse_rnn.callbacks.averages import Averages
 from sparse_rnn.callbacks.best import BestModels
+from sparse_rnn.callbacks.pace import Pace, batches_seen, training_steps
+from sparse_rnn.callbacks.returning import Return
+from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import join_other_name, state_key
-from sparse_rnn.recurrent.kernels import Targets, find_targets
+from sparse_rnn.recurrent.kernels import Targets, find_targets, targets_named
+from sparse_rnn.sparsity.holding import Hold
 from sparse_rnn.sparsity.masks import Masks
-from sparse_rnn.sparsity.statistics import statistics, table
+from sparse_rnn.sparsity.statistics import statistics, table, zeros
+
+__all__ = ["PruningCallback", "pruning_callbacks", "training_steps"]
+
+# More zeros than that among the weights to prune come from no initialisation but from an earlier pruning.
+SPARSE = 0.01
 
 
 class PruningCallback(Callback):
     """Keep the removed weights of a model at exactly 0 while Lightning trains it.
 
     A subclass says which weights to remove: in :meth:`find_masks` before training, in :meth:`update_masks` during it.
-    This class applies the masks when a fit starts, after every optimizer step and, to the gradients, before they are
-    clipped; saves them, bit-packed, in the checkpoint; takes them from there when a run is resumed; checks that they
-    agree on all ranks; prints and logs what is left.
+    This class applies the masks when a fit starts, after every step of whatever optimizer, at the end of every batch,
+    and, to the gradients, before they are clipped; applies them to all averages of the weights that it finds, in
+    optimizers, callbacks and checkpoints; saves them, bit-packed, in the checkpoint; takes them from there when a run
+    is resumed; checks that they agree on all ranks; prints and logs what is left.
+
+    A callback that is pickled or copied goes on with its masks, if it then gets a model that has their zeros.
 
     Args:
         kernels: Shell-style patterns of the names of the weights to prune; None for every recurrent kernel.
 
     Attributes:
-        masks: The weights that are kept; None before the first fit.
+        masks: The weights that are kept; None before the first fit. After a fit in processes of its own
+            (``ddp_spawn``) they are of no model; ``Masks(masks, model)`` gives them one.
         step: Number of training steps so far. A step is a batch after which an optimizer has stepped, be it one or
             several; batches that only accumulate gradients do not count.
     """
@@ -47,19 +58,58 @@ class PruningCallback(Callback):
 
     def __init__(self, kernels: Sequence[str] | None = None) -> None:
         self.kernels = list(kernels) if kernels is not None else None
-        self.masks: Masks | None = None
-        self.step = 0
+        self._masks: Masks | None = None
+        self._step = 0
         self._global_step = 0
         self._changed = False
         self._dense_seen = 0
         self._module: LightningModule | None = None
         self._saved: dict[str, Any] | None = None
-        self._handles: list[RemovableHandle] = []
+        self._carried = False  # whether what is saved comes from another copy of this callback, not from a checkpoint
+        self._hold: Hold | None = None
+        self._averages = Averages()
+        self._pace: Pace | None = None
+        self._return = Return()
         self._best = BestModels()
+
+    @property
+    def masks(self) -> Masks | None:
+        """The weights that are kept; None before the first fit."""
+        self._take_returned()
+        return self._masks
+
+    @masks.setter
+    def masks(self, masks: Masks | None) -> None:
+        self._masks = masks
+
+    @property
+    def step(self) -> int:
+        """Number of training steps so far."""
+        self._take_returned()
+        return self._step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._step = step
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what can be pickled: all but the model, which its own checkpoint has, and the hold on optimizers."""
+        state = vars(self) | {"_module": None, "_hold": None, "_pace": None, "_averages": Averages()}
+        state["_return"] = (self._return.owner, self._return.path)
+        if self._masks is not None:
+            state |= {"_masks": self._masks.detached(), "_saved": self._masks.state_dict(), "_carried": True}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._return = Return.of(*state["_return"])
 
     def targets(self, pl_module: LightningModule) -> Targets:
         """Find the kernels to prune."""
-        return find_targets(pl_module, self.kernels)
+        found = find_targets(pl_module, self.kernels, _trained(pl_module.trainer))
+        for note in found.notes:
+            rank_zero_warn(note)
+        return found
 
     @abstractmethod
     def find_masks(self, trainer: Trainer, pl_module: LightningModule) -> Masks:
@@ -92,6 +142,16 @@ class PruningCallback(Callback):
             step: Number of the step that is about to be made; :meth:`update_masks` gets the same number after it.
         """
 
+    def on_training_length(self, total: float | None) -> None:
+        """Take the number of steps of the whole training, when it starts and whenever that turns out to be another.
+
+        In manual optimisation, and where time ends the training, it is an estimate, which follows the training.
+
+        Args:
+            total: Steps of the whole training, those before it was resumed included; infinite without an end, None
+                where it is too early to tell.
+        """
+
     def extra_state(self) -> dict[str, Any]:
         """Return what a subclass needs beside masks and step to go on in mid-schedule; tensors and primitives."""
         return {}
@@ -118,32 +178,40 @@ class PruningCallback(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the masks of a checkpoint; they come into force at once if the fit has started already."""
-        self._saved = state_dict["masks"]
+        self._saved, self._carried = state_dict["masks"], False
         self.step = state_dict.get("step", 0)  # masks that somebody packed by hand come without
         self._best.seen = dict(state_dict.get("best", {}))
         if "extra" in state_dict:
             self.load_extra_state(state_dict["extra"])
-        if self._handles and self._module is not None:
-            self._enforce(self._module)
+        if self._hold is not None and self._module is not None:
+            self._enforce(self._module.trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring the masks into force, choosing them first unless a checkpoint or an earlier fit has."""
+        self._take_returned()
+        if self._carried and not self._belongs_to(pl_module):
+            self._saved = self._masks = None
+        self._carried = False
         if self._saved is None and (self.masks is None or self._module is not pl_module):
+            self.notice(self.targets(pl_module))
             self.masks, self.step = self.find_masks(trainer, pl_module), 0
             _check_agreement(trainer, self.masks)
         self._module = pl_module
-        self._enforce(pl_module)
-        self._hold(trainer)
+        self._averages = Averages()
+        self._enforce(trainer)
         self._report(trainer, pl_module)
         self._log(trainer, pl_module)
         self._changed = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hold on to the optimizers that will train: those of :meth:`on_fit_start` may have been replaced."""
-        self._hold(trainer)
+        """Look at the optimizers that will train, and at how long."""
+        self._sweep(trainer)
         self._global_step = trainer.global_step
         # A run that is resumed from a checkpoint without us has made steps, too.
-        self.step = self.step or trainer.global_step // max(1, len(trainer.optimizers))
+        made = trainer.global_step if pl_module.automatic_optimization else batches_seen(trainer)
+        self.step = self.step or made
+        self._pace = Pace(trainer, self.step)
+        self.on_training_length(self._pace.total)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Masks the gradients in manual optimisation, where the project itself clips them, before it steps."""
@@ -158,43 +226,122 @@ class PruningCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Let the masks change where an optimizer has stepped, before checkpoints are saved."""
-        if trainer.global_step == self._global_step:
+        self._apply()
+        hold = self._hold
+        if hold is None or not (hold.stepped or trainer.global_step != self._global_step):
             return
-        self._global_step = trainer.global_step
+        self._global_step, hold.stepped = trainer.global_step, False
         if self.masks is not None:
             self._best.look(trainer, self.step, self.masks)
         self.step += 1
+        if self._pace is not None and self._pace.update(trainer, self.step):
+            self.on_training_length(self._pace.total)
         masks = self.update_masks(trainer, pl_module, self.step, batch)
         if masks is not None:
             _check_agreement(trainer, masks)
-            for optimizer in trainer.optimizers:
+            for optimizer in self._optimizers(trainer):
                 _forget_grown(optimizer, pl_module, self.masks or {}, masks)
             self.masks, self._changed = masks, True
-            self._enforce(pl_module)
+            self._enforce(trainer)
             self._log(trainer, pl_module)
+        elif self.step <= 2 or not all(isinstance(optimizer, Optimizer) for optimizer in trainer.optimizers):
+            # What is made at the first steps is seen in time; what no hook follows is followed here.
+            self._sweep(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Zero the averages, before checkpoints are saved."""
+        self._sweep(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Zero the averages, which other callbacks may validate."""
+        self._sweep(trainer)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Zero what other callbacks may have put in the place of the weights."""
+        if self._hold is not None:
+            self._apply()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Zero what other callbacks may have put back."""
+        self._sweep(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Zero the averages, and what of them is in the checkpoint already."""
+        if self.masks is not None and self._module is pl_module and self.masks.removes:
+            self._zero_everywhere(trainer)
+            self.masks.apply_to_(self._averages.in_checkpoint(trainer, self.masks, checkpoint))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print what is left where that has changed during the fit, and warn of best checkpoints that are denser."""
+        self._sweep(trainer)
         if self.masks is not None:
             self._best.look(trainer, self.step, self.masks)
             self._best.warn(trainer, self.masks)
         if self._changed:
             self._report(trainer, pl_module)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Zero what took the place of the weights at the end of training."""
+        self._sweep(trainer)
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the optimizers."""
+        if self._hold is not None and self.masks is not None:
+            self._return.leave(trainer, self.state_dict())
         self._release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Let go of the optimizers."""
         self._release()
 
-    def _enforce(self, pl_module: LightningModule) -> None:
+    def notice(self, kernels: Targets) -> None:
+        """Warn of a network that is sparse already, before its weights are chosen anew."""
+        share = zeros(kernels)
+        if share > SPARSE:
+            rank_zero_warn(
+                f"{type(self).__name__}: {share:.1%} of the weights to prune are 0 already, and they are treated as "
+                "any others. To go on with these zeros, give OneShotPruning(masks='from_zeros'); to go on with a run, "
+                "fit(ckpt_path=...), which takes its masks from the checkpoint."
+            )
+
+    def _belongs_to(self, pl_module: LightningModule) -> bool:
+        """Tell whether a model has the zeros of masks that another copy of this callback had."""
+        try:
+            masks = Masks.from_state_dict(self._saved or {}, pl_module)
+        except UsageError:
+            return False
+        return masks.removes and not any(pl_module.get_parameter(name)[~mask].any() for name, mask in masks.items())
+
+    def _enforce(self, trainer: Trainer) -> None:
+        """Bring the masks into force that were loaded or chosen."""
         if self._saved is not None:
-            self.masks, self._saved = Masks.from_state_dict(self._saved, pl_module), None
-        self._apply()
-        for copied in _copies(pl_module):
-            Masks(self.masks or {}, copied).apply_()
+            self.masks, self._saved = Masks.from_state_dict(self._saved, trainer.lightning_module), None
+        if self.masks is None:
+            return
+        before, self._hold = self._hold, self.masks.hold()
+        if before is not None:
+            before.remove()
+            self._hold.optimizers.update(before.optimizers)
+        targets_named(trainer.lightning_module, list(self.masks), _trained(trainer)).mask_copies_(self.masks)
+        self._zero_everywhere(trainer)
+
+    def _optimizers(self, trainer: Trainer) -> list[Any]:
+        """Give the optimizers of the trainer and those that have stepped past it, in the backward pass for instance."""
+        known = [*trainer.optimizers, *(() if self._hold is None else self._hold.optimizers)]
+        return list({id(optimizer): optimizer for optimizer in known}.values())
+
+    def _sweep(self, trainer: Trainer) -> None:
+        """Zero the removed weights wherever they are, while a fit is under way."""
+        if self._hold is not None:
+            self._zero_everywhere(trainer)
+
+    def _zero_everywhere(self, trainer: Trainer) -> None:
+        if self.masks is None:
+            return
+        self.masks.apply_()
+        averages = self._averages.find(trainer, self.masks, self._optimizers(trainer))
+        if self.masks.removes:
+            self.masks.apply_to_(averages)
 
     def _mask_gradients(self, trainer: Trainer, pl_module: LightningModule, again: bool = False) -> None:
         if self.masks is None:
@@ -208,16 +355,17 @@ class PruningCallback(Callback):
         if self.masks is not None:
             self.masks.apply_()
 
-    def _hold(self, trainer: Trainer) -> None:
-        self._release()
-        self._handles = [
-            optimizer.register_step_post_hook(lambda *_: self._apply()) for optimizer in trainer.optimizers
-        ]
-
     def _release(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        if self._hold is not None:
+            self._hold.remove()
+        self._hold = None
+
+    def _take_returned(self) -> None:
+        """Take what the processes left that ``fit`` has started and that are over."""
+        returned = None if self._hold is not None else self._return.take()
+        if returned is not None:
+            self.load_state_dict(returned)
+            self._masks, self._carried = Masks.from_state_dict(returned["masks"], None), True
 
     @rank_zero_only
     def _report(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -252,14 +400,9 @@ def pruning_callbacks(trainer: Trainer) -> list[PruningCallback]:
     return [callback for callback in callbacks if isinstance(callback, PruningCallback)]
 
 
-def _copies(pl_module: LightningModule) -> Iterator[nn.Module]:
-    """Yield the copies of a model that other callbacks made before it was pruned, to average weights for instance."""
-    # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
-    for callback in pl_module.trainer.callbacks:  # type: ignore[attr-defined]
-        for value in vars(callback).values():
-            model = value.module if isinstance(value, AveragedModel) else value
-            if model is not pl_module and type(model) is type(pl_module):
-                yield model
+def _trained(trainer: Trainer) -> list[nn.Parameter]:
+    """Return the parameters that the optimizers of a trainer train."""
+    return [p for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]]
 
 
 @torch.no_grad()
@@ -282,25 +425,3 @@ def _check_agreement(trainer: Trainer, masks: Masks) -> None:
             "The ranks chose different weights to keep. Their parameters or random seeds differ: call "
             "seed_everything(..., workers=True) before the model is built."
         )
-
-
-def training_steps(trainer: Trainer) -> float:
-    """Count the training steps of a whole fit, those before it was resumed included; infinite without an end.
-
-    The batches of the fit must be set up. Lightning's own estimate takes one accumulation for all epochs, and a step of
-    each optimizer for a step.
-    """
-    most = ceil(trainer.max_steps / max(1, len(trainer.optimizers))) if trainer.max_steps >= 0 else inf
-    batches, epochs = trainer.num_training_batches, trainer.max_epochs
-    if epochs is None or epochs < 0 or batches == inf:
-        return most
-    return min(most, sum(ceil(batches / _accumulated(trainer, epoch)) for epoch in range(epochs)))
-
-
-def _accumulated(trainer: Trainer, epoch: int) -> int:
-    """Return the number of batches that make a step in an epoch."""
-    # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if hasattr(callback, "get_accumulate_grad_batches"):  # known by what it does: Lightning's classes exist twice
-            return callback.get_accumulate_grad_batches(epoch)
-    return trainer.accumulate_grad_batches

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from sparse_rnn.callbacks.base import PruningCallback, training_steps
+from sparse_rnn.callbacks.base import PruningCallback
 from sparse_rnn.callbacks.borrowing.samples import scores_on_batch
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.options import described
@@ -18,6 +18,7 @@ from sparse_rnn.pruning.prune import as_criterion
 from sparse_rnn.pruning.schedules import Steps, check_steps, in_steps
 from sparse_rnn.scores import Criterion
 from sparse_rnn.sparsity.allocation import Allocation
+from sparse_rnn.sparsity.copies import Copies
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.selection import Selection
 from sparse_rnn.sparsity.statistics import emptied
@@ -70,52 +71,69 @@ class LotteryTicket(PruningCallback):
         self.selection = Selection.of(sparsity, allocation, keep_diagonal, min_kept, block_size, block_score)
         self.seed = seed
         self._start: dict[str, Any] | None = None
+        self._first = 0
+        self._length: int | None = None
+        self._finished: int | None = None
 
     def find_masks(self, trainer: Trainer, pl_module: LightningModule) -> Masks:
         """Keep everything: the first round is dense."""
-        self._start = None
+        self._start, self._finished = None, 0
         kernels = self.targets(pl_module)
         self.selection.check(kernels)  # fails now or never
         return Masks.full(kernels)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Share the training out among the rounds.
+        """Share the training out among the rounds, and keep the weights of step k if it is this one.
 
         Raises:
             UsageError: If it is too short, has no end, or is beyond step k already without its weights.
         """
+        self._length = None
         super().on_train_start(trainer, pl_module)
-        total = training_steps(trainer)
-        if total == inf:
-            raise UsageError(
-                "LotteryTicket shares the steps of the training out among its rounds, but the training has no end: "
-                "give the trainer max_steps or max_epochs."
-            )
-        self._first = in_steps("rewind", self.rewind, total)
-        self._length = int((total - self._first) // (self.rounds + 1))
-        if self._length < 1:
-            raise UsageError(
-                f"Training ends after {total} steps, which is too short for rewind={self.rewind}, {self.rounds} rounds "
-                "and the last training: train longer, or give fewer rounds."
-            )
         if self._start is None and self.step > self._first:
             raise UsageError(
                 f"rewind={self.rewind}: this run is at step {self.step} already and has not kept its weights of step "
                 f"{self._first}; give a later one, or start anew."
             )
-        if self.step == self._first:
+        if self._start is None and self.step == self._first:
             self._start = _snapshot(trainer, pl_module)
+
+    def on_training_length(self, total: float | None) -> None:
+        """Share the training out among the rounds, again where it turns out to be of another length."""
+        if total is None:
+            return
+        if total == inf:
+            raise UsageError(
+                "LotteryTicket shares the steps of the training out among its rounds, but the training has no end: "
+                "give the trainer max_steps or max_epochs."
+            )
+        if self._start is None or self._length is None:  # step k stays where it was
+            self._first = in_steps("rewind", self.rewind, total)
+        length = int((total - self._first) // (self.rounds + 1))
+        if length >= 1:
+            self._length = length
+        elif self._length is None:
+            raise UsageError(
+                f"Training ends after {total} steps, which is too short for rewind={self.rewind}, {self.rounds} rounds "
+                "and the last training: train longer, or give fewer rounds."
+            )
 
     def update_masks(self, trainer: Trainer, pl_module: LightningModule, step: int, batch: Any) -> Masks | None:
         """Prune and rewind when a round is over."""
-        if step == self._first:
-            self._start = _snapshot(trainer, pl_module)
-        finished, since = divmod(step - self._first, self._length)
-        if since or not 1 <= finished <= self.rounds or self.masks is None or self._start is None:
+        if self._length is None:
             return None
+        if self._start is None and step >= self._first:
+            self._first, self._start = step, _snapshot(trainer, pl_module)
+        over = min((step - self._first) // self._length, self.rounds)
+        if self._finished is None:  # a checkpoint that does not tell
+            self._finished = max(0, (step - 1 - self._first) // self._length)
+        if over <= self._finished or self.masks is None or self._start is None:
+            return None
+        self._finished += 1
         kernels = self.targets(pl_module)
         scores = scores_on_batch(trainer, kernels, batch, self.criterion, self.seed + step)
-        masks = self.selection.best(kernels, scores, self.masks, finished / self.rounds, geometric=True)
+        masks = self.selection.best(kernels, scores, self.masks, self._finished / self.rounds, geometric=True)
+        _mask(trainer, self._start, masks)
         _rewind(trainer, pl_module, self._start)
         if message := emptied(masks):
             rank_zero_warn(message)
@@ -124,15 +142,31 @@ class LotteryTicket(PruningCallback):
     @property
     def is_final(self) -> bool:
         """Whether the last round is over, once training has started."""
-        return super().is_final and self.step >= self._first + self.rounds * self._length
+        return super().is_final and (self._finished or 0) >= self.rounds
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say where the training ended before the last round was over."""
+        super().on_train_end(trainer, pl_module)
+        finished = self._finished or 0
+        if self.sparsity and self.masks is not None and finished < self.rounds and self._fell_short:
+            rank_zero_warn(
+                f"LotteryTicket: training ended after step {self.step:,}, and only {finished} of {self.rounds} rounds, "
+                f"at a sparsity of {self.masks.sparsity:.4f}, not the {self.sparsity} that was asked for: do not let "
+                "early stopping or a time limit end it, or give fewer rounds."
+            )
+
+    @property
+    def _fell_short(self) -> bool:
+        return self.masks is not None and self.masks.sparsity < self.sparsity - 1 / self.masks.total
 
     def extra_state(self) -> dict[str, Any]:
         """Return weights, optimizer states and schedules of step k, once it is over."""
-        return {} if self._start is None else {"start": self._start}
+        rounds = {} if self._finished is None else {"first": self._first, "finished": self._finished}
+        return rounds if self._start is None else {"start": self._start, **rounds}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take what :meth:`extra_state` gave."""
-        self._start = state.get("start")
+        self._start, self._finished = state.get("start"), state.get("finished")
 
 
 def _snapshot(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
@@ -144,6 +178,15 @@ def _snapshot(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
             "schedules": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
         }
     )
+
+
+def _mask(trainer: Trainer, start: dict[str, Any], masks: Masks) -> None:
+    """Zero what never comes back in the weights of step k, and in the averages that optimizers had."""
+    copies = Copies(trainer.lightning_module, masks)
+    found = list(copies.named(start["model"]))
+    for optimizer, state in zip(trainer.optimizers, start["optimizers"], strict=True):
+        found += copies.of_optimizer_state(state, optimizer)
+    masks.apply_to_((name, tensor) for _, name, tensor in found)
 
 
 def _rewind(trainer: Trainer, pl_module: LightningModule, start: dict[str, Any]) -> None:

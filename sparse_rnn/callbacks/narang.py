@@ -93,7 +93,7 @@ class NarangPruning(ScheduledPruning):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Turn shares of the training into steps, and q into θ."""
         super().on_train_start(trainer, pl_module)
-        if self.sparsity is None and self.masks is not None:
+        if self.sparsity is None and self.masks is not None and self._planned:
             self._thetas = self._given_thetas(self.masks.kernels)
             rank_zero_info(f"NarangPruning: {self._slopes()}; the final sparsity is what comes of it.")
 
@@ -101,7 +101,8 @@ class NarangPruning(ScheduledPruning):
         """Remove what lies below the threshold."""
         if self.sparsity is not None:
             return self._towards(update, self.sparsity)
-        step, ramp = update.step, self.schedule_in_steps
+        ramp = self.schedule_in_steps  # the training may turn out to be of another length than it seemed
+        step, self._thetas = min(update.step, ramp.last_update), self._given_thetas(update.kernels)
         thresholds = {gate: ramp.threshold(step, theta) for gate, theta in self._thetas.items()}
         return self.selection.above(update.kernels, update.magnitudes(), update.masks, thresholds)
 
@@ -111,7 +112,7 @@ class NarangPruning(ScheduledPruning):
         height = ramp.threshold(ramp.last_update)
         masks, final = self.selection.towards(update.kernels, update.magnitudes(), before, update.share)
         self._thetas = {gate: threshold / height for gate, threshold in final.items()}
-        if step == ramp.last_update or before.kept == before.total:
+        if step >= ramp.last_update or before.kept == before.total:
             rank_zero_info(
                 f"NarangPruning: sparsity {masks.sparsity:.4f} after step {step:,}; as the weights are now, "
                 f"{self._slopes()} give {sparsity} after step {ramp.last_update:,}."

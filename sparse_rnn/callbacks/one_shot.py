@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
@@ -12,12 +12,13 @@ from torch import Tensor
 
 from sparse_rnn.callbacks.base import PruningCallback
 from sparse_rnn.callbacks.borrowing.samples import average_over_ranks, training_batches, training_loss
-from sparse_rnn.errors import UsageError
+from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.isolation import seeded
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.prune import as_criterion, score_batch
 from sparse_rnn.pruning.rescale import Rescale, check_rescale, layer_chi
 from sparse_rnn.pruning.rounds import check_rounds, prune_targets
+from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.scores import Criterion
 from sparse_rnn.scores.criterion import summed
 from sparse_rnn.sparsity.allocation import Allocation
@@ -26,6 +27,7 @@ from sparse_rnn.sparsity.selection import Selection
 from sparse_rnn.sparsity.tiles import TileScore
 
 Key = TypeVar("Key")
+Origin = Literal["scores", "from_zeros"]
 
 
 @described
@@ -42,6 +44,11 @@ class OneShotPruning(PruningCallback):
 
     With several batches the scores are averaged, weighted by batch size; with several ranks every rank scores its own
     ``num_samples`` samples and the scores are averaged over ranks.
+
+    Args:
+        masks: Where the masks come from: ``scores``, or ``from_zeros`` to train on a network that is sparse already:
+            what is 0 stays 0 and everything else is kept. Nothing is scored then, and only ``kernels`` counts of the
+            other options.
     """
 
     def __init__(
@@ -58,8 +65,10 @@ class OneShotPruning(PruningCallback):
         seed: int = 0,
         block_size: tuple[int, int] | None = None,
         block_score: TileScore = "max",
+        masks: Origin = "scores",
     ) -> None:
         super().__init__(kernels)
+        check_choice("masks", masks, Origin)
         check_rescale(rescale)
         check_rounds(rounds)
         if num_samples < 1:
@@ -71,9 +80,21 @@ class OneShotPruning(PruningCallback):
         self.rescale = rescale
         self.rounds = self.criterion.rounds if rounds is None else rounds
         self.seed = seed
+        self.from_zeros = masks == "from_zeros"
+
+    def notice(self, kernels: Targets) -> None:
+        """Warn of a network that is sparse already, unless it is to be."""
+        if not self.from_zeros:
+            super().notice(kernels)
 
     def find_masks(self, trainer: Trainer, pl_module: LightningModule) -> Masks:
-        """Score the weights on training samples and keep the best."""
+        """Score the weights on training samples and keep the best, or keep what is not 0.
+
+        Raises:
+            UsageError: If zeros are to stay and there are none.
+        """
+        if self.from_zeros:
+            return _nonzero(self.targets(pl_module))
         # Outside: setting up the loader draws from the global generators, as the fit would have done a moment later.
         trainer.fit_loop.setup_data()
         kernels = self.targets(pl_module)
@@ -97,6 +118,16 @@ class OneShotPruning(PruningCallback):
         for note in notes:
             rank_zero_warn(note)
         return masks
+
+
+def _nonzero(kernels: Targets) -> Masks:
+    masks = Masks.of(kernels, {name: kernel.parameter.detach() != 0 for name, kernel in kernels.items()})
+    if not masks.removes:
+        raise UsageError(
+            "masks='from_zeros' goes on with the zeros of a network, but none of the weights to prune is 0: load the "
+            "sparse weights before fit(), or leave masks out to prune a dense network."
+        )
+    return masks
 
 
 def _mean(batches: list[tuple[Any, int]], measure: Callable[[Any], dict[Key, Tensor]]) -> dict[Key, Tensor]:

@@ -6,14 +6,16 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from sparse_rnn.callbacks.base import PruningCallback, training_steps
+from sparse_rnn.callbacks.base import PruningCallback
 from sparse_rnn.callbacks.borrowing.samples import scores_on_batch
+from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.schedules import Timetable
 from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.scores import Criterion
@@ -59,8 +61,9 @@ class Update:
 class ScheduledPruning(PruningCallback):
     """Changes masks at the updates of a schedule. A subclass says in :meth:`change` to what, and no more.
 
-    This class turns shares of the training into steps, asks for a change at every update, warns where training ends
-    before the schedule does, where the schedule leaves out updates, and of what lost everything at its last one.
+    This class turns shares of the training into steps, again where the training turns out to be of another length; asks
+    for a change at every update; warns where training ends, or has ended, before the schedule does, where the schedule
+    leaves out updates, and of what lost everything at its last one.
 
     Args:
         schedule: When masks change, in steps or shares of the training.
@@ -78,6 +81,11 @@ class ScheduledPruning(PruningCallback):
         self.schedule_in_steps = schedule
         self.selection = selection
         self.sparsity: float | None = selection.sparsity
+        self._planned = False
+        self._finished = False
+        self._warned: set[str] | None = None  # None before the schedule was looked at
+        self._begin = 0
+        self._total: float = inf
 
     @abstractmethod
     def change(self, update: Update) -> Masks | None:
@@ -94,21 +102,53 @@ class ScheduledPruning(PruningCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Turn shares of the training into steps."""
+        self._planned = self._finished = False
+        self._warned = None
         super().on_train_start(trainer, pl_module)
-        total = training_steps(trainer)
-        self.schedule_in_steps = self.schedule.over(total)
-        if self.sparsity != 0:
-            self._warn(total)
+        self._begin = self.step
+        if pl_module.automatic_optimization:  # by hand the first step shows how long the training is
+            self._warn()
+
+    def on_training_length(self, total: float | None) -> None:
+        """Turn shares of the training into steps; what worked stays where an estimate makes no sense."""
+        if total is None:
+            return
+        try:
+            schedule = self.schedule.over(total)
+            if self.sparsity != 0:
+                schedule.end_for(self.selection.sparsity)  # refused if there is no update
+        except UsageError:
+            if not self._planned:
+                raise
+        else:
+            self.schedule_in_steps, self._planned, self._total = schedule, True, total
 
     def update_masks(self, trainer: Trainer, pl_module: LightningModule, step: int, batch: Any) -> Masks | None:
         """Let the masks change at the updates of the schedule."""
-        if self.masks is None or self.sparsity == 0 or not self.schedule_in_steps.updates_at(step):
+        if self.masks is None or self.sparsity == 0 or not self._planned:
             return None
-        share = self.schedule_in_steps.share(step, self.selection.sparsity)
+        self._warn()
+        late = self._is_late(step)
+        if not (late or self.schedule_in_steps.updates_at(step)):
+            return None
+        share = 1.0 if late else self.schedule_in_steps.share(step, self.selection.sparsity)
         masks = self.change(Update(trainer, pl_module, step, batch, self.masks, share))
-        if masks is not None and step == self._last_update and (message := emptied(masks)):
+        self._finished = self._finished or late or step == self._last_update
+        if masks is not None and self._finished and (message := emptied(masks)):
             rank_zero_warn(message)
         return masks
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say where the final sparsity was not reached."""
+        super().on_train_end(trainer, pl_module)
+        if not self.sparsity or self.masks is None or self._reached(self.step) or self._warned:
+            return
+        plan = f"it removes weights until step {self._last_update:,}" if self._planned else "it had no time to plan"
+        rank_zero_warn(
+            f"{type(self).__name__}: training ended after step {self.step:,} at a sparsity of "
+            f"{self.masks.sparsity:.4f}, not the {self.sparsity} that was asked for: {plan}. Where early stopping or a "
+            "time limit ends the training, or its batches are fewer than planned, make the schedule shorter."
+        )
 
     @property
     def is_final(self) -> bool:
@@ -120,18 +160,34 @@ class ScheduledPruning(PruningCallback):
     def _last_update(self) -> int | None:
         return self.schedule_in_steps.end_for(self.selection.sparsity)
 
-    def _warn(self, total: float) -> None:
-        """Warn where training ends before the last update, or begins after it dense, and of updates left out."""
-        name, masks, last = type(self).__name__, self.masks, self._last_update
+    def _reached(self, step: int) -> bool:
+        """Tell whether the schedule has come to its end, or has none."""
+        last = self._last_update if self._planned else step + 1
+        assert self.masks is not None
+        return last is None or step >= last or self.masks.sparsity >= self.selection.sparsity
+
+    def _is_late(self, step: int) -> bool:
+        """Tell whether the last update was not made and lies behind: the training is shorter than it seemed."""
+        last = self._last_update
+        return last is not None and not self._finished and self._begin < max(last, 1) and last < step
+
+    def _warn(self) -> None:
+        """Warn, once, of a training that ends before the last update or begins after it dense, and of a gap."""
+        if self._warned is not None or self.sparsity == 0 or not self._planned:
+            return
+        self._warned = set()
+        name, masks, last, total = type(self).__name__, self.masks, self._last_update, self._total
         if last is not None and last > total:
+            self._warned.add("short")
             rank_zero_warn(
                 f"{name} removes weights until step {last:,}, but training ends after {total:,}: the final sparsity is "
                 "not reached; make the schedule shorter or the training longer."
             )
-        elif last is not None and self.step >= last and masks is not None and masks.kept == masks.total:
+        elif last is not None and self._begin >= last and self._begin > 0 and masks is not None and not masks.removes:
+            self._warned.add("past")
             rank_zero_warn(
-                f"{name} removes weights until step {last:,}, but this run is at step {self.step:,} already and dense: "
-                "nothing is removed; give a later schedule, or start anew."
+                f"{name} removes weights until step {last:,}, but this run is at step {self._begin:,} already and "
+                "dense: nothing is removed; give a later schedule, or start anew."
             )
         if message := self.schedule_in_steps.gap():
             rank_zero_warn(f"{name}: {message}; give a smaller number of steps, or train longer.")

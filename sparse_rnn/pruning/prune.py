@@ -72,7 +72,7 @@ def prune(  # noqa: D417 - the shared options are described once, in options.py
         rescale=rescale,
         seed=seed,
     )
-    for note in notes:
+    for note in [*targets.notes, *notes]:
         warnings.warn(note, stacklevel=2)
     return masks
 

@@ -60,6 +60,7 @@ def prune_targets(
     rescale_ = rescaling(kernels, rescale, measure)
     with seeded(seed):
         masks = prune_in_rounds(kernels, selection, score, rounds)
+    kernels.mask_copies_(masks)
     return masks, list(filter(None, [*rescale_(masks), emptied(masks)]))
 
 

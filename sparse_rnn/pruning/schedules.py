@@ -83,7 +83,7 @@ class Schedule(Timetable):
 
     def share(self, step: int, final: float = 1.0) -> float:
         """Return the share of the way from dense to the final sparsity; see :meth:`Timetable.share`."""
-        return self.sparsity(step, final) / final
+        return self.sparsity(step, final) / final if final else 1.0
 
     @abstractmethod
     def end_for(self, final: float) -> int:

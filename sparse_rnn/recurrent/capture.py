@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,8 +17,9 @@ from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, layers_of
 from sparse_rnn.recurrent.loop import Loop, recording
 from sparse_rnn.recurrent.packing import pack_like, unpack
+from sparse_rnn.recurrent.sequences import Sequences, part_of_a_longer_one
+from sparse_rnn.recurrent.stand_in import forward_of, forwards_replaced
 from sparse_rnn.recurrent.unroll import Unrolled
-from sparse_rnn.torch_compat import own_attribute_set
 
 LossFn = Callable[[nn.Module, Any], Tensor]
 
@@ -43,31 +44,37 @@ def run_unrolled(
     """Run the model on a batch and return all its recurrent layers as they were unrolled, in the order of the calls.
 
     While the model runs, the step-by-step layers stand in for the fused ones, so nothing is computed twice. They apply
-    no dropout between the layers of a module. The steps of a cell in a loop are joined to sequences afterwards
-    (:class:`sparse_rnn.recurrent.loop.Loop`), which come last.
+    no dropout between the layers of a module. Calls that go on with the state of an earlier one are joined to sequences
+    afterwards (:mod:`sparse_rnn.recurrent.sequences`); those of cells come last.
 
     Raises:
-        UsageError: If one of the modules received nothing, has a forward of its own, or is not elementwise.
+        UsageError: If one of the modules received nothing, runs by equations that are not known, or is not elementwise.
     """
     _check_elementwise(recurrent)
     loops = [Loop(found) for found in recurrent if found.takes_one_step]
-    seen: list[Unrolled] = []
+    sequences = Sequences()
 
-    def run_layer(layer: RecurrentLayer, *inputs: Any) -> tuple[Tensor, State]:
-        unrolled = Unrolled(layer, *inputs)
-        seen.append(unrolled)
-        return unrolled.output_TBH, tuple(states[-1] for states in unrolled.states)
+    def run_layer(
+        layer: RecurrentLayer, x_TBI: Tensor, initial: State | None, lengths: Tensor | None
+    ) -> tuple[Tensor, State]:
+        x_TBI = x_TBI.clone()  # a loop may write the next step where this one was
+        unrolled = Unrolled(layer, x_TBI, initial, lengths)
+        final = tuple(states[-1] for states in unrolled.states)
+        sequences.add(layer, x_TBI, initial, final, lengths, unrolled)
+        return unrolled.output_TBH, final
 
     with torch.no_grad(), standing_in(recurrent, run_layer), recording(loops):
         run(model, batch, loss_fn)
-    seen += [unrolled for loop in loops for unrolled in loop.unrolled()]
+    seen = sequences.unrolled() + [unrolled for loop in loops for unrolled in loop.unrolled()]
     layers = {id(unrolled.layer) for unrolled in seen}
     for found in recurrent:
         if id(found.layers[0][0]) not in layers:
             raise UsageError(
                 f"The recurrent layer {found.label!r} received no input while the model "
-                "ran on the batch: prune only models that use all of their recurrent layers."
+                "ran on the batch: prune only models that use all of their recurrent layers, or name those to prune "
+                "in kernels=."
             )
+    part_of_a_longer_one(seen)
     return seen
 
 
@@ -93,18 +100,10 @@ def standing_in(recurrent: Sequence[RecurrentModule], run_layer: RunLayer) -> It
     Cells keep their forward: their loop is the user's, and they can be differentiated twice as they are.
 
     Raises:
-        UsageError: If one of them has a forward of its own.
+        UsageError: If one of them has a forward of its own that does not call the registered one.
     """
     modules = [found for found in recurrent if not found.takes_one_step]
-    for found in modules:
-        if found.has_own_forward:
-            raise UsageError(
-                f"{type(found.module).__name__} has a forward of its own, so its steps are not known: use the plain "
-                "PyTorch layer, or a criterion that needs no data."
-            )
-    with ExitStack() as stack:
-        for found in modules:
-            stack.enter_context(own_attribute_set(found.module, "forward", partial(_forward, found, run_layer)))
+    with forwards_replaced((found, partial(_forward, found, run_layer)) for found in modules):
         yield
 
 
@@ -126,7 +125,7 @@ def _forward(found: RecurrentModule, run_layer: RunLayer, input: Any, hx: Any = 
 def _check_equations(found: RecurrentModule, input: Any, hx: Any, output_TBH: Tensor) -> None:
     """Compare the first step with what a module of the user's own computes: later ones only add rounding errors."""
     given = () if hx is None else (hx,)
-    returned = type(found.module).forward(found.module, input, *given)
+    returned = forward_of(found.entry.kind)(found.module, input, *given)
     output = returned[0] if isinstance(returned, tuple) and len(returned) == 2 else None
     if not isinstance(output, (Tensor, PackedSequence)):
         raise UsageError(

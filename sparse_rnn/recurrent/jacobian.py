@@ -135,7 +135,7 @@ def step_gradient(unrolled: Unrolled, t: int, measure: Measure, observed: Sequen
     :meth:`Unrolled.backpropagate`.
 
     Returns:
-        Role to gradient, transposed; and the gradient of each state, [B, H].
+        Role to gradient, transposed; and the gradient of each state that the step before left, [B, H].
     """
     weights = {role: weight.detach().requires_grad_() for role, weight in unrolled.weights.items()}
     new, pre, old = unrolled.replay(t)
@@ -164,4 +164,4 @@ def step_gradient(unrolled: Unrolled, t: int, measure: Measure, observed: Sequen
     for state in range(len(states)):
         for k, role in unrolled.readers(state):
             states[state] = states[state] + product(deltas[k], unrolled.weights[role])
-    return kernels, tuple(states)
+    return kernels, tuple(unrolled.through_change(t, states))

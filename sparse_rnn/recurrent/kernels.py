@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from sparse_rnn.errors import UsageError
+from sparse_rnn.recurrent.copies import copies_among
 from sparse_rnn.recurrent.layers import (
     RecurrentLayer,
     RecurrentModule,
     find_recurrent,
+    kernel_names,
     layers_of,
     recurrent_modules,
+    registered_modules,
+    unknown_recurrent,
 )
+from sparse_rnn.recurrent.parameters import check_initialised, join
 
 
 @dataclass(frozen=True)
@@ -58,13 +64,31 @@ class Targets(Mapping[str, Kernel]):
     Args:
         model: The model.
         kernels: The kernels.
-        recurrent: All recurrent modules of the model, those whose kernels are not pruned too.
+        recurrent: The recurrent modules of the model that hold one of them.
+        copies: Name of a kernel to its counterparts in copies of its layer, which follow its masks.
+        notes: One sentence for everything that the user should know of what was left out.
     """
 
-    def __init__(self, model: nn.Module, kernels: Iterable[Kernel], recurrent: Sequence[RecurrentModule]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        kernels: Iterable[Kernel],
+        recurrent: Sequence[RecurrentModule],
+        copies: Mapping[str, Sequence[nn.Parameter]] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
         self.model = model
         self.recurrent = recurrent
+        self.copies = copies or {}
+        self.notes = notes
         self._kernels = {kernel.name: kernel for kernel in kernels}
+
+    @torch.no_grad()
+    def mask_copies_(self, masks: Mapping[str, Tensor]) -> None:
+        """Set what masks remove to 0 in the copies of their kernels, in place."""
+        for name, copies in self.copies.items():
+            for copy in copies if name in masks else ():
+                copy.masked_fill_(~masks[name].to(copy.device), 0)
 
     @classmethod
     def like(cls, other: Targets) -> Targets:
@@ -84,13 +108,19 @@ class Targets(Mapping[str, Kernel]):
         return f"Targets({', '.join(self)})"
 
 
-def find_targets(model: nn.Module, patterns: Sequence[str] | None = None) -> Targets:
+def find_targets(
+    model: nn.Module, patterns: Sequence[str] | None = None, trained: Collection[nn.Parameter] | None = None
+) -> Targets:
     """Find the weights to prune.
+
+    Copies of a layer (averages, target networks, teachers; see :mod:`sparse_rnn.recurrent.copies`) are left out, unless
+    a pattern means them and not their source.
 
     Args:
         model: The model.
         patterns: Shell-style patterns over the names of all weight matrices, those of linear layers, convolutions and
-            embeddings included; None for the kernels of all recurrent layers.
+            embeddings included; None for the kernels of all recurrent layers. What they leave out is not looked at.
+        trained: The parameters that are in an optimizer, where that is known.
 
     Raises:
         UsageError: If a pattern matches nothing, or there is no recurrent layer where no pattern is given.
@@ -102,19 +132,38 @@ def find_targets(model: nn.Module, patterns: Sequence[str] | None = None) -> Tar
         >>> find_targets(nn.GRU(3, 4), ["*_hh_*"])["weight_hh_l0"].gates
         ('r', 'z', 'n')
     """
+    modules = {name: module for name, (module, _) in registered_modules(model).items()}
+    copies = copies_among(model, modules, trained)
     if patterns is None:
-        recurrent = find_recurrent(model)
-        return Targets(model, _recurrent_kernels(recurrent).values(), recurrent)
-    recurrent = recurrent_modules(model)
+        recurrent = find_recurrent(model, copies)
+        notes = [*_note_of_copies(copies), *unknown_recurrent(model)]
+        chosen = list(_recurrent_kernels(recurrent).values())
+        return Targets(model, chosen, recurrent, _followers(model, modules, copies), notes)
+    source_of = _sources(copies)
+
+    def wanted(name: str) -> bool:
+        source = source_of(name)
+        return any(
+            fnmatchcase(name, pattern) and not (source is not None and fnmatchcase(source, pattern))
+            for pattern in patterns
+        )
+
+    recurrent = recurrent_modules(model, wanted)
     known = _all_kernels(model, recurrent)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in known):
             raise UsageError(f"kernels={pattern!r} matches none of the model's weights: {', '.join(known)}.")
-    chosen = (kernel for name, kernel in known.items() if any(fnmatchcase(name, pattern) for pattern in patterns))
-    return Targets(model, chosen, recurrent)
+    chosen = [kernel for name, kernel in known.items() if wanted(name)]
+    check_initialised((kernel.name, kernel.parameter) for kernel in chosen)
+    taken = {found.name for found in recurrent}
+    following = {copy: source for copy, source in copies.items() if copy not in taken}
+    asked = (name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns) and not wanted(name))
+    silent = {copy for name in asked for copy in following if name.startswith(f"{copy}.")}
+    notes = _note_of_copies({copy: source for copy, source in following.items() if copy in silent})
+    return Targets(model, chosen, recurrent, _followers(model, modules, following), notes)
 
 
-def targets_named(model: nn.Module, names: Collection[str]) -> Targets:
+def targets_named(model: nn.Module, names: Collection[str], trained: Collection[nn.Parameter] | None = None) -> Targets:
     """Return the kernels of a model that have given names; :class:`Targets` of it are returned as they are.
 
     Raises:
@@ -127,12 +176,46 @@ def targets_named(model: nn.Module, names: Collection[str]) -> Targets:
     """
     if isinstance(names, Targets) and names.model is model:
         return names
-    recurrent = recurrent_modules(model)
+    recurrent = recurrent_modules(model, lambda name: name in names)
     known = _all_kernels(model, recurrent)
     for name in names:
         if name not in known:
             raise UsageError(f"The model has no weight {name!r} that can be pruned, only {', '.join(known)}.")
-    return Targets(model, (known[name] for name in names), recurrent)
+    modules = {name: module for name, (module, _) in registered_modules(model).items()}
+    taken = {found.name for found in recurrent}
+    copies = {c: source for c, source in copies_among(model, modules, trained).items() if c not in taken}
+    return Targets(model, [known[name] for name in names], recurrent, _followers(model, modules, copies))
+
+
+def _sources(copies: Mapping[str, str]) -> Callable[[str], str | None]:
+    """Return a function that gives, for the name of a weight in a copy, its name in the source; None for others."""
+
+    def source_of(name: str) -> str | None:
+        for copy, source in copies.items():
+            if name.startswith(f"{copy}."):
+                return join(source, name.removeprefix(f"{copy}."))
+        return None
+
+    return source_of
+
+
+def _followers(
+    model: nn.Module, modules: Mapping[str, nn.Module], copies: Mapping[str, str]
+) -> dict[str, list[nn.Parameter]]:
+    names = kernel_names(model)
+    found: dict[str, list[nn.Parameter]] = {}
+    for copy, source in copies.items():
+        for path, parameter in modules[source].named_parameters():
+            if parameter in names:
+                found.setdefault(names[parameter], []).append(modules[copy].get_parameter(path))
+    return found
+
+
+def _note_of_copies(copies: Mapping[str, str]) -> list[str]:
+    if not copies:
+        return []
+    named = ", ".join(f"{copy} (a copy of {source})" for copy, source in copies.items())
+    return [f"Left out: {named}. A copy has zeros where its source has; name it in kernels= to prune it for itself."]
 
 
 def _recurrent_kernels(recurrent: Sequence[RecurrentModule]) -> dict[str, Kernel]:
@@ -146,6 +229,7 @@ def _recurrent_kernels(recurrent: Sequence[RecurrentModule]) -> dict[str, Kernel
 def _all_kernels(model: nn.Module, recurrent: Sequence[RecurrentModule]) -> dict[str, Kernel]:
     """Every weight matrix of a model by name; a recurrent kernel that something else shares goes by its name there."""
     known = {kernel.parameter: kernel for kernel in _recurrent_kernels(recurrent).values()}
-    matrices = ((name, parameter) for name, parameter in model.named_parameters() if parameter.dim() > 1)
-    kernels = (known.get(parameter, Kernel(name, parameter)) for name, parameter in matrices)
+    names = kernel_names(model)
+    matrices = (item for item in model.named_parameters() if is_lazy(item[1]) or item[1].dim() > 1)
+    kernels = (known.get(matrix, Kernel(names.get(matrix, name), matrix)) for name, matrix in matrices)
     return {kernel.name: kernel for kernel in kernels}

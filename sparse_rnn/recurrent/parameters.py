@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from sparse_rnn.errors import UsageError
 
 
-def check_initialised(model: nn.Module) -> None:
-    """Refuse a model some of whose parameters have no values yet with a UsageError."""
-    for name, parameter in model.named_parameters():
+def check_initialised(parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    """Refuse parameters that have no values yet, given by their names, with a UsageError."""
+    for name, parameter in parameters:
         if is_lazy(parameter):
             raise UsageError(f"{name} is not initialised yet: run the model on a batch once before pruning.")
         if parameter.is_meta:
@@ -39,6 +40,36 @@ def plain_parameters(module: nn.Module, name: str, paths: Mapping[str, str]) -> 
     """
     parameters = dict(module.named_parameters(remove_duplicate=False))
     return {role: _plain_parameter(parameters, path, join(name, path), module) for role, path in paths.items()}
+
+
+class LiveTensors(Mapping[str, Tensor]):
+    """Role to a tensor of a module as it is now: a parameter, or what is computed from others.
+
+    Args:
+        module: The module.
+        paths: Role to the name of the tensor in the module; those that it lacks are left out.
+    """
+
+    def __init__(self, module: nn.Module, paths: Mapping[str, str]) -> None:
+        self._module = module
+        self._paths = {role: path for role, path in paths.items() if isinstance(_at(module, path), Tensor)}
+
+    def __getitem__(self, role: str) -> Tensor:
+        return _at(self._module, self._paths[role])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
+def _at(module: nn.Module, path: str) -> Any:
+    """Return what a module holds at a path, None where there is nothing."""
+    found: Any = module
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found
 
 
 def join(name: str, path: str) -> str:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from sparse_rnn.isolation import leave_no_trace
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.jacobian import chi
-from sparse_rnn.recurrent.layers import RecurrentModule, find_recurrent, named_layers
+from sparse_rnn.recurrent.kernels import find_targets
+from sparse_rnn.recurrent.layers import RecurrentModule, named_layers
 from sparse_rnn.recurrent.unroll import Gains, Unrolled, add, gains
 
 States = Literal["output", "all"]
@@ -73,7 +74,7 @@ def unrolled_layers(
         model: The model.
         batch: What ``model.forward`` takes, or ``loss_fn`` where that is given.
         loss_fn: ``loss_fn(model, batch)`` runs the model.
-        recurrent: The recurrent modules to watch; all of the model's if not given.
+        recurrent: The recurrent modules to watch; all of the model's but copies of others if not given.
 
     Returns:
         Layer to its calls, in order. A layer is called ``<module>.l<depth>``, with ``_reverse`` behind it where it
@@ -87,7 +88,7 @@ def unrolled_layers(
         >>> [(name, tuple(calls[0].output_TBH.shape)) for name, calls in layers.items()]
         [('l0', (5, 2, 4))]
     """
-    recurrent = find_recurrent(model) if recurrent is None else recurrent
+    recurrent = find_targets(model).recurrent if recurrent is None else recurrent
     calls: dict[str, list[Unrolled]] = {name: [] for name in named_layers(recurrent)}
     names = {id(layer): name for name, layer in named_layers(recurrent).items()}
     with leave_no_trace(model):
@@ -133,8 +134,14 @@ def product_singular_values(unrolled: Unrolled, steps: Sequence[int], samples: i
     found: dict[int, Tensor] = {}
     product: Tensor | None = None
     for k in range(1, min(max(steps), unrolled.shortest) + 1):
-        matrix = _Step.of(unrolled, len(unrolled.x_TBI) - k, samples).jacobian(range(len(unrolled.states)))
-        product = matrix if product is None else product @ matrix
+        t = len(unrolled.x_TBI) - k
+        matrix = _Step.of(unrolled, t, samples).jacobian(range(len(unrolled.states)))
+        if product is None:
+            product = matrix
+        else:
+            ones = [torch.ones_like(state[0]) for state in unrolled.states]
+            change = torch.cat(list(unrolled.through_change(t + 1, ones)), dim=-1)[:samples]
+            product = product @ (change.unsqueeze(-1) * matrix)
         if k in steps:
             found[k] = torch.linalg.svdvals(product).cpu()
     return found

@@ -69,20 +69,31 @@ class Unrolled:
         x_TBI: Its inputs, in the order of the sequence, beginning together (a reverse layer reads them backwards).
         initial: Its initial state, each tensor [B, H]; zeros if not given.
         lengths: Lengths of the sequences, [B]; T for all of them if not given.
+        changes: For some steps, in the order they are read, what each unit of each state is multiplied by before it.
 
     Attributes:
         weights: The kernels, detached, in the precision of the computation.
         x_TBI: The inputs in the order the layer reads them, ending together.
-        states: For each state a tensor [T + 1, B, H]; entry t is the state before step t (from 0).
+        states: For each state a tensor [T + 1, B, H]; entry t is the state after t steps.
+        before: For each state a tensor [T, B, H]; entry t is what step t (from 0) begins with: ``states[t]``, changed.
+        reference_steps: Number of steps of the made-up sequences that scores are compared with; T, unless the sequence
+            is one step of something longer.
         roles: For each pre-activation of a step the kernels that make it.
         intermediates: Role to what the kernel reads, [T, B, N], for those that read neither the input nor a state.
     """
 
     def __init__(
-        self, layer: RecurrentLayer, x_TBI: Tensor, initial: State | None = None, lengths: Tensor | None = None
+        self,
+        layer: RecurrentLayer,
+        x_TBI: Tensor,
+        initial: State | None = None,
+        lengths: Tensor | None = None,
+        changes: Mapping[int, State] | None = None,
     ) -> None:
         self.layer = layer
+        self.reference_steps = len(x_TBI)
         self._lengths = lengths
+        self._changes = changes or {}
         self._running = None if lengths is None else running(len(x_TBI), lengths)
         self.x_TBI = reading_order(x_TBI.to(layer.precision), lengths, layer.reverse)
         if initial is None:
@@ -96,6 +107,12 @@ class Unrolled:
         self.intermediates: dict[str, Tensor] = {}
         self._pre: list[Tensor] = []
         self._run(initial)
+        self.before = [stored[:-1] for stored in self.states]
+        if self._changes:
+            self.before = [stored.clone() for stored in self.before]
+            for t, factors in self._changes.items():
+                for stored, factor in zip(self.before, factors, strict=True):
+                    stored[t] *= factor
 
     @torch.no_grad()
     def _run(self, state: State) -> None:
@@ -107,6 +124,7 @@ class Unrolled:
             made: list[Tensor] = []
             between: dict[str, Tensor] = {}
             known = {role: projection[t] for role, projection in projected.items()}
+            state = tuple(self.through_change(t, state))
             state = self._step(self._projector(known, biases, made, between), t, state)
             self._store_states(t + 1, state)
             if t == 0:
@@ -118,6 +136,11 @@ class Unrolled:
                 stored[t] = pre
             for role, stored in self.intermediates.items():
                 stored[t] = between[role]
+
+    def through_change(self, t: int, state: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Multiply a state, or its adjoint, by what the state is multiplied by before step t."""
+        factors = self._changes.get(t)
+        return state if factors is None else [part * factor for part, factor in zip(state, factors, strict=True)]
 
     def _step(self, project: Project, steps: slice | int, old: State) -> State:
         new = self.layer.cell.step(project, self.x_TBI[steps], old)
@@ -159,7 +182,7 @@ class Unrolled:
             [..., B, H] as leaves they depend on.
         """
         pre = [stored[steps].detach().requires_grad_() for stored in self._pre]
-        old = tuple(stored[:-1][steps].detach().requires_grad_() for stored in self.states)
+        old = tuple(stored[steps].detach().requires_grad_() for stored in self.before)
         with torch.enable_grad():
             remaining = iter(pre)
             between: dict[str, Tensor] = {}
@@ -186,7 +209,7 @@ class Unrolled:
         if role in self.intermediates:
             return self.intermediates[role]
         source = self.layer.cell.reads[role]
-        return self.x_TBI if source == "x" else self.states[self.layer.cell.states.index(source)][:-1]
+        return self.x_TBI if source == "x" else self.before[self.layer.cell.states.index(source)]
 
     @property
     def shortest(self) -> int:
@@ -223,6 +246,7 @@ class Unrolled:
             for t in reversed(range(first, steps.stop)):
                 adjoint = _join(adjoint, cotangents(t))
                 adjoint = self._pull_back(chunk[t - first], adjoint, [delta[t - first] for delta in deltas])
+                adjoint = list(self.through_change(t, adjoint))
             self._contract(steps, deltas, gradients[: len(adjoint[0])])
 
     def _pull_back(self, gain: Gains, adjoint: Sequence[Tensor], deltas: Sequence[Tensor]) -> list[Tensor]:

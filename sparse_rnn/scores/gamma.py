@@ -26,8 +26,9 @@ def gamma_of(unrolled: Unrolled, gamma: Gamma) -> Gradients:
     Args:
         unrolled: The layer, unrolled over the samples.
         gamma: ``sequence``: eq. 7 over as many N(0, 0.1) sequences, of the same length, as there are samples, from the
-            zero state. ``author``: the author's code, ∂ Σ h_last/∂θ after 5 steps of 100 such sequences from a state
-            1 + N(0, 0.1). ``none``: 1.
+            zero state; for one step of a longer sequence, of that one's length, and of two steps at least.
+            ``author``: the author's code, ∂ Σ h_last/∂θ after 5 steps of 100 such sequences from a state 1 + N(0, 0.1).
+            ``none``: 1.
 
     Returns:
         Role to γ, transposed.
@@ -40,12 +41,33 @@ def gamma_of(unrolled: Unrolled, gamma: Gamma) -> Gradients:
         total = reference.no_gradients()
         reference.backpropagate(lambda t: (ones,) if t == AUTHOR_STEPS - 1 else None, [total], AUTHOR_STEPS)
         return total
-    steps, batch, _ = unrolled.x_TBI.shape
+    steps, batch = unrolled.reference_steps, unrolled.x_TBI.shape[1]
     reference = _run_on_noise(unrolled, steps, batch)
     share = reference.x_TBI.new_tensor(1 / batch)
     total = reference.no_gradients()
     reference.backpropagate(lambda t: (share,), [total], steps)
     return total
+
+
+class Gammas:
+    """γ of one layer after the other; all that are one step of the same longer sequence share it.
+
+    Args:
+        gamma: See :func:`gamma_of`.
+    """
+
+    def __init__(self, gamma: Gamma) -> None:
+        self._gamma = gamma
+        self._shared: dict[tuple[int, int, int], Gradients] = {}
+
+    def of(self, unrolled: Unrolled) -> Gradients:
+        """Return γ of every kernel of a layer, by its role; see :func:`gamma_of`."""
+        if unrolled.reference_steps == len(unrolled.x_TBI):
+            return gamma_of(unrolled, self._gamma)
+        key = (id(unrolled.layer), unrolled.reference_steps, unrolled.x_TBI.shape[1])
+        if key not in self._shared:
+            self._shared[key] = gamma_of(unrolled, self._gamma)
+        return self._shared[key]
 
 
 def normalised_(score: Tensor, gamma: Tensor) -> Tensor:
@@ -69,10 +91,11 @@ def normalise(
             f"gamma={gamma!r} exists for recurrent kernels only, and {', '.join(sorted(others))} is none: leave it "
             "out, or take gamma='none'."
         )
+    gammas = Gammas(gamma)
     total = summed(
         (unrolled.layer.kernels[role], value.t())
         for unrolled in run_unrolled(kernels.model, kernels.recurrent, batch, loss_fn)
-        for role, value in gamma_of(unrolled, gamma).items()
+        for role, value in gammas.of(unrolled).items()
     )
     return {name: normalised_(score, total[name]) for name, score in scores.items()}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from torch.overrides import TorchFunctionMode
 
@@ -14,18 +15,21 @@ from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.isolation import rng_kept
 from sparse_rnn.recurrent.capture import LossFn, standing_in
 from sparse_rnn.recurrent.kernels import Targets, targets_named
+from sparse_rnn.recurrent.layers import describable_modules
 from sparse_rnn.recurrent.plain import run_layer
 from sparse_rnn.scores.criterion import Criterion, Scores
 from sparse_rnn.scores.gamma import Gamma, normalise
 from sparse_rnn.scores.loss import loss_gradients
+from sparse_rnn.torch_compat import eager
 
 
 class GraSP(Criterion):
     """θ·(Hg) (Wang, Zhang and Grosse, ICLR 2020; eq. 8 of Zhang and Stadie 2020): the largest stay, signs counted.
 
     g is the gradient of the loss and H its Hessian. Two passes: g first, without a graph; then the gradient of
-    gᵀ·stop(g). Recurrent layers run as plain operations meanwhile, as fused ones cannot be differentiated twice,
-    without dropout between the layers of one module. A batch with 10 to 25 samples of each class was used originally.
+    gᵀ·stop(g). Fused operations cannot be differentiated twice, so recurrent layers and attention run as plain ones
+    meanwhile, and compiled models as they were written; dropout between the layers of one module is left out. A batch
+    with 10 to 25 samples of each class was used originally.
 
     Args:
         temperature: Divides the logits of every cross-entropy in the loss, in both passes (the authors' code: 200). A
@@ -46,7 +50,15 @@ class GraSP(Criterion):
     def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None, names: Collection[str]) -> Scores:
         """See :meth:`Criterion.score`; ``loss_fn`` is needed."""
         kernels = targets_named(module, names)
-        with standing_in(kernels.recurrent, run_layer), _Temperature(self.temperature):
+        # Gradients flow through the recurrent layers that are not scored, too.
+        scored = {found.module for found in kernels.recurrent}
+        others = [found for found in describable_modules(module) if found.module not in scored]
+        with (
+            eager(),
+            sdpa_kernel(SDPBackend.MATH),
+            standing_in([*kernels.recurrent, *others], run_layer),
+            _Temperature(self.temperature),
+        ):
             with rng_kept():  # the second pass drops out the same units
                 g = loss_gradients(kernels, batch, loss_fn)
             product = _hessian_product(kernels, batch, loss_fn, g)

@@ -14,7 +14,7 @@ from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.jacobian import StepJacobian, step_gradient
 from sparse_rnn.recurrent.unroll import Gradients, Unrolled
 from sparse_rnn.scores.criterion import Criterion, Scores, recurrent_only, summed
-from sparse_rnn.scores.gamma import Gamma, gamma_of, normalised_
+from sparse_rnn.scores.gamma import Gamma, Gammas, normalised_
 
 Projection = Literal["jvp", "vjp", "exact"]
 Probe = Literal["ones", "rademacher"]
@@ -34,9 +34,10 @@ class JacobianSpectrum(Criterion):
     between layers of one module is left out.
 
     Where γ is exactly 0, no reference input moves the hidden state through that weight, and its score is 0. A sequence
-    shorter than the horizon is scored on all its steps. The Jacobian of a ReLU network does not depend on its input
-    kernel (but through which units fire): all scores there are 0, and a global ranking removes it whole, so prune such
-    a network with ``allocation="per_kernel"`` or ``kernels=["*weight_hh*"]``.
+    shorter than the horizon is scored on all its steps. Calls that hand the state on are one sequence (docs/cells.md).
+    The Jacobian of a ReLU network does not depend on its input kernel (but through which units fire): all scores there
+    are 0, and a global ranking removes it whole, so prune such a network with ``allocation="per_kernel"`` or
+    ``kernels=["*weight_hh*"]``.
 
     Args:
         horizon: Number of last steps that count, U in Algorithm 1.
@@ -46,8 +47,9 @@ class JacobianSpectrum(Criterion):
         probe: The vector that J is multiplied with: ``ones``, or ``rademacher``, random signs, with which jvp and vjp
             are unbiased estimates of ``exact``.
         gamma: Normalisation. ``sequence``: eq. 7 over as many N(0, 0.1) sequences, of the same length, as there are
-            samples, from the zero state. ``author``: the author's code, |∂ Σ h_last/∂θ| after 5 steps of 100 such
-            sequences from a state 1 + N(0, 0.1). ``none``: 1.
+            samples, from the zero state; for a step that is scored alone, of the length of all such steps of its layer,
+            two at least. ``author``: the author's code, |∂ Σ h_last/∂θ| after 5 steps of 100 such sequences from a
+            state 1 + N(0, 0.1). ``none``: 1.
         through_time: False holds the state h_{S-u-1} constant: only J's direct dependence on θ counts.
         states: Whose Jacobian: ``output``, h alone with an LSTM's c held, or ``all``, (h, c) as one state, which the
             author's code does for the peephole LSTM.
@@ -89,12 +91,13 @@ class JacobianSpectrum(Criterion):
         """
         kernels = recurrent_only(self, module, names)
         layers = run_unrolled(module, kernels.recurrent, batch, loss_fn)
+        gammas = Gammas(self.gamma)
         with torch.no_grad():
-            scores = summed(item for unrolled in layers for item in self._layer_scores(unrolled).items())
+            scores = summed(item for unrolled in layers for item in self._layer_scores(unrolled, gammas).items())
         return {name: scores[name] for name in kernels}
 
-    def _layer_scores(self, unrolled: Unrolled) -> Scores:
-        sensitivity, gamma = self._sensitivity(unrolled), gamma_of(unrolled, self.gamma)
+    def _layer_scores(self, unrolled: Unrolled, gammas: Gammas) -> Scores:
+        sensitivity, gamma = self._sensitivity(unrolled), gammas.of(unrolled)
         names = unrolled.layer.kernels
         return {names[role]: normalised_(total, gamma[role]).t() for role, total in sensitivity.items()}
 

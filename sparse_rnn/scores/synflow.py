@@ -47,7 +47,7 @@ class SynFlow(Criterion):
         _refuse_intermediates(recurrent)
         steps: dict[int, int] = {}
         for unrolled in run_unrolled(module, recurrent, batch, loss_fn):
-            steps[id(unrolled.layer)] = max(steps.get(id(unrolled.layer), 0), len(unrolled.x_TBI))
+            steps[id(unrolled.layer)] = max(steps.get(id(unrolled.layer), 0), unrolled.reference_steps)
         flows = (_flow_scores(found, steps[id(found.layers[0][0])]) for found in recurrent)
         scores = summed(item for flow in flows for item in flow.items())
         return {name: scores[name] for name in kernels}

@@ -3,8 +3,9 @@
 from sparse_rnn.sparsity.allocation import Allocation, Group, allocate
 from sparse_rnn.sparsity.connections import Connections
 from sparse_rnn.sparsity.growth import drop_and_grow, random_scores
+from sparse_rnn.sparsity.guards import Guards
 from sparse_rnn.sparsity.masks import Masks
-from sparse_rnn.sparsity.selection import Guards, Selection
+from sparse_rnn.sparsity.selection import Selection
 from sparse_rnn.sparsity.statistics import GateStatistics, emptied, table
 from sparse_rnn.sparsity.tiles import Tiles
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.kernels import Targets, targets_named
+from sparse_rnn.sparsity.holding import Hold
 from sparse_rnn.torch_compat import multiply_
 
 
@@ -21,7 +22,7 @@ class Masks(Mapping[str, Tensor]):
 
     Args:
         masks: The mapping; every name is a parameter of ``module``.
-        module: The model that the masks act on, in place.
+        module: The model that the masks act on, in place; None where they are only to be looked at.
 
     Raises:
         UsageError: If a name is no parameter of the model, or a shape differs.
@@ -34,7 +35,12 @@ class Masks(Mapping[str, Tensor]):
         True
     """
 
-    def __init__(self, masks: Mapping[str, Tensor], module: nn.Module) -> None:
+    def __init__(self, masks: Mapping[str, Tensor], module: nn.Module | None) -> None:
+        self._module = module
+        self._masks = dict(masks)
+        self._factors: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+        if module is None:
+            return
         for name, mask in masks.items():
             parameter = _parameter(module, name)
             if mask.shape != parameter.shape:
@@ -42,9 +48,7 @@ class Masks(Mapping[str, Tensor]):
                     f"The mask of {name} has shape {tuple(mask.shape)} but the parameter {tuple(parameter.shape)}: "
                     "these masks belong to another model."
                 )
-        self._module = module
-        self._masks = {name: mask.to(_parameter(module, name).device) for name, mask in masks.items()}
-        self._factors: dict[str, Tensor] = {}
+            self._masks[name] = mask.to(parameter.device)
 
     def __getitem__(self, name: str) -> Tensor:
         return self._masks[name]
@@ -61,7 +65,18 @@ class Masks(Mapping[str, Tensor]):
     @cached_property
     def kernels(self) -> Targets:
         """The kernels that they are the masks of, with their gates."""
-        return targets_named(self._module, self)
+        return targets_named(self.module, self)
+
+    @property
+    def module(self) -> nn.Module:
+        """The model that they act on.
+
+        Raises:
+            UsageError: If there is none, as :meth:`detached` ones have.
+        """
+        if self._module is None:
+            raise UsageError("These masks are of no model: Masks(masks, model) gives them one.")
+        return self._module
 
     @property
     def kept(self) -> int:
@@ -80,24 +95,62 @@ class Masks(Mapping[str, Tensor]):
 
     def apply_(self) -> None:
         """Set every removed weight of the model to 0, in place."""
-        self._zero({name: _parameter(self._module, name) for name in self})
+        self.apply_to_((name, _parameter(self.module, name)) for name in self)
 
     def apply_to_gradients_(self) -> None:
         """Set the gradient of every removed weight to 0, in place, so that clipping does not count it."""
-        gradients = {name: _parameter(self._module, name).grad for name in self}
-        self._zero({name: gradient for name, gradient in gradients.items() if gradient is not None})
+        gradients = ((name, _parameter(self.module, name).grad) for name in self)
+        self.apply_to_((name, gradient) for name, gradient in gradients if gradient is not None)
 
     @torch.no_grad()
-    def _zero(self, tensors: dict[str, Tensor]) -> None:
-        if tensors:
-            multiply_(list(tensors.values()), [self._factor(*item) for item in tensors.items()])
+    def apply_to_(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Set every removed weight to 0, in place, in tensors that are not the model's, averages of it for instance.
+
+        Args:
+            tensors: The name of a parameter and a tensor of its shape, for each of them.
+        """
+        pairs = list(tensors)
+        if pairs:
+            multiply_([tensor for _, tensor in pairs], [self._factor(*pair) for pair in pairs])
+
+    def hold(self) -> Hold:
+        """Keep the removed weights at 0 from now on, after each step of whatever optimizer; with any training loop.
+
+        The averages of weights that an optimizer keeps in its state are held too. The handle that is returned ends it
+        by ``remove()``, or as a context manager; it ends with the model, too.
+
+        Example:
+            >>> layer = nn.Linear(2, 1)
+            >>> masks = Masks({"weight": torch.tensor([[True, False]])}, layer)
+            >>> optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+            >>> with masks.hold():
+            ...     layer(torch.ones(1, 2)).backward()
+            ...     optimizer.step()
+            >>> bool(layer.weight[0, 1] == 0)
+            True
+        """
+        return Hold(self.module, list(self), self.detached().apply_to_)
+
+    def detached(self) -> Masks:
+        """Return the same masks without the model; they share their memory."""
+        bare = Masks(self._masks, None)
+        vars(bare)["_factors"] = self._factors
+        return bare
+
+    @cached_property
+    def removes(self) -> bool:
+        """Whether any weight is removed; asked once, as it has to wait for the device."""
+        return not all(bool(mask.all()) for mask in self._masks.values())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_factors": {}}
 
     def _factor(self, name: str, like: Tensor) -> Tensor:
         """Return the mask as numbers of the tensor's dtype: multiplying by booleans is much slower on a CPU."""
-        factor = self._factors.get(name)
-        if factor is None or factor.dtype != like.dtype or factor.device != like.device:
-            factor = self._factors[name] = self._masks[name].to(like)
-        return factor
+        key = name, like.dtype, like.device
+        if key not in self._factors:
+            self._factors[key] = self._masks[name].to(like)
+        return self._factors[key]
 
     @classmethod
     def of(cls, kernels: Targets, masks: Mapping[str, Tensor]) -> Masks:
@@ -125,8 +178,8 @@ class Masks(Mapping[str, Tensor]):
         return {name: {"bits": _pack(mask), "shape": list(mask.shape)} for name, mask in self.items()}
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Mapping[str, Any]], module: nn.Module) -> Masks:
-        """Rebuild the masks that :meth:`state_dict` packed, for a model with the same parameters.
+    def from_state_dict(cls, state: Mapping[str, Mapping[str, Any]], module: nn.Module | None) -> Masks:
+        """Rebuild the masks that :meth:`state_dict` packed, for a model with the same parameters, or for none.
 
         Raises:
             UsageError: If a name is no parameter of the model, or a shape differs.

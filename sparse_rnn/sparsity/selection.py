@@ -12,32 +12,12 @@ from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.sparsity.allocation import Allocation, GateOf, Group, allocate, check_allocation, check_sparsity
 from sparse_rnn.sparsity.growth import drop_and_grow
+from sparse_rnn.sparsity.guards import Guards, check_room, diagonals, reserve_
 from sparse_rnn.sparsity.masks import Masks
-from sparse_rnn.sparsity.ranking import ByGate, check_numbers, check_room, diagonals, empty, fill_, reserve_
+from sparse_rnn.sparsity.ranking import ByGate, check_numbers, empty, fill_
 from sparse_rnn.sparsity.tiles import Tiles, TileScore, nearest
 
 Scores = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Guards:
-    """Weights that stay whatever the others score.
-
-    Args:
-        keep_diagonal: Whether the diagonal of every square gate of the kernels that read a state stays. Diagonals
-            belong to no tile and do not raise the score of one (Valin and Skoglund 2019, LPCNet).
-        min_kept: Number of its best weights that every kernel, gate and neuron keeps. A neuron is a unit's incoming
-            weights in one kernel, over all gates. Where tiles are kept or removed, whole tiles are kept for it.
-    """
-
-    keep_diagonal: bool = False
-    min_kept: int = 0
-
-    def __post_init__(self) -> None:
-        if self.min_kept < 0:
-            raise UsageError(
-                f"min_kept={self.min_kept}: give the number of weights to keep at least, 0 for no such guard."
-            )
 
 
 @dataclass(frozen=True)

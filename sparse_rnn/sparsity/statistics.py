@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.sparsity.masks import Masks
 
 
@@ -48,6 +49,23 @@ def gate_statistics(name: str, gates: Sequence[str], mask: Tensor) -> list[GateS
     """
     chunks = zip(gates, mask.chunk(len(gates)), strict=True)
     return [GateStatistics(name, gate, int(part.count_nonzero()), part.numel()) for gate, part in chunks]
+
+
+def zeros(kernels: Targets) -> float:
+    """Give the share of weights that are 0; kernels whose gates are initialised to 0 or the identity do not count.
+
+    Example:
+        >>> import torch
+        >>> from sparse_rnn.recurrent import find_targets
+        >>> gru = torch.nn.GRU(3, 4)
+        >>> _ = gru.weight_hh_l0.data[:6].zero_()
+        >>> round(zeros(find_targets(gru)), 3)  # 24 of 84
+        0.286
+    """
+    weights = [kernel.by_gate(kernel.parameter.detach()) for kernel in kernels.values()]
+    total = sum(weight.numel() for weight in weights)
+    grown = [weight for weight in weights if (weight.triu(1) + weight.tril(-1)).any()]
+    return sum(int((weight == 0).sum()) for weight in grown) / total
 
 
 def statistics(masks: Masks) -> list[GateStatistics]:

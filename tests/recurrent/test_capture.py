@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from sparse_rnn import prune
 from sparse_rnn.recurrent.capture import run_unrolled
 from sparse_rnn.recurrent.layers import find_recurrent
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
@@ -75,11 +76,70 @@ def test_a_layer_without_biases():
     assert_same(model.returned, expected)
 
 
-def test_a_module_with_a_forward_of_its_own_is_refused():
-    class Mine(nn.LSTM):
-        def forward(self, x):
-            return super().forward(2 * x)
+def wrapping(kind: type[nn.Module]) -> type[nn.Module]:
+    """A subclass that packs what it is given around ``super().forward``, as pytorch-forecasting has."""
 
-    model = nn.Sequential(Mine(INPUTS, UNITS))
-    with pytest.raises(ValueError, match="Mine has a forward of its own"):
-        run_unrolled(model, find_recurrent(model), torch.randn(STEPS, BATCH, INPUTS))
+    class Wrapping(kind):
+        def forward(self, x, hx=None, lengths=None):
+            if lengths is not None:
+                x = pack_padded_sequence(x, lengths, enforce_sorted=False)
+            output, state = super().forward(x, hx)
+            return (pad_packed_sequence(output)[0] if lengths is not None else output), state
+
+    return Wrapping
+
+
+class Padded(nn.Module):
+    """Gives a recurrent module sequences of different lengths: it packs them itself, or is given them packed."""
+
+    def __init__(self, kind: type[nn.Module], packs: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn, self.packs = kind(INPUTS, UNITS, num_layers=2), packs
+
+    def forward(self, x, lengths):
+        if self.packs:
+            return self.rnn(x, lengths=lengths)[0]
+        return pad_packed_sequence(self.rnn(pack_padded_sequence(x, lengths, enforce_sorted=False))[0])[0]
+
+
+@pytest.mark.parametrize("criterion", ["jacobian", "grasp", "synflow", "snip", "magnitude"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_subclass_that_wraps_forward_gets_the_masks_of_the_plain_layer(kind, criterion):
+    x, lengths = torch.randn(STEPS, BATCH, INPUTS), torch.tensor([5, 1, 7, 5])
+    before = KINDS[kind].forward
+    plain, wrapped = (
+        prune(
+            Padded(cls, packs),
+            (x, lengths),
+            sparsity=0.5,
+            criterion=criterion,
+            loss_fn=lambda model, batch: model(*batch).square().mean(),
+            rounds=2,
+        )
+        for cls, packs in ((KINDS[kind], False), (wrapping(KINDS[kind]), True))
+    )
+    assert wrapped.digest() == plain.digest()
+    assert KINDS[kind].forward is before
+
+
+class Itself(nn.LSTM):
+    """Runs without ``super().forward``."""
+
+    def forward(self, x):
+        return torch.tanh(x @ self.weight_ih_l0.t()), None
+
+
+@pytest.mark.parametrize("criterion", ["jacobian", "grasp", "synflow"])
+def test_a_forward_that_does_not_call_the_registered_one_is_refused(criterion):
+    model = nn.Sequential(Itself(INPUTS, UNITS))
+    with pytest.raises(ValueError, match=r"Itself has a forward of its own that does not call LSTM's.*register_cell"):
+        prune(
+            model,
+            torch.randn(STEPS, BATCH, INPUTS),
+            sparsity=0.5,
+            criterion=criterion,
+            loss_fn=lambda model, x: model(x)[0].square().mean(),
+        )
+    assert prune(model, None, sparsity=0.5, criterion="magnitude").sparsity == 0.5
+    assert not model[0]._forward_pre_hooks

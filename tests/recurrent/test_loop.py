@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from sparse_rnn.recurrent.capture import run_unrolled
-from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.recurrent.layers import find_recurrent
+from sparse_rnn.recurrent.spectrum import product_singular_values
 
 INPUTS, UNITS, STEPS, BATCH = 3, 5, 6, 4
 CELLS = {
@@ -58,51 +58,91 @@ def test_a_loop_is_one_sequence_with_the_states_of_the_loop(kind, with_state, bi
     assert "forward" not in vars(model.cell)
 
 
-def test_kernels_have_their_own_names_and_gates():
-    model = nn.ModuleDict({"a": CELLS["gru"](), "b": CELLS["lstm"]()})
-    assert {name: kernel.gates for name, kernel in find_targets(model).items()} == {
-        "a.weight_ih": ("r", "z", "n"),
-        "a.weight_hh": ("r", "z", "n"),
-        "b.weight_ih": ("i", "f", "g", "o"),
-        "b.weight_hh": ("i", "f", "g", "o"),
-    }
+def masked(t: int, h: Tensor) -> Tensor:
+    return h * (torch.arange(len(h)) != t).unsqueeze(1)
 
 
 @pytest.mark.parametrize(
     ("between", "lengths"),
     [
         (lambda t, h: h.detach().clone(), [6]),
-        (lambda t, h: h * 0.5 if t == 1 else h, [2, 4]),
-        (lambda t, h: h.mul_(0.5) if t == 1 else h, [2, 4]),
+        (lambda t, h: torch.zeros_like(h) if t == 1 else h, [2, 4]),
+        (lambda t, h: torch.tanh(h + 1) if t == 1 else h, [2, 4]),
+        (lambda t, h: -h if t == 1 else h, [2, 4]),
         (lambda t, h: None if t == 3 else h, [4, 2]),
-        (lambda t, h: h * 0.9, [1] * 6),
+        (lambda t, h: torch.sin(h + 1), [1] * 6),
     ],
-    ids=["copied", "changed", "changed in place", "dropped", "always changed"],
+    ids=["copied", "zeros", "fed into", "turned round", "dropped", "always another"],
 )
-def test_a_changed_state_begins_a_new_sequence(between, lengths):
+def test_another_state_begins_a_new_sequence(between, lengths):
     torch.manual_seed(0)
     model, x = Decoder(CELLS["gru"](), between), data(STEPS, BATCH, INPUTS)
     expected = model(x)
-    # Where a state is changed in place, so is the output: the last one of each sequence is not compared.
     found = sequences(model, x)
     assert [len(unrolled.x_TBI) for unrolled in found] == lengths
-    first = 0
-    for unrolled, length in zip(found, lengths, strict=True):
-        torch.testing.assert_close(unrolled.output_TBH[:-1], expected[first : first + length - 1])
-        first += length
+    torch.testing.assert_close(torch.cat([unrolled.output_TBH for unrolled in found]), expected)
 
 
-def test_each_changed_state_is_where_its_sequence_begins():
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda t, h: h * 0.5 if t == 1 else h,
+        lambda t, h: h.mul_(0.5) if t == 1 else h,
+        lambda t, h: h * torch.linspace(0, 1, UNITS, dtype=h.dtype),
+        lambda t, h: 2 * masked(t, h),
+        lambda t, h: (h * 0.9).detach(),
+        masked,
+    ],
+    ids=["once", "in place", "each unit", "dropped out", "always", "samples begin anew"],
+)
+@pytest.mark.parametrize("kind", ["rnn_relu", "gru"])
+def test_a_state_that_is_multiplied_unit_by_unit_goes_on(kind, between):
     torch.manual_seed(0)
-    model, x = Decoder(CELLS["gru"](), lambda t, h: h * 0.9), data(STEPS, BATCH, INPUTS)
-    outputs = model(x)
-    for t, unrolled in enumerate(sequences(model, x)[1:], start=1):
-        torch.testing.assert_close(unrolled.states[0][0], outputs[t - 1] * 0.9)
-        torch.testing.assert_close(unrolled.output_TBH[0], outputs[t])
+    model, x = Decoder(CELLS[kind](), between), data(STEPS, BATCH, INPUTS)
+    model(x)
+    given = [between(t, h.clone()) for t, h in enumerate(sequences(Decoder(CELLS[kind]()), x)[0].states[0][1:])]
+    assert len(given) == STEPS
+    [unrolled] = sequences(model, x)
+    for t in range(1, STEPS):
+        torch.testing.assert_close(unrolled.before[0][t], between(t - 1, unrolled.states[0][t].clone()))
 
 
-def test_only_one_of_two_states_changed_begins_a_new_sequence():
+def test_backpropagation_goes_through_what_a_state_is_multiplied_by():
+    torch.manual_seed(0)
+    factor = torch.rand(STEPS, BATCH, UNITS, dtype=torch.float64)
+    model, x = Decoder(CELLS["gru"](), lambda t, h: h * factor[t]), data(STEPS, BATCH, INPUTS)
+    expected = torch.autograd.grad(model(x)[-1].sum(), [model.cell.weight_ih, model.cell.weight_hh])
+    [unrolled] = sequences(model, x)
+    gradients = unrolled.no_gradients()
+    one = torch.ones((), dtype=torch.float64)
+    unrolled.backpropagate(lambda t: (one,) if t == STEPS - 1 else None, [gradients], STEPS)
+    for role, wanted in zip(("ih", "hh"), expected, strict=True):
+        torch.testing.assert_close(gradients[role].t(), wanted)
+
+
+def test_the_jacobian_of_several_steps_has_what_a_state_is_multiplied_by():
+    torch.manual_seed(0)
+    factor = torch.rand(BATCH, UNITS, dtype=torch.float64)
+    model, x = Decoder(CELLS["gru"](), lambda t, h: h * factor), data(STEPS, BATCH, INPUTS)
+    [unrolled] = sequences(model, x)
+    h = unrolled.states[0][STEPS - 2, :1].clone()
+
+    def two_steps(h: Tensor) -> Tensor:
+        for t in (STEPS - 2, STEPS - 1):
+            h = model.cell(x[t, :1], h * factor[:1])
+        return h
+
+    whole = torch.autograd.functional.jacobian(two_steps, h)[0, :, 0]
+    # From the state that the first of them is given: what is done before it does not lie between them.
+    expected = torch.linalg.svdvals(whole / factor[0])
+    found = product_singular_values(unrolled, [2], samples=1)[2][0]
+    torch.testing.assert_close(found, expected)
+
+
+def test_only_one_of_two_states_may_be_multiplied():
     model = Decoder(CELLS["lstm"](), lambda t, s: (s[0], s[1] * 0.5) if t == 2 else s)
+    assert [len(u.x_TBI) for u in sequences(model, data(STEPS, BATCH, INPUTS))] == [STEPS]
+    model = Decoder(CELLS["lstm"](), lambda t, s: (s[0], torch.cos(s[1])) if t == 2 else s)
     assert [len(u.x_TBI) for u in sequences(model, data(STEPS, BATCH, INPUTS))] == [3, 3]
 
 
@@ -177,15 +217,27 @@ def test_autocast_does_not_reach_the_steps():
     assert len(unrolled.x_TBI) == STEPS
 
 
-def test_a_cell_with_a_forward_of_its_own_is_refused_and_no_forward_is_left_replaced():
+def test_a_cell_whose_forward_wraps_that_of_its_class_is_joined_and_no_forward_is_left_replaced():
     class Mine(nn.LSTMCell):
         def forward(self, x, state=None):
             return super().forward(2 * x, state)
 
-    model = nn.ModuleList([nn.LSTMCell(INPUTS, UNITS), Mine(INPUTS, UNITS)])
-    with pytest.raises(ValueError, match=r"Mine has a forward of its own.*register_cell"):
-        run_unrolled(model, find_recurrent(model), torch.zeros(BATCH, INPUTS))
-    assert all("forward" not in vars(cell) for cell in model)
+    before = nn.LSTMCell.forward
+    torch.manual_seed(0)
+    model, x = Decoder(Mine(INPUTS, UNITS)), data(STEPS, BATCH, INPUTS)
+    [unrolled] = sequences(model, x)
+    torch.testing.assert_close(unrolled.x_TBI, 2 * x)
+    torch.testing.assert_close(unrolled.output_TBH, model(x))
+    assert nn.LSTMCell.forward is before
+
+
+def test_a_cell_whose_forward_is_another_is_refused():
+    class Mine(nn.GRUCell):
+        def forward(self, x, state=None):
+            return torch.tanh(x @ self.weight_ih[:UNITS].t())
+
+    with pytest.raises(ValueError, match=r"Mine has a forward of its own that does not call GRUCell's.*register_cell"):
+        sequences(Decoder(Mine(INPUTS, UNITS)), data(STEPS, BATCH, INPUTS))
 
 
 def test_a_cell_that_is_never_called_is_named():

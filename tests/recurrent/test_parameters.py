@@ -30,17 +30,6 @@ def tied() -> EncoderDecoder:
     return model
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
-def test_a_tied_kernel_is_masked_and_counted_once(criterion):
-    model = tied()
-    masks = prune(model, X, sparsity=0.75, criterion=criterion)
-    assert set(masks) == {"encoder.weight_ih_l0", "encoder.weight_hh_l0", "decoder.weight_ih_l0"}
-    assert masks.total == 36 + 48 + 36
-    assert masks.kept == 30
-    assert model.decoder.weight_hh_l0 is model.encoder.weight_hh_l0
-    assert torch.equal(model.decoder.weight_hh_l0 != 0, masks["encoder.weight_hh_l0"])
-
-
 class Loop(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -91,22 +80,6 @@ def test_synflow_sums_the_flows_through_a_tied_kernel_and_refuses_a_projection()
     assert set(SynFlow().score(model, X, None, find_targets(model))) == {"cell.weight_ih", "cell.weight_hh"}
     with pytest.raises(ValueError, match=r"does not know what flows through rnn\.weight_hr_l0"):
         SynFlow().score(model := Projected(), X, None, find_targets(model))
-
-
-@pytest.mark.parametrize("criterion", CRITERIA)
-def test_a_module_used_twice_is_found_once(criterion):
-    torch.manual_seed(0)
-    rnn = nn.GRU(3, 4)
-    masks = prune(EncoderDecoder(rnn, rnn), X, sparsity=0.5, criterion=criterion)
-    assert set(masks) == {"encoder.weight_ih_l0", "encoder.weight_hh_l0"}
-    assert masks.total == 36 + 48
-
-
-def test_a_kernel_tied_to_something_else_has_its_own_name():
-    model = nn.ModuleDict({"embedding": nn.Linear(3, 12, bias=False), "rnn": nn.GRU(3, 4)})
-    model["rnn"].weight_ih_l0 = model["embedding"].weight
-    assert list(find_targets(model)) == ["rnn.weight_ih_l0", "rnn.weight_hh_l0"]
-    assert list(find_targets(model, ["*"])) == ["rnn.weight_ih_l0", "rnn.weight_hh_l0"]
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -175,6 +148,38 @@ def test_a_computed_kernel_is_refused_with_what_to_do_and_that_helps(reparametri
     assert prune(model, X, sparsity=0.5, criterion="magnitude").sparsity == 0.5
 
 
+def squares_of_output(model, x):
+    returned = model(x)
+    return (returned[0] if isinstance(returned, tuple) else returned).square().mean()
+
+
+class Doubled(nn.Module):
+    def forward(self, bias):
+        return 2 * bias
+
+
+def halved(module, name):
+    with torch.no_grad():
+        getattr(module, name).mul_(0.5)
+    return nn.utils.parametrize.register_parametrization(module, name, Doubled())
+
+
+@pytest.mark.parametrize("compute", [torch_prune.identity, halved], ids=["prune", "parametrization"])
+@pytest.mark.parametrize("criterion", ["jacobian", "grasp", "snip", "synflow"])
+@pytest.mark.parametrize("build", [lambda: nn.LSTM(3, 8), lambda: nn.GRU(3, 8), Loop], ids=["lstm", "gru", "cell"])
+def test_a_computed_bias_counts_as_it_is(build, criterion, compute):
+    masks = []
+    for computed in (False, True):
+        torch.manual_seed(0)
+        model = build()
+        module, suffix = (model.cell, "") if isinstance(model, Loop) else (model, "_l0")
+        nn.init.constant_(getattr(module, f"bias_hh{suffix}"), 1.0)
+        if computed:
+            compute(module, f"bias_hh{suffix}")
+        masks.append(prune(model, X, sparsity=0.5, criterion=criterion, rounds=1, loss_fn=squares_of_output))
+    assert masks[0].digest() == masks[1].digest()
+
+
 def test_a_kernel_that_is_no_parameter_is_refused():
     model = nn.GRU(3, 4)
     raw = model.weight_hh_l0.detach()
@@ -182,15 +187,3 @@ def test_a_kernel_that_is_no_parameter_is_refused():
     model.weight_hh_l0 = raw
     with pytest.raises(ValueError, match="weight_hh_l0 is not a parameter of GRU"):
         prune(model, X, sparsity=0.5)
-
-
-@pytest.mark.parametrize("criterion", CRITERIA)
-def test_all_three_kernels_of_a_projected_lstm_are_pruned(criterion):
-    rnn = nn.LSTM(3, 8, proj_size=2)
-    assert find_targets(rnn)["weight_hr_l0"].gates == ("h",)
-    masks = prune(rnn, X, sparsity=0.75, criterion=criterion, allocation="per_gate")
-    assert {name: int(mask.count_nonzero()) for name, mask in masks.items()} == {
-        "weight_ih_l0": 24,
-        "weight_hh_l0": 16,
-        "weight_hr_l0": 4,
-    }

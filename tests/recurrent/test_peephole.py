@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
 
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
-from sparse_rnn.recurrent.peephole_function import _fused_steps, _plain_steps
 
 # The shape suffixes of the code: steps, samples, inputs, units.
 T, B, I, H = 5, 3, 4, 6  # noqa: E741
@@ -383,13 +382,6 @@ def test_backward_inside_autocast_keeps_the_precision_of_forward(onednn: bool) -
     torch.testing.assert_close(gradients, expected)
 
 
-@BOTH_FORMS
-def test_a_second_derivative_is_refused_not_wrong(peepholes: str) -> None:
-    lstm = build(peepholes)
-    with pytest.raises(RuntimeError, match="PeepholeLSTM can be differentiated only once"):
-        torch.autograd.grad(lstm(randn(T, B, I))[0].sum(), lstm.weight_hh_l0, create_graph=True)
-
-
 def test_runs_on_the_meta_device_and_on_an_empty_batch() -> None:
     lstm = PeepholeLSTM(I, H, bidirectional=True)
     assert lstm(torch.zeros(T, 0, I))[0].shape == (T, 0, 2 * H)
@@ -400,24 +392,6 @@ def test_names_what_differs_from_the_default() -> None:
     assert repr(PeepholeLSTM(2, 3)) == "PeepholeLSTM(2, 3, peepholes='full')"
     text = repr(PeepholeLSTM(2, 3, num_layers=2, batch_first=True, peepholes="diagonal"))
     assert text == "PeepholeLSTM(2, 3, peepholes='diagonal', num_layers=2, batch_first=True)"
-
-
-def test_fused_steps_agree_with_plain_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop of the CUDA branch, on a CPU, with the fused operation written out."""
-
-    def fused(input_gates: Tensor, hidden_gates: Tensor, cx: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        i, f, g, o = (input_gates + hidden_gates).chunk(4, dim=1)
-        i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
-        cy = f * cx + i * g
-        return o * cy.tanh(), cy, torch.cat((i, f, g, o), dim=1)
-
-    monkeypatch.setattr(torch.ops.aten, "_thnn_fused_lstm_cell", fused)
-    batch_sizes = [3, 3, 2, 1]
-    gates, states, recurrent = randn(9, 4 * H), randn(12, 2 * H), randn(2 * H, 4 * H)
-    plain_states = states.clone()
-    fused_gates = _fused_steps(gates, states, recurrent, batch_sizes)
-    _plain_steps(gates, plain_states, recurrent, None, batch_sizes)
-    assert_same([fused_gates, states], [gates, plain_states])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

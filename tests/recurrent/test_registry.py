@@ -271,8 +271,22 @@ def test_a_registration_that_does_not_fit_is_refused(step, options, message):
 def test_a_cell_that_returns_something_else_is_refused():
     class Chatty(Simple):
         def forward(self, x, h):
-            return super().forward(x, h), "and more"
+            return torch.tanh(x @ self.W.T + h @ self.U.T), "and more"
 
     register_cell(Simple, step=simple, kernels=KERNELS)
     with pytest.raises(ValueError, match=r"'cell' returned tuple, not its new state \('h',\)"):
         prune(Loop(Chatty()), data(), sparsity=0.5)
+
+
+@pytest.mark.parametrize("wraps", [True, False])
+def test_a_subclass_of_a_registered_cell_may_wrap_its_forward_or_write_the_step_anew(wraps):
+    class Special(Simple):
+        def forward(self, x, h):
+            return super().forward(2 * x, h) if wraps else torch.tanh(x @ self.W.T + h @ self.U.T)
+
+    register_cell(Simple, step=simple, kernels=KERNELS)
+    plain, special = Loop(Simple()), Loop(Special())
+    expected = JacobianSpectrum(gamma="none").score(plain, data() * (2 if wraps else 1), None, find_targets(plain))
+    actual = JacobianSpectrum(gamma="none").score(special, data(), None, find_targets(special))
+    for name, scores in expected.items():
+        torch.testing.assert_close(actual[name], scores)

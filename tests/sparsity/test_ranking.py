@@ -1,130 +1,7 @@
-"""Guards: diagonals that stay, and the least that every kernel, gate and neuron keeps."""
-
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import nn
 
-from sparse_rnn.recurrent.kernels import Kernel, Targets, find_targets
-from sparse_rnn.sparsity.ranking import best
-from sparse_rnn.sparsity.selection import Guards, Selection
-
-UNITS = 5
-IH, HH = "weight_ih_l0", "weight_hh_l0"
-KERNELS = find_targets(nn.GRU(4, UNITS))
-ALLOCATIONS = ["global", "per_kernel", "per_gate", "erk", {HH: {"n": 0.5}}]
-
-
-def scores_of(seed: int, ties: bool = False) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    scores = {name: torch.rand(3 * UNITS, k, generator=generator) for name, k in ((IH, 4), (HH, UNITS))}
-    # Skewed, so that the guards have something to do.
-    scores = {name: score * torch.rand(3 * UNITS, 1, generator=generator) ** 6 for name, score in scores.items()}
-    return {name: (score * 6).floor() if ties else score for name, score in scores.items()}
-
-
-def by_gate(tensor):
-    return tensor.view(3, UNITS, -1)
-
-
-settings_ = settings(max_examples=150, deadline=None)
-guarded = {
-    "seed": st.integers(0, 999),
-    "ties": st.booleans(),
-    "sparsity": st.floats(0.2, 0.6),
-    "allocation": st.sampled_from(ALLOCATIONS),
-    "diagonal": st.booleans(),
-    "min_kept": st.integers(0, 2),
-}
-
-
-def keep(scores, sparsity, allocation, diagonal, min_kept):
-    return Selection(sparsity, allocation, guards=Guards(diagonal, min_kept)).best(KERNELS, scores)
-
-
-def keep_of_one(scores, gates, selection):
-    """The mask of a single kernel of gates of one's own."""
-    module = nn.Module()
-    module.w = nn.Parameter(scores.clone())
-    kernels = Targets(module, [Kernel("w", module.w, gates)], [])
-    return selection.best(kernels, {"w": scores})["w"]
-
-
-@settings_
-@given(**guarded)
-def test_the_guards_hold_within_the_exact_counts(seed, ties, sparsity, allocation, diagonal, min_kept):
-    scores = scores_of(seed, ties)
-    masks = keep(scores, sparsity, allocation, diagonal, min_kept)
-    for group in Selection(sparsity, allocation).groups(KERNELS):
-        assert sum(int(by_gate(masks[name])[g].sum()) for name, g in group.gates) == group.kept
-    if diagonal:
-        assert by_gate(masks[HH]).diagonal(dim1=1, dim2=2).all()
-    for name, mask in masks.items():
-        assert (by_gate(mask).sum((1, 2)) >= min_kept).all(), name
-        assert (by_gate(mask).sum((0, 2)) >= min_kept).all(), name
-
-
-@settings_
-@given(**guarded, weight=st.integers(0, 3 * UNITS * UNITS - 1), gain=st.floats(0.001, 2))
-def test_a_weight_that_is_kept_stays_so_when_its_score_rises(
-    seed, ties, sparsity, allocation, diagonal, min_kept, weight, gain
-):
-    scores = scores_of(seed, ties)
-    if keep(scores, sparsity, allocation, diagonal, min_kept)[HH].flatten()[weight]:
-        scores[HH].view(-1)[weight] += gain
-        assert keep(scores, sparsity, allocation, diagonal, min_kept)[HH].flatten()[weight]
-
-
-@settings_
-@given(seed=st.integers(0, 999), ties=st.booleans(), allocation=st.sampled_from(["global", "per_kernel", "erk"]))
-def test_a_guard_that_is_satisfied_changes_nothing(seed, ties, allocation):
-    scores = scores_of(seed, ties)
-    free = keep(scores, 0.4, allocation, False, 0)
-    least = min(int(by_gate(mask).sum(other).min()) for mask in free.values() for other in ((0, 2), (1, 2)))
-    guarded = keep(scores, 0.4, allocation, False, least)
-    assert all(torch.equal(free[name], guarded[name]) for name in free)
-
-
-def test_every_neuron_keeps_its_best_weights_and_the_rest_goes_by_rank():
-    # One kernel, one gate; a row each unit.
-    scores = torch.tensor([[9.0, 8, 7], [0.1, 0.2, 0.0], [6, 5, 4]])
-    mask = keep_of_one(scores, ("h",), Selection(1 - 5 / 9, guards=Guards(min_kept=1)))
-    assert mask.tolist() == [[True, True, True], [False, True, False], [True, False, False]]
-
-
-def test_a_neuron_refused_by_a_full_gate_keeps_weights_of_another():
-    # Both units have their best weights in gate a, which may keep only one.
-    scores = torch.tensor([[9.0, 8.0], [7.0, 6.0], [0.1, 0.2], [0.3, 0.4]])
-    mask = keep_of_one(scores, ("a", "b"), Selection(0.75, "per_gate", guards=Guards(min_kept=1)))
-    assert mask.tolist() == [[True, False], [False, False], [False, False], [False, True]]
-
-
-def test_the_diagonal_counts_within_the_total():
-    kernels = find_targets(nn.RNN(2, 3), ["*hh*"])
-    scores = {HH: torch.arange(9.0).view(3, 3).flip(0)}
-    mask = Selection(1 - 4 / 9, guards=Guards(keep_diagonal=True)).best(kernels, scores)[HH]
-    assert mask.tolist() == [[True, False, True], [False, True, False], [False, False, True]]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"min_kept": 2}, "min_kept=2: too few weights are to stay in weight_ih_l0 for each of its gates and neurons"),
-        ({"min_kept": 99}, "min_kept=99: too few weights are to stay in weight_ih_l0"),
-        ({"min_kept": -1}, "min_kept=-1: give the number"),
-        ({"keep_diagonal": True}, "keep_diagonal=True keeps 15 weights of the model, but only 13 of 135 are to stay"),
-    ],
-)
-def test_what_cannot_be_had_is_one_sentence(options, message):
-    with pytest.raises(ValueError, match=message):
-        Selection(0.9, guards=Guards(**options)).best(KERNELS, scores_of(0))
-
-
-def test_a_diagonal_asks_for_a_square_kernel():
-    kernels = find_targets(nn.GRU(4, UNITS), ["*ih*"])
-    with pytest.raises(ValueError, match="none of the kernels to prune is recurrent and square: weight_ih_l0; leave"):
-        Selection(0.5, guards=Guards(keep_diagonal=True)).check(kernels)
+from sparse_rnn.sparsity.ranking import best, fill_
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
@@ -133,3 +10,9 @@ def test_the_best_of_a_flat_tensor_are_those_of_sorting_it(dtype):
     for count in (0, 1, 17, 50):
         order = sorted(range(50), key=lambda i: (-values[i].item(), i))[:count]
         assert best(values, count).nonzero().flatten().tolist() == sorted(order)
+
+
+def test_masks_are_filled_together_and_keep_what_they_had():
+    keep = [torch.tensor([True, False]), torch.tensor([[False, False]])]
+    fill_(keep, [torch.tensor([0.0, 5.0]), torch.tensor([[7.0, 6.0]])], 3)
+    assert [mask.tolist() for mask in keep] == [[True, False], [[True, True]]]

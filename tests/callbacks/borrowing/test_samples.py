@@ -1,7 +1,6 @@
 """The batches that are borrowed to score on, and the loader they come from."""
 
 import random
-from collections import deque
 
 import torch
 from lightning.pytorch import LightningModule
@@ -11,7 +10,6 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 
 from sparse_rnn import JacobianSpectrum, OneShotPruning
-from sparse_rnn.isolation import leave_no_trace, parameters_kept
 
 SAMPLES = torch.randn(40, 6, 3, generator=torch.Generator().manual_seed(0))
 
@@ -140,56 +138,3 @@ def test_samplers_and_datasets_with_a_state_of_their_own_do_not_notice(train):
         return train(Project, callbacks, data=data).lightning_module.rnn.weight_hh_l0
 
     assert torch.equal(trained([]), trained([OneShotPruning(sparsity=0.0, num_samples=20)]))
-
-
-class Stateful(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(2, 2)
-        self.seen, self.names, self.hidden = deque([1], maxlen=3), {"a"}, (torch.zeros(2), torch.zeros(2))
-        self.random, self.generator = random.Random(0), torch.Generator().manual_seed(0)
-
-
-def test_running_a_model_leaves_containers_and_generators_as_they_were():
-    model = Stateful()
-    held = model.seen, model.names, model.hidden
-    drawn = random.Random(0).random(), torch.rand(1, generator=torch.Generator().manual_seed(0))
-    with leave_no_trace(model):
-        model.seen.extend([2, 3, 4])
-        model.names.add("b")
-        model.hidden[0].add_(1)
-        model.hidden = None
-        model.random.random()
-        torch.rand(1, generator=model.generator)
-    assert all(now is then for now, then in zip((model.seen, model.names, model.hidden), held, strict=True))
-    assert model.seen == deque([1], maxlen=3)
-    assert model.names == {"a"}
-    assert model.hidden[0].count_nonzero() == 0
-    assert (model.random.random(), torch.rand(1, generator=model.generator)) == drawn
-
-
-def test_parameters_written_to_are_put_back_and_a_graph_on_them_stays_valid():
-    model = Stateful()
-    weight, bias = model.linear.weight, model.linear.bias
-    weight.grad = torch.ones_like(weight)
-    value = weight.detach().clone()
-    with parameters_kept(model):
-        loss = (weight * bias**2).sum()
-        weight.data.zero_()
-        weight.grad.zero_()
-        weight.grad = None
-        weight.requires_grad_(False)
-    assert torch.equal(weight, value)
-    assert weight.requires_grad
-    assert torch.equal(weight.grad, torch.ones_like(weight))
-    assert torch.equal(torch.autograd.grad(loss, bias)[0], 2 * bias * value.sum(0))
-
-
-def test_gradients_of_few_rows_are_put_back():
-    embedding = nn.Embedding(4, 2, sparse=True)
-    embedding(torch.tensor([1, 3])).sum().backward()
-    rows = torch.tensor([[0.0], [1.0], [0.0], [1.0]]).expand(4, 2)
-    with parameters_kept(embedding):
-        embedding(torch.tensor([0, 1])).sum().backward()
-        embedding.weight.grad = None
-    assert torch.equal(embedding.weight.grad.to_dense(), rows)

@@ -1,0 +1,107 @@
+"""How many steps a training has: the one place that counts them.
+
+A step is a batch after which an optimizer has stepped, be it one or several, once or more often.
+"""
+
+from __future__ import annotations
+
+from math import ceil, inf
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+
+def training_steps(trainer: Trainer, steps: int = 0, batches: int = 0) -> float:
+    """Count the training steps of a whole fit, those before it was resumed included; infinite without an end.
+
+    In automatic optimisation that is known beforehand. In manual optimisation a batch may step never, or often, and
+    Lightning's ``max_steps`` counts each step of each optimizer: what was seen so far is taken to go on. Before
+    anything was seen, every batch is taken to step once with every optimizer.
+
+    The batches of the fit must be set up. Lightning's own estimate takes one accumulation for all epochs, and a step of
+    each optimizer for a step.
+
+    Args:
+        trainer: The trainer.
+        steps: Number of steps that this training has made, 0 if that is not known.
+        batches: Number of batches that it has seen meanwhile.
+    """
+    by_hand = not trainer.lightning_module.automatic_optimization
+    seen = by_hand and steps > 0
+    if trainer.max_steps < 0 or (seen and not trainer.global_step):  # what steps past Lightning, it does not count
+        most: float = inf
+    elif seen:
+        most = ceil(trainer.max_steps * steps / trainer.global_step)
+    else:
+        most = ceil(trainer.max_steps / max(1, len(trainer.optimizers)))
+    size, epochs = trainer.num_training_batches, trainer.max_epochs
+    if epochs is None or epochs < 0 or size == inf:
+        return most
+    if seen and batches:
+        return min(most, ceil(epochs * size * steps / batches))
+    return min(most, sum(ceil(size / _accumulated(trainer, epoch)) for epoch in range(epochs)))
+
+
+class Pace:
+    """Estimates how many steps a training has while it is under way, from the steps that it has made.
+
+    Args:
+        trainer: The trainer, whose training starts now.
+        step: Number of steps made before, in an earlier fit or in the one that is resumed.
+
+    Attributes:
+        total: Number of steps of the whole training; infinite without an end, None where only time ends it and it is
+            too early to tell.
+    """
+
+    def __init__(self, trainer: Trainer, step: int) -> None:
+        self._others = 0 if batches_seen(trainer) else step  # steps of an earlier fit, by another trainer
+        self._begin = step
+        self._clock: tuple[float, int] | None = None
+        self.total = self._estimate(trainer, step)
+
+    def update(self, trainer: Trainer, step: int) -> bool:
+        """Look again after a step; tell whether the total is another one."""
+        before, self.total = self.total, self._estimate(trainer, step)
+        return self.total != before
+
+    def _estimate(self, trainer: Trainer, step: int) -> float | None:
+        total = training_steps(trainer, step - self._others, batches_seen(trainer))
+        timer = _timer(trainer)
+        if total < inf or timer is None:
+            return total
+        # Clocks of ranks differ. Lightning's Timer asks the first rank after each batch, too.
+        return trainer.strategy.broadcast(self._by_time(timer, step))
+
+    def _by_time(self, timer: Any, step: int) -> float | None:
+        """Share the time that is left out among steps; the first one may be slow, and is not counted."""
+        elapsed, left = timer.time_elapsed(), timer.time_remaining()
+        if self._clock is None:
+            self._clock = (elapsed, step) if step > self._begin else None
+            return None
+        since, first = self._clock
+        return step + max(0, int(left * (step - first) / max(elapsed - since, 1e-9)))
+
+
+def batches_seen(trainer: Trainer) -> int:
+    """Count the batches of a fit that have been trained on, those before it was resumed included."""
+    return trainer.fit_loop.epoch_loop.total_batch_idx + 1
+
+
+def _timer(trainer: Trainer) -> Any:
+    """Find the callback that ends the training after some time; None without one."""
+    # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        # Known by what it does: Lightning's classes exist twice.
+        if hasattr(callback, "time_remaining") and callback.time_remaining() is not None:
+            return callback
+    return None
+
+
+def _accumulated(trainer: Trainer, epoch: int) -> int:
+    """Return the number of batches that make a step in an epoch."""
+    # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if hasattr(callback, "get_accumulate_grad_batches"):  # known by what it does: Lightning's classes exist twice
+            return callback.get_accumulate_grad_batches(epoch)
+    return trainer.accumulate_grad_batches

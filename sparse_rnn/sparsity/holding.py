@@ -1,0 +1,70 @@
+"""Removed weights stay at 0 after each step of whatever optimizer there is."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from sparse_rnn.sparsity.copies import averages_of
+
+# Sets the removed weights to 0 in tensors, each given with the name of its parameter.
+Zero = Callable[[list[tuple[str, Tensor]]], None]
+
+
+class Hold:
+    """Sets removed weights to 0 after each optimizer step that can have changed them, until :meth:`remove`.
+
+    It listens to all optimizers of the process, those that are made later, wrapped ones, and those that step inside the
+    backward pass included; what one does that has none of the parameters costs a look at its groups. The averages of
+    weights that an optimizer keeps in its state (``ax`` of ASGD, ``z`` of schedule-free ones) are zeroed with them. It
+    does not keep the model alive. As a context manager it ends with the block.
+
+    Args:
+        module: The model.
+        names: Names of the parameters.
+        zero: Sets removed weights to 0 in tensors; it must not hold the model.
+
+    Attributes:
+        optimizers: Those that have stepped on the parameters.
+        stepped: Whether one has since this was last set to False.
+    """
+
+    def __init__(self, module: nn.Module, names: list[str], zero: Zero) -> None:
+        self.optimizers: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        self.stepped = False
+        self._module = weakref.ref(module, lambda _: self.remove())
+        self._names = names
+        self._zero = zero
+        self._handle = register_optimizer_step_post_hook(self._after_step)
+
+    def remove(self) -> None:
+        """Let go: from now on the weights may change."""
+        self._handle.remove()
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        module = self._module()
+        if module is None:
+            return
+        stepped = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        parameters = ((name, module.get_parameter(name)) for name in self._names)
+        mine = [(name, parameter) for name, parameter in parameters if id(parameter) in stepped]
+        if mine:
+            self.stepped = True
+            self.optimizers.add(optimizer)
+            states = ((name, parameter, optimizer.state.get(parameter, {})) for name, parameter in mine)
+            averages = [found[1:] for name, parameter, state in states for found in averages_of(state, name, parameter)]
+            self._zero([*mine, *averages])

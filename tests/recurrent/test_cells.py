@@ -1,0 +1,157 @@
+"""One step of every cell against PyTorch's own cells and against the equations, in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.autograd.functional import jacobian
+
+from sparse_rnn.recurrent import cells
+from sparse_rnn.recurrent.cells import Cell, diagonal_peephole_lstm
+from sparse_rnn.recurrent.peephole import PeepholeLSTM
+
+BATCH, INPUTS, UNITS, PROJECTED = 3, 4, 5, 2
+CELLS = {
+    cell.name: cell
+    for cell in (
+        cells.RNN_TANH,
+        cells.RNN_RELU,
+        cells.GRU,
+        cells.LSTM,
+        cells.PEEPHOLE_LSTM,
+        diagonal_peephole_lstm(torch.linspace(-1, 1, 3 * UNITS, dtype=torch.float64).view(3, UNITS)),
+    )
+}
+
+
+def randn(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def projecting(parameters: dict[str, Tensor], suffix: str = ""):
+    """``project`` on parameters that are named as those of torch.nn."""
+
+    def project(**inputs: Tensor) -> Tensor:
+        return sum(
+            value @ parameters[f"weight_{role}{suffix}"].T + parameters.get(f"bias_{role}{suffix}", 0)
+            for role, value in inputs.items()
+        )
+
+    return project
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    ("cell", "module"),
+    [
+        (cells.RNN_TANH, lambda **kw: nn.RNNCell(INPUTS, UNITS, **kw)),
+        (cells.RNN_RELU, lambda **kw: nn.RNNCell(INPUTS, UNITS, nonlinearity="relu", **kw)),
+        (cells.GRU, lambda **kw: nn.GRUCell(INPUTS, UNITS, **kw)),
+        (cells.LSTM, lambda **kw: nn.LSTMCell(INPUTS, UNITS, **kw)),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_step_is_that_of_pytorchs_cell(cell, module, bias):
+    torch.manual_seed(0)
+    theirs, x = module(bias=bias).double(), randn(BATCH, INPUTS)
+    state = tuple(randn(BATCH, UNITS) for _ in cell.states)
+    expected = theirs(x, state if len(state) > 1 else state[0])
+    actual = cell.step(projecting(dict(theirs.named_parameters())), x, state)
+    torch.testing.assert_close(actual, expected if isinstance(expected, tuple) else (expected,))
+
+
+def test_a_step_of_the_projected_lstm_is_that_of_pytorchs_layer():
+    torch.manual_seed(0)
+    theirs, x = nn.LSTM(INPUTS, UNITS, proj_size=PROJECTED).double(), randn(BATCH, INPUTS)
+    h, c = randn(BATCH, PROJECTED), randn(BATCH, UNITS)
+    _, (h_n, c_n) = theirs(x[None], (h[None], c[None]))
+    actual = cells.PROJECTED_LSTM.step(projecting(dict(theirs.named_parameters()), "_l0"), x, (h, c))
+    torch.testing.assert_close(actual, (h_n[0], c_n[0]))
+
+
+@pytest.mark.parametrize("peepholes", ["full", "diagonal"])
+def test_a_step_with_peepholes_is_that_of_the_module(peepholes):
+    torch.manual_seed(0)
+    module, x = PeepholeLSTM(INPUTS, UNITS, peepholes=peepholes, dtype=torch.float64), randn(BATCH, INPUTS)
+    h, c = randn(BATCH, UNITS), randn(BATCH, UNITS)
+    _, (h_n, c_n) = module(x[None], (h[None], c[None]))
+    cell = cells.PEEPHOLE_LSTM if peepholes == "full" else diagonal_peephole_lstm(module.peephole_l0.detach())
+    actual = cell.step(projecting(dict(module.named_parameters()), "_l0"), x, (h, c))
+    torch.testing.assert_close(actual, (h_n[0], c_n[0]))
+
+
+def made_of(parts: dict[str, float], order: str) -> Tensor:
+    return torch.tensor([[parts[gate] for gate in order]], dtype=torch.float64)
+
+
+sizes = st.floats(-3, 3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.sampled_from("ifgo"), sizes, min_size=4), sizes, st.lists(sizes, min_size=3, max_size=3))
+def test_a_unit_of_gers_and_schmidhubers_lstm_by_hand(gates, c, peephole):
+    """Input and forget gate see the old cell, the output gate the new one."""
+    column = torch.tensor(peephole, dtype=torch.float64).view(3, 1)
+    old = torch.full((1, 1), c, dtype=torch.float64)
+    step = diagonal_peephole_lstm(column).step
+    h_next, c_next = step(lambda **inputs: made_of(gates, "ifgo"), old, (old, old))
+    p_i, p_f, p_o = column.flatten()
+    i, f, g, o = made_of(gates, "ifgo")[0]
+    new = torch.sigmoid(f + p_f * c) * c + torch.sigmoid(i + p_i * c) * torch.tanh(g)
+    assert c_next.item() == pytest.approx(new.item(), abs=1e-12)
+    assert h_next.item() == pytest.approx((torch.sigmoid(o + p_o * new) * torch.tanh(new)).item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_each_kernel_is_used_once_and_reads_what_the_cell_says(name):
+    """And every pre-activation has a row for each gate and unit."""
+    cell: Cell = CELLS[name]
+    x, state = randn(BATCH, INPUTS), tuple(randn(BATCH, UNITS) for _ in cell.states)
+    sources = {"x": x, **dict(zip(cell.states, state, strict=True))}
+    seen = []
+
+    def project(**inputs: Tensor) -> Tensor:
+        for role, value in inputs.items():
+            assert value is sources[cell.reads[role]]
+        seen.extend(inputs)
+        return randn(BATCH, len(cell.gates) * UNITS)
+
+    new = cell.step(project, x, state)
+    assert sorted(seen) == sorted(cell.reads)
+    assert [part.shape for part in new] == [(BATCH, UNITS)] * len(cell.states)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_all_but_the_kernels_acts_on_each_sample_and_unit_alone(name):
+    """The derivatives by a gate's block, or by a state with the pre-activations held, are diagonal matrices."""
+    cell: Cell = CELLS[name]
+    assert cell.elementwise
+    torch.manual_seed(0)
+    x, state = randn(2, INPUTS), tuple(randn(2, UNITS) for _ in cell.states)
+    made = [randn(2, len(cell.gates) * UNITS) for _ in range(2)]
+
+    def step(*given: Tensor) -> tuple[Tensor, ...]:
+        remaining = iter(given[: len(made)])
+        return cell.step(lambda **inputs: next(remaining), x, given[len(made) :])
+
+    diagonal = torch.eye(2 * UNITS, dtype=torch.bool).view(2, UNITS, 2, UNITS)
+    for by_input in jacobian(step, (*made, *state)):
+        for block in (part for derivative in by_input for part in derivative.split(UNITS, dim=-1)):
+            assert not block[~diagonal].any()
+
+
+def test_an_update_gate_that_is_open_keeps_the_state_of_a_gru():
+    h = randn(BATCH, UNITS)
+    pre = torch.cat([randn(BATCH, UNITS), torch.full((BATCH, UNITS), 100.0).double(), randn(BATCH, UNITS)], dim=1)
+    (new,) = cells.GRU.step(lambda **inputs: pre, h, (h,))
+    torch.testing.assert_close(new, h)
+
+
+def test_peepholes_of_zero_make_an_lstm():
+    x, state = randn(BATCH, INPUTS), (randn(BATCH, UNITS), randn(BATCH, UNITS))
+    pre = randn(BATCH, 4 * UNITS)
+    without = diagonal_peephole_lstm(torch.zeros(3, UNITS, dtype=torch.float64))
+    actual, expected = (cell.step(lambda **inputs: pre, x, state) for cell in (without, cells.LSTM))
+    torch.testing.assert_close(actual, expected)
+    assert without.reads == cells.LSTM.reads

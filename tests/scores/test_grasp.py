@@ -1,0 +1,98 @@
+"""GraSP against explicit gradients and Hessians, in float64."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy
+
+from sparse_rnn import GraSP
+from sparse_rnn.recurrent.kernels import find_targets
+
+
+@pytest.mark.parametrize("temperature", [1.0, 200.0])
+@pytest.mark.parametrize("kwargs", [{}, {"num_layers": 2, "bidirectional": True}, {"packed": True}], ids=str)
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "peephole_lstm"])
+def test_grasp_is_weight_times_hessian_times_gradient(
+    kind, kwargs, temperature, build, loss_fn, kernels, central_differences
+):
+    model, batch = build(kind, **kwargs)
+    parameters = list(kernels(model).values())
+
+    def gradient() -> Tensor:
+        loss = cross_entropy(model(batch[0]) / temperature, batch[1])
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
+
+    g = gradient()
+    hessian = torch.cat([central_differences(p, gradient) for p in parameters])
+    product = (hessian @ g).split([p.numel() for p in parameters])
+    scores = GraSP(temperature).score(model, batch, loss_fn, find_targets(model))
+    scale = max(score.abs().max() for score in scores.values()).item()
+    for (name, parameter), part in zip(kernels(model).items(), product, strict=True):
+        expected = parameter.detach() * part.view_as(parameter)
+        torch.testing.assert_close(scores[name], expected, rtol=1e-6, atol=1e-6 * scale)
+
+
+def test_grasp_drops_out_the_same_units_in_both_passes(build, loss_fn):
+    model, batch = build("gru")
+    model.head = nn.Sequential(nn.Dropout(0.5), model.head)
+    torch.manual_seed(7)
+    actual = GraSP(1.0).score(model, batch, loss_fn, find_targets(model))["rnn.weight_hh_l0"]
+    kept = nn.Dropout(0.5)
+    torch.manual_seed(7)
+    mask = kept(torch.ones(len(batch[1]), model.rnn.hidden_size, dtype=torch.float64))
+    model.head[0] = nn.Identity()
+    expected = GraSP(1.0).score(
+        model, batch, lambda m, b: cross_entropy(m.head(m.rnn(b[0])[0].mean(0) * mask), b[1]), find_targets(model)
+    )["rnn.weight_hh_l0"]
+    torch.testing.assert_close(actual, expected)
+
+
+def test_a_loss_without_a_cross_entropy_is_not_cooled(build):
+    model, batch = build("lstm")
+
+    def squares(model, batch):
+        return model(batch[0]).square().mean()
+
+    cool, hot = (GraSP(t).score(model, batch, squares, find_targets(model)) for t in (1.0, 200.0))
+    assert all(torch.equal(cool[name], hot[name]) for name in cool)
+
+
+def test_the_temperature_is_gone_when_scores_are_there(build, loss_fn):
+    model, batch = build("gru")
+    before = loss_fn(model, batch)
+    GraSP().score(model, batch, loss_fn, find_targets(model))
+    assert torch.equal(loss_fn(model, batch), before)
+    assert "forward" not in vars(model.rnn)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
+def test_a_temperature_that_is_not_positive_is_refused(temperature):
+    with pytest.raises(ValueError, match=f"temperature={temperature}: give a positive number"):
+        GraSP(temperature)
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn, self.attention = nn.LSTM(3, 8), nn.MultiheadAttention(8, 2)
+
+    def forward(self, x):
+        h = self.rnn(x)[0]
+        return self.attention(h, h, h, need_weights=False)[0]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_grasp_runs_beside_fused_attention_and_on_compiled_models(compiled):
+    def loss_fn(model, x):
+        return model(x).square().mean()
+
+    model, x = Attending(), torch.randn(6, 4, 3)
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = GraSP().score(model, x, loss_fn, find_targets(model))
+    if compiled:
+        model = torch.compile(model, backend="aot_eager")
+    actual = GraSP().score(model, x, loss_fn, find_targets(model))
+    for name, score in expected.items():
+        torch.testing.assert_close(actual[f"_orig_mod.{name}" if compiled else name], score)
