@@ -22,7 +22,7 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from sparse_rnn.config_files import find_config, read_config
+from sparse_rnn.config_files import read_config
 from sparse_rnn.errors import MissingFileError, UsageError, one_line, unwrapped
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.sparsity.masks import Masks
@@ -184,7 +184,7 @@ def data_of(checkpoint: Checkpoint, override: str | None = None) -> LightningDat
         >>> type(data_of(checkpoint)).__name__, data_of(checkpoint, "lstm_pydoc.yaml").batch_size
         ('SequentialDigits', 16)
     """
-    source = checkpoint.folder / CONFIG if override is None else find_config(override)[0]
+    source = checkpoint.folder / CONFIG if override is None else override
     section = (checkpoint.config if override is None else read_config(override)).get("data")
     if not isinstance(section, Mapping):
         raise UsageError(f"{source} names no data: give a config with a data section by --data.")

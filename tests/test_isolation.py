@@ -293,7 +293,7 @@ def test_a_gradient_that_was_added_to_is_what_it_was_in_the_same_tensor():
     assert torch.equal(gradient, before)
 
 
-def draw():
+def draw_of_all():
     return torch.rand(1).item(), np.random.rand(), random.random()  # noqa: NPY002
 
 
@@ -303,24 +303,24 @@ def seed_all(seed):
 
 def test_a_random_state_can_be_returned_to():
     state = random_state()
-    first = draw()
+    first = draw_of_all()
     set_random_state(state)
-    assert draw() == first
+    assert draw_of_all() == first
 
 
 def test_own_randomness_goes_on_where_it_stopped_and_is_not_noticed():
     seed_all(1)
-    expected = [draw() for _ in range(3)]
+    expected = [draw_of_all() for _ in range(3)]
     seed_all(5)
-    own = [draw() for _ in range(2)]
+    own = [draw_of_all() for _ in range(2)]
     seed_all(1)
     randomness, found = OwnRandomness(5, everywhere=True), []
     for number in range(2):
-        assert draw() == expected[number]
+        assert draw_of_all() == expected[number]
         with randomness.inside():
-            found.append(draw())
+            found.append(draw_of_all())
     assert found == own
-    assert draw() == expected[2]
+    assert draw_of_all() == expected[2]
 
 
 def test_a_mixed_seed_depends_on_the_seed_and_on_every_generator():

@@ -30,8 +30,7 @@ class SparseCheckpoint(ModelCheckpoint):
     the interval say so, at the end, on Ctrl-C and on any other exception. With more than one process it is not written
     on an exception, Ctrl-C included: one rank would wait for another that may never come.
 
-    An average metric of a training epoch is partly that of denser models in the epoch that the final sparsity is
-    reached in; metrics of a validation are not.
+    In the epoch in which the final sparsity is reached, an average metric of training is partly that of denser models.
 
     Args:
         dirpath: Folder of the checkpoints; null for ``checkpoints`` in the folder of the run's logs.
@@ -39,6 +38,7 @@ class SparseCheckpoint(ModelCheckpoint):
         save_last: Whether to keep the last model.
         every_n_train_steps: Look for a best model, and save the last, every so many steps instead of every epoch.
         train_time_interval: The same, but whenever so much time has passed.
+        enable_version_counter: Whether to number files whose names are taken, instead of overwriting them.
         options: What else ModelCheckpoint takes: ``monitor``, ``mode``, ``save_top_k``, ....
 
     Example:
@@ -46,11 +46,6 @@ class SparseCheckpoint(ModelCheckpoint):
         >>> checkpoint.monitor, checkpoint.mode
         ('val/loss', 'min')
     """
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> SparseCheckpoint:
-        """Serve projects that import ``pytorch_lightning`` as well."""
-        join_other_name(SparseCheckpoint, _OTHER)
-        return super().__new__(cls)
 
     def __init__(
         self,
@@ -60,18 +55,22 @@ class SparseCheckpoint(ModelCheckpoint):
         save_last: bool = True,
         every_n_train_steps: int | None = None,
         train_time_interval: timedelta | None = None,
+        enable_version_counter: bool = True,
         **options: Any,
     ) -> None:
+        # Not in __new__, whose arguments the command line would take for those of the class.
+        join_other_name(SparseCheckpoint, _OTHER)
         super().__init__(
             dirpath,
             filename,
             save_last=None,  # when Lightning saves it depends on the version, and is not always the last
             every_n_train_steps=every_n_train_steps,
             train_time_interval=train_time_interval,
+            enable_version_counter=enable_version_counter,
             **options,
         )
         self._keeps_last = save_last
-        self._numbered = options.get("enable_version_counter", True)
+        self._numbered = enable_version_counter
         self._every = every_n_train_steps
         self._interval = train_time_interval
         self._saved_step: int | None = None

@@ -26,8 +26,8 @@ class GradualPruning(ScheduledPruning):
 
     A step is a batch after which an optimizer has stepped, be it one or several.
 
-    A network that is still denser may validate better than the last one: a checkpoint callback that keeps the best
-    should not be relied on; take the last.
+    A network that is still denser may validate better than the last one, and so become the best checkpoint: take the
+    last, or :class:`SparseCheckpoint`, for which a model counts once the final sparsity holds.
 
     Args:
         schedule: The sparsity at each step: :class:`sparse_rnn.pruning.schedules.Cubic` or ``IterativeSteps``.

@@ -17,7 +17,7 @@ import sparse_rnn.data
 import sparse_rnn.modules
 import sparse_rnn.scores  # noqa: F401
 from sparse_rnn.callbacks import PruningCallback
-from sparse_rnn.cli.summary import summary
+from sparse_rnn.cli.summary import LastValidation, summary
 from sparse_rnn.config_files import MODE, find_config, is_overlay
 from sparse_rnn.errors import MissingFileError, UsageError, unwrapped
 
@@ -85,15 +85,15 @@ class PruningCLI(LightningCLI):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer and hand it the pruning callback.
+        """Build the trainer and hand it the pruning callback, and what the summary asks.
 
         Raises:
             UsageError: If the Trainer refuses one of its arguments.
         """
         config = self.config_init[self.subcommand]
-        pruning = [] if config.pruning is None else [config.pruning]
+        ours = [LastValidation(), *([] if config.pruning is None else [config.pruning])]
         try:
-            return super().instantiate_trainer(callbacks=[*(config.trainer.callbacks or []), *pruning], **kwargs)
+            return super().instantiate_trainer(callbacks=[*(config.trainer.callbacks or []), *ours], **kwargs)
         except ValueError as error:
             raise UsageError(str(error)) from error
 

@@ -1,17 +1,41 @@
 """What ``fit`` prints at its end."""
 
+from __future__ import annotations
+
 import shlex
 import sys
+from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from sparse_rnn.callbacks.base import pruning_callbacks
+from sparse_rnn.checkpoints import load_checkpoint
+from sparse_rnn.errors import UsageError
 from sparse_rnn.sparsity.statistics import statistics, table
 
 
+class LastValidation(Callback):
+    """Remembers the step of the last validation, which need not be the last step.
+
+    Attributes:
+        step: Number of optimizer steps; None before the first validation.
+    """
+
+    def __init__(self) -> None:
+        self.step: int | None = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take note of a validation."""
+        if not trainer.sanity_checking:
+            self.step = trainer.global_step
+
+
 def summary(trainer: Trainer) -> str:
-    """Describe a finished fit: validation metrics, sparsity of each kernel and gate, checkpoints, logs.
+    """Describe a finished fit: sparsity of each kernel and gate, validation metrics, checkpoints, logs.
+
+    The metrics are those of the last validation, which is that of the last checkpoint unless the lines say otherwise;
+    the metric of the best checkpoint stands behind its path.
 
     Args:
         trainer: The trainer after ``fit``.
@@ -20,9 +44,11 @@ def summary(trainer: Trainer) -> str:
         A text of several lines.
     """
     facts = {name: f"{value:.4g}" for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    if facts and (validated := _validated(trainer)) not in (None, trainer.global_step):
+        facts["validated"] = f"after step {validated:,}, and not after the last one, {trainer.global_step:,}"
     for checkpoint in trainer.checkpoint_callbacks:
-        facts["best checkpoint"] = getattr(checkpoint, "best_model_path", "")
-        facts["last checkpoint"] = getattr(checkpoint, "last_model_path", "")
+        facts["last checkpoint"] = _last(checkpoint, trainer.global_step)
+        facts["best checkpoint"] = _best(checkpoint)
     facts["logs"] = str(trainer.log_dir)
     if isinstance(trainer.logger, TensorBoardLogger):
         facts["TensorBoard"] = shlex.join(
@@ -34,3 +60,33 @@ def summary(trainer: Trainer) -> str:
 
 def _sparsity_tables(trainer: Trainer) -> list[str]:
     return [table(statistics(callback.masks)) for callback in pruning_callbacks(trainer) if callback.masks is not None]
+
+
+def _validated(trainer: Trainer) -> int | None:
+    # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback.step for callback in callbacks if isinstance(callback, LastValidation)), None)
+
+
+def _last(checkpoint: Any, end: int) -> str:
+    """Say where the last checkpoint is, and of which step where training went on after it."""
+    path = getattr(checkpoint, "last_model_path", "")
+    step = _step(path)
+    return path if step in (None, end) else f"{path} (after step {step:,}; training ended after step {end:,})"
+
+
+def _best(checkpoint: Any) -> str:
+    """Say where the best checkpoint is, of which step, and how good."""
+    path, monitor = (getattr(checkpoint, name, None) or "" for name in ("best_model_path", "monitor"))
+    score, step = getattr(checkpoint, "best_model_score", None), _step(path)
+    told = [f"{monitor} {float(score):.4g}"] if monitor and score is not None else []
+    told += [] if step is None else [f"after step {step:,}"]
+    return f"{path} ({', '.join(told)})" if path and told else path
+
+
+def _step(path: str) -> int | None:
+    """Read the step of a checkpoint; None where it is not a file of this machine."""
+    try:
+        return load_checkpoint(path).get("global_step")
+    except UsageError:
+        return None

@@ -10,11 +10,15 @@ from pathlib import Path
 import lightning
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
 class MetricsRecorder(Callback):
     """Writes a JSON when a fit has ended: last logged metrics, seconds with scoring, and what it was made by.
+
+    The metrics are those of the last validation. The JSON says after which step that was, and where the checkpoint of
+    the last model is, so that both can be held against each other.
 
     Args:
         path: File to write.
@@ -22,10 +26,16 @@ class MetricsRecorder(Callback):
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
+        self._validated = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start the clock."""
         self._start = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take note of the step of a validation."""
+        if not trainer.sanity_checking:
+            self._validated = trainer.global_step
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -33,9 +43,15 @@ class MetricsRecorder(Callback):
         record = {
             "seconds": time.monotonic() - self._start,
             "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
+            "validated": self._validated,
+            "checkpoint": next(filter(None, map(_last, trainer.checkpoint_callbacks)), ""),
             "made_by": made_by(pl_module.device),
         }
         self.path.write_text(json.dumps(record))
+
+
+def _last(checkpoint: Checkpoint) -> str:
+    return getattr(checkpoint, "last_model_path", "")
 
 
 def made_by(device: torch.device) -> str:

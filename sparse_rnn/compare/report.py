@@ -19,7 +19,7 @@ def describe(results: Sequence[Result], grid: Grid) -> str:
 
 
 def save(results: Sequence[Result], grid: Grid, command: str) -> None:
-    """Write results.csv (a line a finished run), results.md and results.png.
+    """Write results.csv (a line a finished run, with the step of its metrics), results.md and results.png.
 
     Args:
         results: The finished runs.
@@ -98,18 +98,20 @@ def _write_csv(results: Sequence[Result], path: Path) -> None:
     names = list(dict.fromkeys(name for result in results for name in result.metrics))
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["method", "sparsity", "seed", "seconds", *names])
+        writer.writerow(["method", "sparsity", "seed", "seconds", *names, "validated", "checkpoint"])
         for result in results:
             run = result.run
             values = [result.metrics.get(name, "") for name in names]
-            writer.writerow([run.method, run.sparsity, run.seed, round(result.seconds, 2), *values])
+            model = [result.validated, result.checkpoint]
+            writer.writerow([run.method, run.sparsity, run.seed, round(result.seconds, 2), *values, *model])
 
 
 def _markdown(results: Sequence[Result], grid: Grid, command: str) -> str:
     made_by = dict.fromkeys(f"- {result.made_by}" for result in results)
     seeds = "seed 0" if grid.seeds == 1 else f"seeds 0 to {grid.seeds - 1}"
     facts = [
-        f"- {metric(results)} after the last epoch, mean ± standard deviation over {seeds}",
+        f"- {metric(results)} of the last validation, mean ± standard deviation over {seeds}; it is that of each run's "
+        "last checkpoint where `validated` in results.csv is the last step, as it is after whole epochs",
         f"- seconds of a fit, {grid.jobs} at a time, scoring included",
         *made_by,
     ]

@@ -36,6 +36,8 @@ class Result:
         seconds: Wall time of the fit, without imports.
         settings: What `Grid.settings` was.
         made_by: Commit, versions and machine.
+        validated: The step that the metrics are of; None in results of before that was noted.
+        checkpoint: Where the last model is.
     """
 
     run: Run
@@ -43,6 +45,8 @@ class Result:
     seconds: float
     settings: list[str]
     made_by: str
+    validated: int | None = None
+    checkpoint: str = ""
 
 
 def finished(grid: Grid) -> list[Result]:
@@ -126,7 +130,8 @@ def _conclude(grid: Grid, run: Run, status: int) -> str | None:
     record = json.loads((folder / METRICS).read_text())
     if not COMPARED.keys() & record["metrics"].keys():
         return f"it logs none of {', '.join(COMPARED)}"
-    result = Result(run, record["metrics"], record["seconds"], grid.settings(run), record["made_by"])
+    of_run = {name: record[name] for name in ("metrics", "seconds", "made_by", "validated", "checkpoint")}
+    result = Result(run, settings=grid.settings(run), **of_run)
     unfinished = folder / f"{RESULT}.part"
     unfinished.write_text(json.dumps(asdict(result), indent=1))
     unfinished.replace(folder / RESULT)

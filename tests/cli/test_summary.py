@@ -18,3 +18,43 @@ def test_fit_ends_with_a_summary(fitted, tmp_path):
         assert any(line.split()[:2] == [f"rnn.weight_{kernel}_l0", gate] for line in out.splitlines())
     assert list(run.glob("events.out.tfevents.*"))
     assert (run / "config.yaml").is_file()
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_the_metrics_are_those_of_the_last_checkpoint_and_the_best_ones_stand_behind_it(run, digits, capsys, tmp_path):
+    run(
+        "fit", *digits, "--trainer.max_epochs", "9", "--model.optimizer.init_args.lr", "0.3"
+    )  # the last is not the best
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("val/"))
+    folder = tmp_path / "lightning_logs" / "version_0" / "checkpoints"
+    run("validate", *digits, "--ckpt_path", str(folder / "last.ckpt"))
+    validated = capsys.readouterr().out
+    assert all(f"{name} " in validated for name in told)
+    for name, value in told.items():
+        [found] = [line.split()[1] for line in validated.splitlines() if line.split()[:1] == [name]]
+        assert f"{float(found):.4g}" == value
+
+
+def test_a_best_checkpoint_is_told_with_its_metric_and_step(fitted):
+    out, checkpoint = fitted()
+    [error] = [line.split()[1] for line in out.splitlines() if line.startswith("val/error")]
+    [best] = [line for line in out.splitlines() if line.startswith("best checkpoint")]
+    assert best.endswith(f"epoch=0-step=3.ckpt (val/error {error}, after step 3)")
+    assert f"last checkpoint  {checkpoint}\n" in out
+
+
+def test_metrics_of_an_earlier_step_are_told_as_such(fitted):
+    out, _ = fitted("--trainer.max_epochs", "2", "--trainer.max_steps", "5")
+    assert "validated        after step 3, and not after the last one, 5" in out
+
+
+def test_a_last_checkpoint_that_is_not_the_last_model_is_told_as_such(tmp_path, capsys, run, digits):
+    """Lightning's own: it is written only when a best one is found."""
+    config = tmp_path / "mine.yaml"
+    config.write_text(
+        "trainer: {callbacks: [{class_path: ModelCheckpoint, init_args: {monitor: step, mode: min, save_last: true}}]}"
+    )
+    run("fit", *digits, "--config", str(config), "--trainer.max_epochs", "3")
+    out = capsys.readouterr().out
+    path = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
+    assert f"last checkpoint  {path} (after step 3; training ended after step 9)" in out

@@ -22,6 +22,7 @@ def test_the_last_metrics_the_seconds_and_the_origin_are_written(tmp_path):
     assert record["metrics"] == {name: pytest.approx(value.item()) for name, value in trainer.callback_metrics.items()}
     assert "val/error" in record["metrics"]
     assert 0 < record["seconds"] < 60
+    assert (record["validated"], record["checkpoint"]) == (2, "")
     assert record["made_by"] == made_by(torch.device("cpu"))
 
 

@@ -27,7 +27,8 @@ def wait_for(done):
         time.sleep(0.1)
     sys.exit("nobody came")
 {behaviour}
-path.write_text(json.dumps({{"seconds": 1.0, "metrics": metrics, "made_by": "a stub"}}))
+record = {{"seconds": 1.0, "metrics": metrics, "made_by": "a stub", "validated": 3, "checkpoint": "last.ckpt"}}
+path.write_text(json.dumps(record))
 """
 
 
@@ -78,6 +79,8 @@ def test_a_grid_of_fits_on_digits(run, capsys):
         [checkpoint] = (FOLDER / name).rglob("last.ckpt")
         state = torch.load(checkpoint, weights_only=True)["state_dict"]
         kernels = torch.cat([value.flatten() for key, value in state.items() if key.startswith("rnn.weight")])
+        assert line["checkpoint"].endswith(str(checkpoint))
+        assert int(line["validated"]) == torch.load(checkpoint, weights_only=True)["global_step"] == 6
         assert kernels.count_nonzero() == round((1 - float(line["sparsity"])) * len(kernels))
         assert float(line["seconds"]) > 0
         assert f"{float(line['val/error']):.2f}" in out
