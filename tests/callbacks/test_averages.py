@@ -127,7 +127,7 @@ class InBackward(Project):
         self.each = {parameter: Noisy([parameter], lr=0.05) for parameter in self.parameters()}
         for parameter in self.parameters():
             parameter.register_post_accumulate_grad_hook(self.step)
-        return None
+        return
 
     def step(self, parameter):
         self.each[parameter].step()
