@@ -10,6 +10,9 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+# Estimates that differ by this share of the training are as good as equal.
+CLOSE = 0.02
+
 
 def training_steps(trainer: Trainer, steps: int = 0, batches: int = 0) -> float:
     """Count the training steps of a whole fit, those before it was resumed included; infinite without an end.
@@ -61,9 +64,17 @@ class Pace:
         self.total = self._estimate(trainer, step)
 
     def update(self, trainer: Trainer, step: int) -> bool:
-        """Look again after a step; tell whether the total is another one."""
-        before, self.total = self.total, self._estimate(trainer, step)
-        return self.total != before
+        """Look again after a step; tell whether the total is another one.
+
+        What differs by little waits for the end of the training: schedules are to stay as they are while they can.
+        """
+        total, before = self._estimate(trainer, step), self.total
+        if total is None or total == before:
+            return False
+        if before is not None and abs(total - before) <= CLOSE * before and step < (1 - 2 * CLOSE) * before:
+            return False
+        self.total = total
+        return True
 
     def _estimate(self, trainer: Trainer, step: int) -> float | None:
         total = training_steps(trainer, step - self._others, batches_seen(trainer))

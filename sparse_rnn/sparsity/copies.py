@@ -84,7 +84,9 @@ class Copies:
 
     def of_optimizer(self, optimizer: Any, place: str = "") -> Iterator[Found]:
         """Yield the averages that an optimizer keeps: in its state, its groups and its attributes."""
-        for parameter, state in getattr(optimizer, "state", {}).items():
+        states = getattr(optimizer, "state", {})
+        self._seen.add(id(states))
+        for parameter, state in states.items():
             name = self._wanted.get(id(parameter))
             if name is not None and isinstance(state, Mapping):
                 yield from averages_of(state, name, parameter, f"{place}.state")
@@ -92,8 +94,10 @@ class Copies:
 
     def of_optimizer_state(self, state: Mapping[str, Any], optimizer: Any, place: str = "") -> Iterator[Found]:
         """Yield the averages in what the ``state_dict()`` of an optimizer gave."""
+        states = state.get("state", {})
+        self._seen.add(id(states))
         for index, parameter in enumerate(_parameters_of(optimizer)):
-            name, kept = self._wanted.get(id(parameter)), state.get("state", {}).get(index)
+            name, kept = self._wanted.get(id(parameter)), states.get(index)
             if name is not None and isinstance(kept, Mapping):
                 yield from averages_of(kept, name, parameter, f"{place}.{index}")
         yield from self._walk(state, place, DEEPEST)
@@ -143,12 +147,13 @@ class Copies:
         named = [] if "params" in mapping else list(self._by_name(_with_names(mapping), place))
         yield from named
         for key, value in list(mapping.items()):
-            name = self._wanted.get(key if isinstance(key, int) else id(key))
+            known = key if isinstance(key, int) else id(key)
+            name = self._wanted.get(known)
             below = f"{place}.{key}" if isinstance(key, (str, int)) else f"{place}.{name}"
             if name is not None:  # kept under the parameter, or under its id
                 state = value if isinstance(value, Mapping) else {"": value}
                 yield from averages_of(state, name, self._named[name], below)
-            elif key not in OF_GRADIENTS and not (named and isinstance(value, Tensor)):
+            elif known not in self._own and key not in OF_GRADIENTS and not (named and isinstance(value, Tensor)):
                 yield from self._walk(value, below, depth - 1)
 
     def _in_sequence(self, values: list[Any], place: str, depth: int) -> Iterator[Found]:
