@@ -39,6 +39,8 @@ def fit(callbacks):
     )
     forecast = NeuralForecast(models=[model], freq=1)
     forecast.fit(FRAME)
+    for given, used in zip(callbacks, forecast.models[0].trainer_kwargs["callbacks"], strict=False):
+        given.masks = used.masks  # it trains copies of the models, callbacks included
     return forecast
 
 
