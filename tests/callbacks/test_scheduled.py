@@ -192,6 +192,7 @@ class Noting(ScheduledPruning):
 def test_change_is_asked_for_at_the_updates_of_any_timetable(schedule):
     pruning, module = Noting(schedule), Project()
     pruning.masks = Masks.full(find_targets(module))
+    pruning.on_training_length(100)
     steps = range(1, 15)
     answers = [pruning.update_masks(None, module, step, "batch") for step in steps]
     assert answers == [None] * len(steps)
