@@ -182,6 +182,7 @@ class Noting(ScheduledPruning):
         self.updates.append(update)
 
 
+@pytest.mark.filterwarnings("ignore:Noting:UserWarning")  # of schedules that leave updates out
 @given(
     st.one_of(
         st.builds(Cubic, st.integers(0, 4), st.integers(4, 12), st.integers(1, 5)),
