@@ -114,3 +114,10 @@ def test_a_class_joins_the_other_name_once_it_is_imported(monkeypatch):
     for _ in range(2):
         compat.join_other_name(Ours)
     assert Ours.__bases__ == (Callback, Other)
+
+
+@pytest.mark.parametrize(("strategy", "by_fit"), [("auto", False), ("ddp_spawn", True), ("ddp_notebook", True)])
+def test_launchers_that_end_with_fit(strategy, by_fit):
+    trainer = Trainer(accelerator="cpu", devices=1 if strategy == "auto" else 2, strategy=strategy, logger=False)
+    trainer.strategy._configure_launcher()
+    assert compat.launched_by_fit(trainer) == by_fit
