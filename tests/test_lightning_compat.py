@@ -149,3 +149,10 @@ def test_combined_loader_states_to_load():
     trainer.fit_loop.on_load_checkpoint({"combined_loader": [{"position": 3}]})
     compat.loader_states(trainer)[0]["position"] -= 1
     assert trainer.fit_loop._combined_loader_states_to_load == [{"position": 2}]
+
+
+@pytest.mark.parametrize(("strategy", "by_fit"), [("auto", False), ("ddp_spawn", True), ("ddp_notebook", True)])
+def test_launchers_that_end_with_fit(strategy, by_fit):
+    trainer = Trainer(accelerator="cpu", devices=1 if strategy == "auto" else 2, strategy=strategy, logger=False)
+    trainer.strategy._configure_launcher()
+    assert compat.launched_by_fit(trainer) == by_fit

@@ -41,7 +41,7 @@ def prune(  # noqa: D417 - the shared options are described once, in options.py
 ) -> Masks:
     """Remove the least important recurrent weights of a model: score them on one batch and set them to 0, in place.
 
-    Call :meth:`Masks.apply_` after every optimizer step to keep them at 0.
+    :meth:`Masks.hold` keeps them at 0 while the model is trained.
 
     Args:
         module: The model.

@@ -9,8 +9,10 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelChec
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
+from sparse_rnn import GradualPruning, OneShotPruning
 from sparse_rnn.callbacks import PruningCallback
 from sparse_rnn.callbacks.base import training_steps
+from sparse_rnn.pruning.schedules import Cubic
 from sparse_rnn.sparsity.masks import Masks
 
 KERNEL = "rnn.weight_hh_l0"
@@ -189,3 +191,54 @@ def test_each_change_is_logged_at_its_step(train, tmp_path):
     gates = [f"sparsity/{KERNEL}/{gate}" for gate in "rzn"]
     assert [float(rows[2][gate]) for gate in gates] == [1.0, 0.5, 0.0]
     assert [float(rows[4][gate]) for gate in gates] == [0.0, 0.5, 1.0]
+
+
+class Sparse(Project):
+    """As load_from_checkpoint gives it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.no_grad():
+            for name in ("rnn.weight_ih_l0", "rnn.weight_hh_l0"):
+                parameter = self.get_parameter(name)
+                parameter[torch.rand_like(parameter) < 0.8] = 0
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: OneShotPruning(0.9, "magnitude"), lambda: GradualPruning(0.9, Cubic(0, 8, 2))]
+)
+def test_a_network_that_is_sparse_already_is_noticed(train, build):
+    with pytest.warns(UserWarning, match=r"Pruning: [78]\d\.\d% of the weights to prune are 0 already.*from_zeros"):
+        train(Sparse, [build()])
+
+
+class Identity(Project):
+    """Initialised as Le et al. 2015 do: zeros that nobody has pruned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for gate in self.rnn.weight_hh_l0.data.chunk(3):
+            nn.init.eye_(gate)
+
+
+def test_an_identity_is_not_taken_for_a_sparse_network(train):
+    train(Identity, [GradualPruning(0.9, Cubic(0, 8, 2))])
+
+
+def test_a_sparse_network_is_trained_on_with_its_zeros(train):
+    class Before(Callback):
+        def setup(self, trainer, pl_module, stage):
+            self.zeros = {name: value == 0 for name, value in pl_module.named_parameters() if "weight_" in name}
+
+    before, pruning = Before(), OneShotPruning(masks="from_zeros")
+    module = train(Sparse, [before, pruning]).lightning_module
+    for name, zero in before.zeros.items():
+        assert torch.equal(~pruning.masks[name], zero)
+        assert torch.equal(module.get_parameter(name) == 0, zero)
+    some = OneShotPruning(masks="from_zeros", kernels=[KERNEL])
+    train(Sparse, [some])
+    assert list(some.masks) == [KERNEL]
+    with pytest.raises(ValueError, match="none of the weights to prune is 0"):
+        train(Project, [OneShotPruning(masks="from_zeros")])
+    with pytest.raises(ValueError, match="masks='zeros'"):
+        OneShotPruning(masks="zeros")
