@@ -232,7 +232,8 @@ def test_it_lets_go_of_the_modules(train, tmp_path):
 
 class OwnForward(nn.GRU):
     def forward(self, x, hx=None):
-        return super().forward(2 * x, hx)
+        h = torch.tanh(x @ self.weight_ih_l0[: self.hidden_size].t())
+        return h, h[:, -1:].transpose(0, 1).contiguous()
 
 
 def test_what_cannot_be_unrolled_is_said_and_training_goes_on(logged):
