@@ -45,8 +45,26 @@ PRUNING = {
         IterativePruning(sparsity=0.8, densities=[0.5], every=2, criterion="snip", kernels=["*ih*"]),
         DynamicSparsity(sparsity=0.8, schedule=CosineDecay(every=2), num_samples=16, kernels=["*hh*"]),
     ],
+    # Each rank has a stream of its own; the second has fewer samples than are asked for.
+    "before a stream": lambda: [OneShotPruning(sparsity=0.8, num_samples=20, allocation="per_kernel")],
     "again and again": lambda: [LotteryTicket(sparsity=0.8, rounds=2, criterion="snip", allocation="per_kernel")],
 }
+
+
+class Streaming(Project):
+    """Notes what it is trained on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trained_on = []
+
+    def on_train_batch_start(self, batch, batch_idx):
+        self.trained_on.append(batch[1])
+
+    def train_dataloader(self):
+        rank = self.trainer.global_rank
+        batches = (4, 2)[rank]
+        return ((torch.randn(8, 5, INPUTS), number) for number in range(batches))
 
 
 def fit_on_rank(rank: int, port: int, path: str, pruning: str, queue, both_done) -> None:
@@ -56,13 +74,15 @@ def fit_on_rank(rank: int, port: int, path: str, pruning: str, queue, both_done)
     torch.set_num_threads(1)
     seed_everything(0)
     samples = TensorDataset(torch.randn(64, 5, INPUTS))
-    module = Project()
+    streaming = pruning == "before a stream"
+    module = Streaming() if streaming else Project()
     callbacks = PRUNING[pruning]()
     trainer = Trainer(
         accelerator="cpu",
         strategy="ddp",
         devices=2,
-        max_epochs=2,
+        max_epochs=1 if streaming else 2,
+        limit_train_batches=2 if streaming else None,
         logger=False,
         enable_checkpointing=False,
         callbacks=callbacks,
@@ -71,7 +91,7 @@ def fit_on_rank(rank: int, port: int, path: str, pruning: str, queue, both_done)
         default_root_dir=path,
     )
     try:
-        trainer.fit(module, DataLoader(samples, batch_size=8))
+        trainer.fit(module, None if streaming else DataLoader(samples, batch_size=8))
     except RuntimeError as error:
         queue.put((rank, str(error)))
         return
@@ -80,6 +100,7 @@ def fit_on_rank(rank: int, port: int, path: str, pruning: str, queue, both_done)
     masks = {name: mask for callback in callbacks for name, mask in callback.masks.items()}
     kept = sum(int(mask.count_nonzero()) for mask in masks.values())
     removed = sum(int(module.get_parameter(name)[~mask].count_nonzero()) for name, mask in masks.items())
+    assert not streaming or module.trained_on == [0, 1]
     digests = [callback.masks.digest() for callback in callbacks]
     queue.put((rank, digests, kept, removed, module.rnn.weight_hh_l0.sum().item()))
 
@@ -98,7 +119,7 @@ def fit_on_two_ranks(path, pruning: str) -> list[tuple]:
 
 @needs_gloo
 @pytest.mark.slow
-@pytest.mark.parametrize("pruning", ["before training", "during training", "again and again"])
+@pytest.mark.parametrize("pruning", ["before training", "before a stream", "during training", "again and again"])
 def test_ranks_keep_the_same_weights(tmp_path, pruning):
     first, second = fit_on_two_ranks(tmp_path, pruning)
     assert first == second
