@@ -1,4 +1,4 @@
-# make fit [CONFIG=gru_mnist.yaml] [ARGS="--trainer.max_epochs 3"]   train; make test   run the tests; make lint   check style
+# make fit [CONFIG=gru_mnist.yaml] [ARGS="--trainer.max_epochs 3"]   train; make test   run the tests (ARGS="-m slow": the slow ones); make lint   check style
 PYTHON ?= python3
 CONFIG ?= gru_digits.yaml
 ARGS ?=
@@ -11,7 +11,7 @@ fit: .venv/installed
 
 # Tests multiply small matrices, which more threads only slow down.
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check
