@@ -19,13 +19,22 @@ def fit(callbacks):
     seed()
     last = SparseCheckpoint("checkpoints", save_top_k=0)
     estimator = DeepAREstimator(
-        freq="D", prediction_length=5, context_length=20, hidden_size=16, num_layers=1, batch_size=16,
+        freq="D",
+        prediction_length=5,
+        context_length=20,
+        hidden_size=16,
+        num_layers=1,
+        batch_size=16,
         num_batches_per_epoch=STEPS // 4,
         trainer_kwargs={
-            "max_epochs": 4, "accelerator": "cpu", "callbacks": [*callbacks, last], "enable_progress_bar": False,
-            "enable_model_summary": False, "logger": False,
+            "max_epochs": 4,
+            "accelerator": "cpu",
+            "callbacks": [*callbacks, last],
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "logger": False,
         },
-    )  # fmt: skip
+    )
     output = estimator.train_model(DATA)
     # Its own ModelCheckpoint has kept the best model, from before the last weights were removed.
     output.trained_net.load_state_dict(torch.load(last.last_model_path, weights_only=True)["state_dict"])
@@ -43,7 +52,10 @@ def network(predictor):
 
 check(
     Package(
-        "gluonts DeepAR", fit, network, load,
+        "gluonts DeepAR",
+        fit,
+        network,
+        load,
         lambda predictor: np.stack([forecast.mean for forecast in predictor.predict(DATA)]),
-    )  # fmt: skip
+    )
 )

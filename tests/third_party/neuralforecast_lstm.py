@@ -22,10 +22,21 @@ FRAME = pd.DataFrame(
 def fit(callbacks):
     seed()
     model = LSTM(
-        h=5, input_size=20, encoder_hidden_size=16, encoder_n_layers=1, decoder_hidden_size=16, max_steps=STEPS,
-        batch_size=8, windows_batch_size=64, callbacks=callbacks, accelerator="cpu", logger=False,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-    )  # fmt: skip
+        h=5,
+        input_size=20,
+        encoder_hidden_size=16,
+        encoder_n_layers=1,
+        decoder_hidden_size=16,
+        max_steps=STEPS,
+        batch_size=8,
+        windows_batch_size=64,
+        callbacks=callbacks,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
     forecast = NeuralForecast(models=[model], freq=1)
     forecast.fit(FRAME)
     for given, used in zip(callbacks, forecast.models[0].trainer_kwargs["callbacks"], strict=False):
@@ -40,7 +51,10 @@ def load(forecast, folder):
 
 check(
     Package(
-        "neuralforecast LSTM", fit, lambda forecast: forecast.models[0], load,
+        "neuralforecast LSTM",
+        fit,
+        lambda forecast: forecast.models[0],
+        load,
         lambda forecast: forecast.predict(FRAME)["LSTM"],
-    )  # fmt: skip
+    )
 )

@@ -1,4 +1,4 @@
-"""pytorch-forecasting: RecurrentNetwork and DeepAR, whose recurrent layers are subclasses that wrap ``super().forward``."""
+"""pytorch-forecasting: RecurrentNetwork and DeepAR, whose layers are subclasses that wrap ``super().forward``."""
 
 import warnings
 

@@ -1,7 +1,7 @@
 """What every package of forecasts is asked: one small model, fitted with and without pruning, saved, loaded, used.
 
-A script beside this file says how its package fits, saves and predicts. Run it with the Python of an environment that has
-the package: ``python tests/third_party/darts_rnn.py``; ``.ci/third_party`` makes the environments.
+A script beside this file says how its package fits, saves and predicts. Run it with the Python of an environment that
+has the package: ``python tests/third_party/darts_rnn.py``; ``.ci/third_party`` makes the environments.
 """
 
 import logging
