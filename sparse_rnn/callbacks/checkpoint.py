@@ -15,6 +15,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from sparse_rnn.callbacks.base import pruning_callbacks
+from sparse_rnn.checkpoints import load_checkpoint
+from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import join_other_name
 
 _OTHER = "pytorch_lightning.callbacks.Checkpoint"
@@ -105,9 +107,13 @@ class SparseCheckpoint(ModelCheckpoint):
         self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what no epoch's end has, and warn where no model was ever as sparse as asked for."""
+        """Save what no epoch's end has, and warn where no model was ever as sparse as asked for.
+
+        Other callbacks may have changed the model since, as stochastic weight averaging does in the end.
+        """
         super().on_train_end(trainer, pl_module)
-        if self._saved_step != trainer.global_step:
+        same = self._saved_step == trainer.global_step and self._holds(pl_module)
+        if not trainer.strategy.broadcast(same):
             self._save(trainer)
         if self.monitor is not None and not self.best_model_path and not _is_final(trainer):
             rank_zero_warn(
@@ -136,6 +142,14 @@ class SparseCheckpoint(ModelCheckpoint):
             return False
         # Clocks of ranks differ, and all of them must save.
         return trainer.strategy.broadcast(time.monotonic() - self._saved_time >= self._interval.total_seconds())
+
+    def _holds(self, pl_module: LightningModule) -> bool:
+        """Tell whether the last checkpoint holds the weights in memory; one that cannot be read here is trusted."""
+        try:
+            saved = load_checkpoint(self.last_model_path)["state_dict"]
+        except UsageError:
+            return True
+        return all(name in saved and saved[name].equal(value.cpu()) for name, value in pl_module.state_dict().items())
 
     def _save(self, trainer: Trainer) -> None:
         """Write the model as it is to ``last.ckpt``."""

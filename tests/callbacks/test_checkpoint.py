@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch import Callback, LightningModule, Trainer, callbacks, seed_everything
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, StochasticWeightAveraging
 from torch import nn
 
 from sparse_rnn import (
@@ -144,6 +144,26 @@ def test_early_stopping_leaves_the_last_model_too(train, tmp_path):
     checkpoint = SparseCheckpoint(tmp_path / "saved", monitor="worse")
     trainer, _ = train(Model(), OneShotPruning(0.9), EarlyStopping("worse", patience=1), checkpoint, max_epochs=9)
     assert trainer.global_step < 9 * 6
+    assert not differences(checkpoint.last_model_path, trainer)
+
+
+def _weight_averaging():
+    if not hasattr(callbacks, "WeightAveraging"):
+        pytest.skip("this version of Lightning has none")
+    return callbacks.WeightAveraging
+
+
+@pytest.mark.parametrize(
+    "average",
+    [
+        lambda: StochasticWeightAveraging(1e-2, swa_epoch_start=1),
+        lambda: _weight_averaging()(avg_fn=lambda averaged, new, _: 0.5 * (averaged + new)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*checkpoint.*averag")
+def test_weights_that_are_averaged_in_the_end_are_those_of_the_last_checkpoint(train, tmp_path, average):
+    checkpoint = SparseCheckpoint(tmp_path / "saved", monitor="worse")
+    trainer, _ = train(Model(), OneShotPruning(0.9), average(), checkpoint, max_epochs=4)
     assert not differences(checkpoint.last_model_path, trainer)
 
 
