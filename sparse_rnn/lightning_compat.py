@@ -198,3 +198,11 @@ def join_other_name(kind: type[Callback], base: str = "pytorch_lightning.Callbac
     other = getattr(sys.modules.get(module), name, None)
     if other is not None and other not in kind.__bases__:
         kind.__bases__ += (other,)
+
+
+def callbacks_of(trainer: Trainer) -> list[Any]:
+    """Return the callbacks of a trainer.
+
+    They are public, but Lightning sets them from another class, where a type checker does not see them.
+    """
+    return trainer.callbacks  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from sparse_rnn.lightning_compat import callbacks_of
 from sparse_rnn.sparsity.copies import Copies, Found
 from sparse_rnn.sparsity.masks import Masks
 
@@ -75,19 +76,14 @@ def _copies(trainer: Trainer, masks: Masks, optimizers: Iterable[Any]) -> Copies
     return Copies(trainer.lightning_module, masks, optimizers, leave_out=parts)
 
 
-def _callbacks(trainer: Trainer) -> list[Any]:
-    # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
-    return trainer.callbacks  # type: ignore[attr-defined]
-
-
 def _ours(trainer: Trainer) -> list[Any]:
     """Give the callbacks that prune; what they keep of the weights is theirs to know."""
-    return [callback for callback in _callbacks(trainer) if hasattr(callback, "find_masks")]
+    return [callback for callback in callbacks_of(trainer) if hasattr(callback, "find_masks")]
 
 
 def _others(trainer: Trainer) -> Iterator[tuple[str, Any]]:
     ours = _ours(trainer)
-    for i, callback in enumerate(_callbacks(trainer)):
+    for i, callback in enumerate(callbacks_of(trainer)):
         if callback not in ours:
             yield f"callbacks.{i}", callback
 

@@ -18,7 +18,7 @@ from sparse_rnn.callbacks.best import BestModels
 from sparse_rnn.callbacks.pace import Pace, batches_seen, training_steps
 from sparse_rnn.callbacks.returning import Return, from_bytes, to_bytes
 from sparse_rnn.errors import UsageError
-from sparse_rnn.lightning_compat import join_other_name, state_key
+from sparse_rnn.lightning_compat import callbacks_of, join_other_name, state_key
 from sparse_rnn.recurrent.kernels import Targets, find_targets, targets_named
 from sparse_rnn.sparsity.holding import Hold
 from sparse_rnn.sparsity.masks import Masks
@@ -398,9 +398,8 @@ join_other_name(
 
 
 def pruning_callbacks(trainer: Trainer) -> list[PruningCallback]:
-    """Those of a trainer."""
-    # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    """Return the pruning callbacks of a trainer."""
+    callbacks = callbacks_of(trainer)
     return [callback for callback in callbacks if isinstance(callback, PruningCallback)]
 
 

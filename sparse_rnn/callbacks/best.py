@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from sparse_rnn.lightning_compat import callbacks_of
 from sparse_rnn.sparsity.masks import Masks
 
 
@@ -52,8 +53,7 @@ class BestModels:
 
 def _monitored(trainer: Trainer) -> Iterator[Any]:
     """Yield the callbacks that keep a best model, known by what they offer: Lightning's classes exist twice."""
-    # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer):
         if getattr(callback, "monitor", None) is not None and getattr(callback, "best_model_path", None):
             yield callback
 

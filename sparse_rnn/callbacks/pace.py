@@ -10,6 +10,8 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from sparse_rnn.lightning_compat import callbacks_of
+
 # Estimates that differ by this share of the training are as good as equal.
 CLOSE = 0.02
 
@@ -101,8 +103,7 @@ def batches_seen(trainer: Trainer) -> int:
 
 def _timer(trainer: Trainer) -> Any:
     """Find the callback that ends the training after some time; None without one."""
-    # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer):
         # Known by what it does: Lightning's classes exist twice.
         if hasattr(callback, "time_remaining") and callback.time_remaining() is not None:
             return callback
@@ -111,8 +112,7 @@ def _timer(trainer: Trainer) -> Any:
 
 def _accumulated(trainer: Trainer, epoch: int) -> int:
     """Return the number of batches that make a step in an epoch."""
-    # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer):
         if hasattr(callback, "get_accumulate_grad_batches"):  # known by what it does: Lightning's classes exist twice
             return callback.get_accumulate_grad_batches(epoch)
     return trainer.accumulate_grad_batches

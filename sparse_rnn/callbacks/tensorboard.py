@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sparse_rnn.callbacks.base import PruningCallback, pruning_callbacks
 from sparse_rnn.callbacks.one_shot import OneShotPruning
-from sparse_rnn.lightning_compat import logs_hyperparameters
+from sparse_rnn.lightning_compat import callbacks_of, logs_hyperparameters
 from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum
 from sparse_rnn.sparsity.connections import kept_weights
@@ -81,8 +81,7 @@ def _row(values: Mapping[str, bool | int | float | str], metrics: Iterable[str])
 
 def watched_metrics(trainer: Trainer) -> list[str]:
     """Name what the fit's callbacks (ModelCheckpoint, EarlyStopping) watch; ``val/loss`` where they watch nothing."""
-    # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
-    watched = [getattr(callback, "monitor", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+    watched = [getattr(callback, "monitor", None) for callback in callbacks_of(trainer)]
     return list(dict.fromkeys(metric for metric in watched if isinstance(metric, str))) or ["val/loss"]
 
 
