@@ -130,7 +130,7 @@ def is_exporting() -> bool:
 
 
 def scripted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function by TorchScript, once.
+    """Compile a function by TorchScript, which keeps what it has compiled.
 
     ``torch.jit.script`` is public, but says that it is deprecated; that is for those to hear who call it, or
     ``torch.jit.trace``.

@@ -2,8 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable
-from typing import Any, Literal, get_args, overload
+from typing import Literal, get_args, overload
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +13,6 @@ from sparse_rnn.recurrent.peephole_layers import State, autocast_dtype, run_batc
 from sparse_rnn.torch_compat import scripted_overload
 
 Peepholes = Literal["full", "diagonal"]
-
-
-class _Computed:
-    """Does as `property`, which TorchScript would compile; of this it takes the value."""
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self.function = function
-
-    def __get__(self, instance: Any, owner: type) -> Any:
-        return self if instance is None else self.function(instance)
 
 
 class PeepholeLSTM(nn.Module):
@@ -72,6 +61,8 @@ class PeepholeLSTM(nn.Module):
     Raises:
         UsageError: If a size is not positive, dropout is not in [0, 1], or the form of the peepholes is unknown.
     """
+
+    _scripted_weights: list[Tensor]
 
     def __init__(
         self,
@@ -135,7 +126,7 @@ class PeepholeLSTM(nn.Module):
     def forward(self, input: PackedSequence, hx: State | None = None) -> tuple[PackedSequence, State]:
         pass
 
-    def forward(self, input, hx=None):
+    def forward(self, input: Tensor | PackedSequence, hx: State | None = None) -> tuple[Tensor | PackedSequence, State]:
         """Run the layers over whole sequences.
 
         Args:
@@ -151,17 +142,18 @@ class PeepholeLSTM(nn.Module):
         Raises:
             UsageError: If a shape or dtype does not fit the layer, or the sequence is empty.
         """
-        if not torch.jit.is_scripting():
+        if torch.jit.is_scripting():
+            weights = self._scripted_weights
+        else:
             self._check(input, hx)
+            weights = self._weights()
         dropout = self.dropout if self.training else 0.0
         full = self.peepholes == "full"
         if isinstance(input, PackedSequence):
             rows, batch_sizes, order, places = input
             if hx is not None and order is not None:
                 hx = (hx[0].index_select(1, order), hx[1].index_select(1, order))
-            rows, h_n, c_n = run_packed(
-                rows, batch_sizes, hx, self._weights, full, self.bias, self.bidirectional, dropout
-            )
+            rows, h_n, c_n = run_packed(rows, batch_sizes, hx, weights, full, self.bias, self.bidirectional, dropout)
             if places is not None:
                 h_n, c_n = h_n.index_select(1, places), c_n.index_select(1, places)
             return PackedSequence(rows, batch_sizes, order, places), (h_n, c_n)
@@ -171,7 +163,7 @@ class PeepholeLSTM(nn.Module):
             hx = hx if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
         elif self.batch_first:
             input = input.transpose(0, 1)
-        output, h_n, c_n = run_batch(input, hx, self._weights, full, self.bias, self.bidirectional, dropout)
+        output, h_n, c_n = run_batch(input, hx, weights, full, self.bias, self.bidirectional, dropout)
         if not batched:
             return output.squeeze(1), (h_n.squeeze(1), c_n.squeeze(1))
         return output.transpose(0, 1) if self.batch_first else output, (h_n, c_n)
@@ -183,7 +175,11 @@ class PeepholeLSTM(nn.Module):
         changed = {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}
         return ", ".join([text, *(f"{name}={value}" for name, value in changed.items())])
 
-    @_Computed
+    def __prepare_scriptable__(self) -> "PeepholeLSTM":
+        """Make ready for `torch.jit.script`, which calls this, and cannot look up attributes by computed names."""
+        self._scripted_weights = self._weights()
+        return self
+
     def _weights(self) -> list[Tensor]:
         """List the parameters as `run_batch` takes them."""
         kinds = ["weight_ih", "weight_hh", "weight_ch" if self.peepholes == "full" else "peephole"]
@@ -198,22 +194,22 @@ class PeepholeLSTM(nn.Module):
     def _check(self, input: Tensor | PackedSequence, hx: State | None) -> None:
         if torch.jit.is_tracing():
             return  # a look at a size would be a constant of the trace
-        states = self.num_layers * len(_suffixes(self.bidirectional))
+        batch: tuple[int, ...] = ()
         if isinstance(input, PackedSequence):
-            x, shape = input.data, (states, int(input.batch_sizes[0]), self.hidden_size)
+            x, steps, batch = input.data, len(input.batch_sizes), (int(input.batch_sizes[0]),)
         elif input.dim() == 2:
-            x, shape = input, (states, self.hidden_size)
+            x, steps = input, input.shape[0]
         elif input.dim() == 3:
-            x, shape = input, (states, input.shape[0 if self.batch_first else 1], self.hidden_size)
+            x, steps, batch = input, input.shape[int(self.batch_first)], (input.shape[int(not self.batch_first)],)
         else:
             raise UsageError(f"input has {input.dim()} dimensions; it must have 3, or 2 without a batch")
-        if x.shape[1 if x.dim() == 3 and self.batch_first else 0] == 0:
+        if steps == 0:
             raise UsageError("input has no time step; a sequence needs at least one")
         if x.shape[-1] != self.input_size:
             raise UsageError(f"input has {x.shape[-1]} features; the layer's input_size is {self.input_size}")
         self._check_dtype("input", x)
         if hx is not None:
-            self._check_state(hx, shape)
+            self._check_state(hx, (self.num_layers * len(_suffixes(self.bidirectional)), *batch, self.hidden_size))
 
     def _check_state(self, hx: State, shape: tuple[int, ...]) -> None:
         if not isinstance(hx, tuple | list) or len(hx) != 2:

@@ -124,8 +124,8 @@ def _run_direction(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if not torch.jit.is_scripting():  # noqa: SIM102 (TorchScript would compile what stands beside it)
         if not is_exporting():
-            tensors = (x_NI, h_0_BH, c_0_BH, weight_ih, weight_hh, weight_ch, peephole, bias)
-            return _run_fused(tensors, batch_sizes, backwards)
+            others = (h_0_BH, c_0_BH, weight_ih, weight_hh, weight_ch, peephole, bias)
+            return _run_fused(x_NI, others, batch_sizes, backwards)
     return _run_plain(x_NI, h_0_BH, c_0_BH, weight_ih, weight_hh, weight_ch, peephole, bias, batch_sizes, backwards)
 
 
@@ -178,10 +178,9 @@ def _run_plain(
 
 
 def _run_fused(
-    tensors: tuple[Tensor | None, ...], batch_sizes: list[int], backwards: bool
+    x_NI: Tensor, others: tuple[Tensor | None, ...], batch_sizes: list[int], backwards: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run one direction by `PeepholeFunction`, in autocast's dtype where there is one."""
-    x_NI, *others = tensors
     # Autocast leaves float64 as it is.
     dtype = x_NI.dtype if x_NI.dtype == torch.float64 else autocast_dtype(x_NI.device.type) or x_NI.dtype
     # Each sequence is turned round, so that the function knows one direction of time only.
