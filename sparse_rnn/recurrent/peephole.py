@@ -38,7 +38,7 @@ class PeepholeLSTM(nn.Module):
     - `bias_ih_l{k}`, `bias_hh_l{k}` [4 * hidden_size], where `bias`.
 
     All start as U(-1/sqrt(hidden_size), 1/sqrt(hidden_size)). Under autocast the layer computes in autocast's dtype. It
-    is differentiable once.
+    is differentiable once. `torch.jit` and `torch.export` turn it into plain operations, which need no sparse_rnn.
 
     Example:
         >>> lstm = PeepholeLSTM(28, 400)
