@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec:FutureWarning"),
 ]
-INPUTS, UNITS, STEPS, BATCH = 3, 4, 3, 2
+INPUTS, UNITS, STEPS, BATCH = 3, 4, 2, 2
 FORMS = pytest.mark.parametrize("form", ["full", "diagonal"])
 OPTIONS = pytest.mark.parametrize(
     "options", [{}, {"num_layers": 2, "bidirectional": True, "bias": False, "batch_first": True}], ids=["one", "four"]
