@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from sparse_rnn.errors import UsageError
-from sparse_rnn.recurrent.peephole_layers import State, autocast_dtype, run_batch, run_packed
+from sparse_rnn.recurrent.peephole_layers import State, run_batch, run_packed
 from sparse_rnn.torch_compat import scripted_overload
 
 Peepholes = Literal["full", "diagonal"]
@@ -147,6 +147,7 @@ class PeepholeLSTM(nn.Module):
         else:
             self._check(input, hx)
             weights = self._weights()
+            input, hx = _autocast(input, hx)
         dropout = self.dropout if self.training else 0.0
         full = self.peepholes == "full"
         if isinstance(input, PackedSequence):
@@ -221,9 +222,24 @@ class PeepholeLSTM(nn.Module):
 
     def _check_dtype(self, name: str, tensor: Tensor) -> None:
         dtype = self.weight_ih_l0.dtype
-        if tensor.dtype != dtype and autocast_dtype(tensor.device.type) is None:
+        if tensor.dtype != dtype and _autocast_dtype(tensor.device.type) is None:
             raise UsageError(f"{name} is {tensor.dtype}, the weights are {dtype}; convert one of them with .to(dtype)")
 
 
 def _suffixes(bidirectional: bool) -> tuple[str, ...]:
     return ("", "_reverse") if bidirectional else ("",)
+
+
+def _autocast(input: Tensor | PackedSequence, hx: State | None) -> tuple[Tensor | PackedSequence, State | None]:
+    """Convert to autocast's dtype, where there is one; the layers compute in that of the inputs."""
+    x = input.data if isinstance(input, PackedSequence) else input
+    dtype = _autocast_dtype(x.device.type)
+    if dtype is None or x.dtype == torch.float64:  # which autocast leaves as it is
+        return input, hx
+    return input.to(dtype), hx if hx is None else (hx[0].to(dtype), hx[1].to(dtype))
+
+
+def _autocast_dtype(device_type: str) -> torch.dtype | None:
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return None

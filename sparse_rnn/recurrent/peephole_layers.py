@@ -90,13 +90,15 @@ def _run_rows(
         zeros = x_NI.new_zeros([count, batch_sizes[0], weights[1].shape[1]])
         hx = (zeros, zeros)
     directions = 2 if bidirectional else 1
+    dtype = x_NI.dtype  # autocast's, where it is on: the inputs have been converted to it
     last_h: list[Tensor] = []
     last_c: list[Tensor] = []
     for first in range(0, count, directions):
         outputs: list[Tensor] = []
         for k in range(first, first + directions):
             own = weights[k * each : (k + 1) * each]
-            summed = own[3] + own[4] if bias else None
+            summed = (own[3] + own[4]).to(dtype) if bias else None
+            own = [weight.to(dtype) for weight in own[:3]]
             weight_ch, peephole = (own[2], None) if full else (None, own[2])
             output, h_n, c_n = _run_direction(
                 x_NI, hx[0][k], hx[1][k], own[0], own[1], weight_ch, peephole, summed, batch_sizes, k > first
@@ -180,25 +182,12 @@ def _run_plain(
 def _run_fused(
     x_NI: Tensor, others: tuple[Tensor | None, ...], batch_sizes: list[int], backwards: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run one direction by `PeepholeFunction`, in autocast's dtype where there is one."""
-    # Autocast leaves float64 as it is.
-    dtype = x_NI.dtype if x_NI.dtype == torch.float64 else autocast_dtype(x_NI.device.type) or x_NI.dtype
+    """Run one direction by `PeepholeFunction`."""
     # Each sequence is turned round, so that the function knows one direction of time only.
     reversal = _reversal(batch_sizes).to(x_NI.device) if backwards else None
     rows = x_NI if reversal is None else x_NI.index_select(0, reversal)
-    output, h_n, c_n = PeepholeFunction.apply(*(t if t is None else t.to(dtype) for t in (rows, *others)), batch_sizes)
+    output, h_n, c_n = PeepholeFunction.apply(rows, *others, batch_sizes)
     return output if reversal is None else output.index_select(0, reversal), h_n, c_n
-
-
-def autocast_dtype(device_type: str) -> torch.dtype | None:
-    """Return the dtype that autocast computes in on a device, or None where it is off.
-
-    Example:
-        >>> autocast_dtype("cpu")
-    """
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
-        return torch.get_autocast_dtype(device_type)
-    return None
 
 
 def _reversal(batch_sizes: list[int]) -> Tensor:

@@ -211,6 +211,17 @@ def test_a_compiled_module_gives_the_same(form):
     assert_same(outputs_and_gradients(compiled(lstm), x, state), outputs_and_gradients(lstm, x, state))
 
 
+@FORMS
+def test_autocast_goes_into_what_is_exported(form):
+    lstm = build(form, num_layers=2, bidirectional=True).float()
+    x, state = torch.randn(STEPS, BATCH, INPUTS), (torch.randn(4, BATCH, UNITS), torch.randn(4, BATCH, UNITS))
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = tree_leaves(lstm(x, state))
+        actual = tree_leaves(exported(lstm, x, state)(x, state))
+    assert {out.dtype for out in (*actual, *expected)} == {torch.bfloat16}
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0.02)
+
+
 def test_nothing_of_ours_is_in_what_is_exported():
     """It is to be read where this package is not installed."""
     lstm = build("full")
