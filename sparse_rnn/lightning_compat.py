@@ -14,7 +14,9 @@ from math import inf
 from typing import Any
 
 from lightning.fabric.utilities.data import _set_sampler_epoch
+from lightning.fabric.utilities.logger import _flatten_dict
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 
 
 def combined_loader(trainer: Trainer) -> Any:
@@ -174,6 +176,18 @@ def logs_hyperparameters(part: Any) -> bool:
     ``save_hyperparameters(logger=False)`` leaves no public trace.
     """
     return part._log_hyperparams
+
+
+def logged_columns(hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    """Turn hyperparameters into columns of TensorBoard's table as Lightning's own logger does.
+
+    The logger has a public method that writes them, and none that gives them.
+
+    Example:
+        >>> logged_columns({"net": {"dropout": 0.1}, "sizes": [1, 2]})
+        {'net/dropout': 0.1, 'sizes': '[1, 2]'}
+    """
+    return TensorBoardLogger._sanitize_params(_flatten_dict(hyperparameters))
 
 
 def state_key(callback: Callback, **arguments: Any) -> str:

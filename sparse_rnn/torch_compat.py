@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,11 +26,14 @@ __all__ = [
     "copied_loader",
     "eager",
     "fused_lstm_cell",
+    "is_exporting",
     "iterates_as_torch_does",
     "multiply_",
     "onednn_linear",
     "own_attribute_set",
     "own_attributes",
+    "scripted",
+    "scripted_overload",
     "set_own_attributes",
     "set_sampler",
     "sigmoid_backward",
@@ -110,6 +114,41 @@ def multiply_(tensors: Sequence[Tensor], factors: Sequence[Tensor]) -> None:
         (tensor([0.]), tensor([2., 0.]))
     """
     torch._foreach_mul_(list(tensors), list(factors))
+
+
+def is_exporting() -> bool:
+    """Tell whether ``torch.export`` is at work.
+
+    ``torch.compiler.is_exporting`` is public, but PyTorch 2.6 does not have it, and can only tell whether a model is
+    compiled or exported.
+
+    Example:
+        >>> is_exporting()
+        False
+    """
+    return getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)()
+
+
+def scripted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function by TorchScript, which keeps what it has compiled.
+
+    ``torch.jit.script`` is public, but says that it is deprecated; that is for those to hear who call it, or
+    ``torch.jit.trace``.
+
+    Example:
+        >>> def double(x: Tensor) -> Tensor:
+        ...     return 2 * x
+        >>> scripted(double)(torch.ones(1))  # doctest: +SKIP
+        tensor([2.])
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(function)
+
+
+# Declares one of the signatures of a method, for TorchScript, as `typing.overload` does for type checkers; there is no
+# public name. It looks up the class that it is used in on the stack, so no function may come between.
+scripted_overload = torch._jit_internal._overload_method
 
 
 def own_attributes(module: nn.Module) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -119,6 +120,18 @@ def test_log_hyperparams():
     assert compat.logs_hyperparameters(Model())
     assert not compat.logs_hyperparameters(Silent())
     assert not compat.logs_hyperparameters(LightningDataModule())
+
+
+def test_flatten_dict_and_sanitize_params():
+    saved = {
+        "lr": np.float64(0.5),
+        "net": {"units": np.int64(2), "sizes": [1, 2]},
+        "flag": np.bool_(True),
+        "none": None,
+    }
+    columns = compat.logged_columns(saved)
+    assert columns == {"lr": 0.5, "net/units": 2, "net/sizes": "[1, 2]", "flag": True, "none": "None"}
+    assert [type(value) for value in columns.values()] == [float, int, str, bool, str]
 
 
 def test_generate_state_key():

@@ -1,6 +1,7 @@
 """A test a private name of PyTorch: the one that an upgrade has taken away fails by its name."""
 
 import sys
+from typing import overload
 
 import pytest
 import torch
@@ -52,6 +53,60 @@ def test_pytree():
     assert leaves[1:] == [2, packed]
     assert compat.tree_map_only(int, lambda n: n + 1, {"a": [1, "b"]}) == {"a": [2, "b"]}
     assert compat.tree_map(lambda n: n + 1, {"a": [1]}) == {"a": [2]}
+
+
+def test_is_exporting():
+    found = []
+
+    class Asking(nn.Module):
+        def forward(self, x):
+            found.append(compat.is_exporting())
+            return x + 1
+
+    module = Asking()
+    module(torch.ones(1))
+    torch.export.export(module, (torch.ones(1),), strict=False)
+    assert not found[0]
+    assert all(found[1:])
+
+
+def choose(x: torch.Tensor, flag: bool) -> torch.Tensor:
+    return x + 1 if flag else x
+
+
+def test_scripted_functions_are_silent_and_hold_what_they_choose_by():
+    function = compat.scripted(choose)
+    assert isinstance(function, torch.jit.ScriptFunction)
+    assert [function(torch.ones(1), flag).item() for flag in (True, False)] == [2, 1]
+
+
+class TwoSignatures(nn.Module):
+    @overload
+    @compat.scripted_overload
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pass
+
+    @overload
+    @compat.scripted_overload
+    def forward(self, x: list[torch.Tensor]) -> list[torch.Tensor]:
+        pass
+
+    def forward(self, x):
+        return x
+
+
+class Both(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = TwoSignatures()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.part(x) + self.part([x])[0]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_overload_method():
+    assert torch.jit.script(Both())(torch.ones(1)).item() == 2
 
 
 def test_the_attributes_of_a_module():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sparse_rnn.callbacks.base import PruningCallback, pruning_callbacks
 from sparse_rnn.callbacks.one_shot import OneShotPruning
-from sparse_rnn.lightning_compat import callbacks_of, logs_hyperparameters
+from sparse_rnn.lightning_compat import callbacks_of, logged_columns, logs_hyperparameters
 from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum
 from sparse_rnn.sparsity.connections import kept_weights
@@ -55,7 +55,8 @@ def describe_run(trainer: Trainer, model: LightningModule) -> None:
     """Fill the run's row of the HPARAMS tab, and lay out the CUSTOM SCALARS tab.
 
     TensorBoard keeps the first description of a run, so this comes before the one that Lightning writes, which knows
-    no metrics. The metrics are named only: the tab shows the last value that is logged under each name.
+    no metrics, and has all of its columns. The metrics are named only: the tab shows the last value that is logged
+    under each name.
     """
     metrics = watched_metrics(trainer)
     groups = {"validation": {metric: ["Multiline", [metric]] for metric in metrics}}
@@ -65,7 +66,7 @@ def describe_run(trainer: Trainer, model: LightningModule) -> None:
         board.add_custom_scalars(groups | LAYOUT)
 
 
-def _row(values: Mapping[str, bool | int | float | str], metrics: Iterable[str]) -> Iterable[Any]:
+def _row(values: Mapping[str, Any], metrics: Iterable[str]) -> Iterable[Any]:
     """Make the summaries of a row of the HPARAMS tab."""
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
     from torch.utils.tensorboard.summary import hparams
@@ -85,10 +86,11 @@ def watched_metrics(trainer: Trainer) -> list[str]:
     return list(dict.fromkeys(metric for metric in watched if isinstance(metric, str))) or ["val/loss"]
 
 
-def hyperparameters(trainer: Trainer, model: LightningModule) -> dict[str, bool | int | float | str]:
-    """Collect what distinguishes a run: the :data:`COLUMNS`, and what its model and data saved for the logger.
+def hyperparameters(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
+    """Collect the columns of a run: the :data:`COLUMNS`, and what its model and data saved for the logger.
 
-    Every run has the first: TensorBoard takes the columns of its table from one of the runs.
+    What was saved is written as Lightning would, and goes before a column of ours of the same name. Every run has the
+    :data:`COLUMNS`: TensorBoard takes the columns of its table from one of the runs.
     """
     layers = named_layers(find_recurrent(model)).values()
     pruning = pruning_callbacks(trainer)
@@ -99,13 +101,17 @@ def hyperparameters(trainer: Trainer, model: LightningModule) -> dict[str, bool 
         int(os.environ.get("PL_GLOBAL_SEED", UNKNOWN)),
         _joined(_sparsity(callback) for callback in pruning) or 0.0,
     )
-    values = {**_saved(trainer, model), **dict(zip(COLUMNS, own, strict=True))}
-    return {name: value if isinstance(value, (bool, int, float)) else str(value) for name, value in values.items()}
+    columns = logged_columns(dict(zip(COLUMNS, own, strict=True))) | logged_columns(_saved(trainer, model))
+    # PyTorch's writer fails on tensors without a dimension.
+    return {
+        name: value.item() if isinstance(value, Tensor) and value.dim() == 0 else value
+        for name, value in columns.items()
+    }
 
 
 def _saved(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
     # Lightning sets the trainer's data module from another class, where mypy does not see it.
-    parts = (trainer.datamodule, model)  # type: ignore[attr-defined]
+    parts = (model, trainer.datamodule)  # type: ignore[attr-defined]
     saved = [part.hparams_initial for part in parts if part is not None and logs_hyperparameters(part)]
     return {
         name: value for part in saved for name, value in part.items() if name != "_class_path"

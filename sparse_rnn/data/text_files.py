@@ -16,8 +16,8 @@ class TextFiles(TextData):
     """Any UTF-8 text, divided into words or characters.
 
     Words are what white space separates, and every line ends in a token of its own, ``<eos>``. Characters are taken as
-    they are, line feeds too, but carriage returns are left out. Unless a vocabulary is given, it consists of the tokens
-    of the training text and ``<unk>``.
+    they are, line feeds too, but carriage returns are left out, and so is the byte order mark that a file may begin
+    with. Unless a vocabulary is given, it consists of the tokens of the training text and ``<unk>``.
 
     Args:
         train: File of the training text, or a pattern such as ``books/*.txt``, whose files are joined in the order of

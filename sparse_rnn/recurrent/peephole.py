@@ -2,18 +2,17 @@
 
 import math
 import warnings
-from typing import Literal, get_args
+from typing import Literal, get_args, overload
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from sparse_rnn.errors import UsageError
-from sparse_rnn.recurrent.peephole_function import PeepholeFunction
+from sparse_rnn.recurrent.peephole_layers import State, run_batch, run_packed
+from sparse_rnn.torch_compat import scripted_overload
 
 Peepholes = Literal["full", "diagonal"]
-State = tuple[Tensor, Tensor]
 
 
 class PeepholeLSTM(nn.Module):
@@ -39,7 +38,7 @@ class PeepholeLSTM(nn.Module):
     - `bias_ih_l{k}`, `bias_hh_l{k}` [4 * hidden_size], where `bias`.
 
     All start as U(-1/sqrt(hidden_size), 1/sqrt(hidden_size)). Under autocast the layer computes in autocast's dtype. It
-    is differentiable once.
+    is differentiable once. `torch.jit` and `torch.export` turn it into plain operations, which need no sparse_rnn.
 
     Example:
         >>> lstm = PeepholeLSTM(28, 400)
@@ -62,6 +61,8 @@ class PeepholeLSTM(nn.Module):
     Raises:
         UsageError: If a size is not positive, dropout is not in [0, 1], or the form of the peepholes is unknown.
     """
+
+    _scripted_weights: list[Tensor]
 
     def __init__(
         self,
@@ -95,15 +96,15 @@ class PeepholeLSTM(nn.Module):
         self.bidirectional = bidirectional
         self.peepholes = peepholes
         gates = 4 * hidden_size
-        directions = len(self._suffixes)
+        suffixes = _suffixes(bidirectional)
         for layer in range(num_layers):
             shapes = {
-                "weight_ih": (gates, input_size if layer == 0 else directions * hidden_size),
+                "weight_ih": (gates, input_size if layer == 0 else len(suffixes) * hidden_size),
                 "weight_hh": (gates, hidden_size),
                 **({"weight_ch": (gates, hidden_size)} if peepholes == "full" else {"peephole": (3, hidden_size)}),
                 **({"bias_ih": (gates,), "bias_hh": (gates,)} if bias else {}),
             }
-            for suffix in self._suffixes:
+            for suffix in suffixes:
                 for name, shape in shapes.items():
                     parameter = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
                     self.register_parameter(f"{name}_l{layer}{suffix}", parameter)
@@ -114,6 +115,16 @@ class PeepholeLSTM(nn.Module):
         bound = 1 / math.sqrt(self.hidden_size)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
+
+    @overload
+    @scripted_overload
+    def forward(self, input: Tensor, hx: State | None = None) -> tuple[Tensor, State]:
+        pass
+
+    @overload
+    @scripted_overload
+    def forward(self, input: PackedSequence, hx: State | None = None) -> tuple[PackedSequence, State]:
+        pass
 
     def forward(self, input: Tensor | PackedSequence, hx: State | None = None) -> tuple[Tensor | PackedSequence, State]:
         """Run the layers over whole sequences.
@@ -131,20 +142,32 @@ class PeepholeLSTM(nn.Module):
         Raises:
             UsageError: If a shape or dtype does not fit the layer, or the sequence is empty.
         """
+        if torch.jit.is_scripting():
+            weights = self._scripted_weights
+        else:
+            self._check(input, hx)
+            weights = self._weights()
+            input, hx = _autocast(input, hx)
+        dropout = self.dropout if self.training else 0.0
+        full = self.peepholes == "full"
         if isinstance(input, PackedSequence):
-            return self._forward_packed(input, hx)
-        if input.dim() not in (2, 3):
-            raise UsageError(f"input has {input.dim()} dimensions; it must have 3, or 2 without a batch")
-        if input.dim() == 2:
-            if hx is not None:
-                self._check_state(hx, (self._num_states, self.hidden_size))
-                hx = (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
-            output, (h_n, c_n) = self._forward_batch(input.unsqueeze(1), hx)
+            rows, batch_sizes, order, places = input
+            if hx is not None and order is not None:
+                hx = (hx[0].index_select(1, order), hx[1].index_select(1, order))
+            rows, h_n, c_n = run_packed(rows, batch_sizes, hx, weights, full, self.bias, self.bidirectional, dropout)
+            if places is not None:
+                h_n, c_n = h_n.index_select(1, places), c_n.index_select(1, places)
+            return PackedSequence(rows, batch_sizes, order, places), (h_n, c_n)
+        batched = input.dim() == 3
+        if not batched:
+            input = input.unsqueeze(1)
+            hx = hx if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
+        elif self.batch_first:
+            input = input.transpose(0, 1)
+        output, h_n, c_n = run_batch(input, hx, weights, full, self.bias, self.bidirectional, dropout)
+        if not batched:
             return output.squeeze(1), (h_n.squeeze(1), c_n.squeeze(1))
-        if self.batch_first:
-            output, state = self._forward_batch(input.transpose(0, 1), hx)
-            return output.transpose(0, 1), state
-        return self._forward_batch(input, hx)
+        return output.transpose(0, 1) if self.batch_first else output, (h_n, c_n)
 
     def extra_repr(self) -> str:
         """Return the arguments that are not the default, as `torch.nn.LSTM` does."""
@@ -153,78 +176,41 @@ class PeepholeLSTM(nn.Module):
         changed = {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}
         return ", ".join([text, *(f"{name}={value}" for name, value in changed.items())])
 
-    @property
-    def _suffixes(self) -> tuple[str, ...]:
-        return ("", "_reverse") if self.bidirectional else ("",)
+    def __prepare_scriptable__(self) -> "PeepholeLSTM":
+        """Make ready for `torch.jit.script`, which calls this, and cannot look up attributes by computed names."""
+        self._scripted_weights = self._weights()
+        return self
 
-    @property
-    def _num_states(self) -> int:
-        return self.num_layers * len(self._suffixes)
+    def _weights(self) -> list[Tensor]:
+        """List the parameters as `run_batch` takes them."""
+        kinds = ["weight_ih", "weight_hh", "weight_ch" if self.peepholes == "full" else "peephole"]
+        kinds += ["bias_ih", "bias_hh"] if self.bias else []
+        return [
+            getattr(self, f"{kind}_l{layer}{suffix}")
+            for layer in range(self.num_layers)
+            for suffix in _suffixes(self.bidirectional)
+            for kind in kinds
+        ]
 
-    def _forward_batch(self, x_TBI: Tensor, hx: State | None) -> tuple[Tensor, State]:
-        steps, batch = x_TBI.shape[:2]
+    def _check(self, input: Tensor | PackedSequence, hx: State | None) -> None:
+        if torch.jit.is_tracing():
+            return  # a look at a size would be a constant of the trace
+        batch: tuple[int, ...] = ()
+        if isinstance(input, PackedSequence):
+            x, steps, batch = input.data, len(input.batch_sizes), (int(input.batch_sizes[0]),)
+        elif input.dim() == 2:
+            x, steps = input, input.shape[0]
+        elif input.dim() == 3:
+            x, steps, batch = input, input.shape[int(self.batch_first)], (input.shape[int(not self.batch_first)],)
+        else:
+            raise UsageError(f"input has {input.dim()} dimensions; it must have 3, or 2 without a batch")
         if steps == 0:
             raise UsageError("input has no time step; a sequence needs at least one")
-        output, state = self._forward_rows(x_TBI.flatten(0, 1), [batch] * steps, hx)
-        return output.unflatten(0, (steps, batch)), state
-
-    def _forward_packed(self, packed: PackedSequence, hx: State | None) -> tuple[PackedSequence, State]:
-        batch_sizes = packed.batch_sizes.tolist()
-        if hx is not None and packed.sorted_indices is not None:
-            self._check_state(hx, (self._num_states, batch_sizes[0], self.hidden_size))
-            hx = (hx[0].index_select(1, packed.sorted_indices), hx[1].index_select(1, packed.sorted_indices))
-        output, (h_n, c_n) = self._forward_rows(packed.data, batch_sizes, hx)
-        if packed.unsorted_indices is not None:
-            h_n, c_n = h_n.index_select(1, packed.unsorted_indices), c_n.index_select(1, packed.unsorted_indices)
-        return packed._replace(data=output), (h_n, c_n)
-
-    def _forward_rows(self, x_NI: Tensor, batch_sizes: list[int], hx: State | None) -> tuple[Tensor, State]:
-        """Run all layers over rows packed as in a PackedSequence (see peephole_function)."""
-        self._check_input(x_NI)
-        state_shape = (self._num_states, batch_sizes[0], self.hidden_size)
-        if hx is None:
-            zeros = x_NI.new_zeros(state_shape)
-            hx = (zeros, zeros)
-        self._check_state(hx, state_shape)
-        reversal = _reversal(batch_sizes).to(x_NI.device) if self.bidirectional else None
-        last_h: list[Tensor] = []
-        last_c: list[Tensor] = []
-        for layer in range(self.num_layers):
-            outputs = []
-            for suffix in self._suffixes:
-                k = len(last_h)
-                # Each sequence is turned round, so that the function knows one direction of time only.
-                rows = x_NI.index_select(0, reversal) if reversal is not None and suffix else x_NI
-                output, h_n, c_n = self._forward_direction(f"l{layer}{suffix}", rows, hx[0][k], hx[1][k], batch_sizes)
-                outputs.append(output.index_select(0, reversal) if reversal is not None and suffix else output)
-                last_h.append(h_n)
-                last_c.append(c_n)
-            x_NI = torch.cat(outputs, dim=1) if self.bidirectional else outputs[0]
-            if self.dropout > 0 and layer < self.num_layers - 1:
-                x_NI = F.dropout(x_NI, self.dropout, self.training)
-        return x_NI, (torch.stack(last_h), torch.stack(last_c))
-
-    def _forward_direction(
-        self, name: str, x_NI: Tensor, h_0_BH: Tensor, c_0_BH: Tensor, batch_sizes: list[int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        tensors = [
-            x_NI,
-            h_0_BH,
-            c_0_BH,
-            getattr(self, f"weight_ih_{name}"),
-            getattr(self, f"weight_hh_{name}"),
-            getattr(self, f"weight_ch_{name}", None),
-            getattr(self, f"peephole_{name}", None),
-            getattr(self, f"bias_ih_{name}") + getattr(self, f"bias_hh_{name}") if self.bias else None,
-        ]
-        # Autocast leaves float64 as it is.
-        dtype = x_NI.dtype if x_NI.dtype == torch.float64 else _autocast_dtype(x_NI.device.type) or x_NI.dtype
-        return PeepholeFunction.apply(*(t if t is None else t.to(dtype) for t in tensors), batch_sizes)
-
-    def _check_input(self, x_NI: Tensor) -> None:
-        if x_NI.shape[-1] != self.input_size:
-            raise UsageError(f"input has {x_NI.shape[-1]} features; the layer's input_size is {self.input_size}")
-        self._check_dtype("input", x_NI)
+        if x.shape[-1] != self.input_size:
+            raise UsageError(f"input has {x.shape[-1]} features; the layer's input_size is {self.input_size}")
+        self._check_dtype("input", x)
+        if hx is not None:
+            self._check_state(hx, (self.num_layers * len(_suffixes(self.bidirectional)), *batch, self.hidden_size))
 
     def _check_state(self, hx: State, shape: tuple[int, ...]) -> None:
         if not isinstance(hx, tuple | list) or len(hx) != 2:
@@ -240,17 +226,20 @@ class PeepholeLSTM(nn.Module):
             raise UsageError(f"{name} is {tensor.dtype}, the weights are {dtype}; convert one of them with .to(dtype)")
 
 
+def _suffixes(bidirectional: bool) -> tuple[str, ...]:
+    return ("", "_reverse") if bidirectional else ("",)
+
+
+def _autocast(input: Tensor | PackedSequence, hx: State | None) -> tuple[Tensor | PackedSequence, State | None]:
+    """Convert to autocast's dtype, where there is one; the layers compute in that of the inputs."""
+    x = input.data if isinstance(input, PackedSequence) else input
+    dtype = _autocast_dtype(x.device.type)
+    if dtype is None or x.dtype == torch.float64:  # which autocast leaves as it is
+        return input, hx
+    return input.to(dtype), hx if hx is None else (hx[0].to(dtype), hx[1].to(dtype))
+
+
 def _autocast_dtype(device_type: str) -> torch.dtype | None:
     if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return torch.get_autocast_dtype(device_type)
     return None
-
-
-def _reversal(batch_sizes: list[int]) -> Tensor:
-    """Return the packed rows' order that turns each sequence round; applied twice, it restores them."""
-    sizes = torch.tensor(batch_sizes)
-    starts = sizes.cumsum(0) - sizes
-    steps = torch.arange(len(sizes)).repeat_interleave(sizes)
-    columns = torch.arange(len(steps)) - starts[steps]
-    lengths = (sizes > torch.arange(batch_sizes[0]).unsqueeze(1)).sum(1)
-    return starts[lengths[columns] - 1 - steps] + columns

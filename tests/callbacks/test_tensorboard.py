@@ -1,10 +1,16 @@
 """What TensorBoard gets: the row of a run, groups of curves, histograms and maps."""
 
+import enum
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -75,6 +81,88 @@ def test_a_dense_run_has_the_same_columns(board):
     experiment, row = described(board([SparsityMonitor()]))
     assert (row["criterion"], row["sparsity"]) == ("dense", 0)
     assert [info.name.tag for info in experiment.metric_infos] == ["val/loss"]
+
+
+class Kind(enum.Enum):
+    A = "a"
+
+
+@dataclass
+class AtRate:
+    rate: float
+
+
+SAVED = {
+    "numbers of numpy": {"lr": np.float64(0.01), "units": np.int64(3), "rate": np.float32(0.5), "flag": np.bool_(True)},
+    "tensors": {"weights": torch.tensor([0.5, 2.0]), "matrix": torch.ones(2, 2), "one": torch.ones(1)},
+    "numbers in strings": {"lr": "0.01", "flag": True, "count": 3, "rate": 0.5},
+    "no numbers": {"kind": Kind.A, "path": Path("a/b"), "nothing": None, "layer": nn.GRU, "pair": (1, 2.5)},
+    "dictionaries": {"net": {"dropout": 0.1, "sizes": [1, 2], "inner": {5: np.int64(2)}}, "empty": {}},
+    "lists": {"sizes": [1, 2], "layers": [{"units": 3}, {"units": np.int32(4)}], "mixed": [1, {"a": 2}]},
+    "namespaces": {"optimizer": Namespace(lr=0.1, betas=(0.9, 0.99)), "decay": AtRate(0.5)},
+    "columns of ours": {
+        "seed": 7,
+        "sparsity": "high",
+        "cell": {"name": "own"},
+        "hidden": np.int64(5),
+        "criterion": None,
+    },
+}
+
+
+class Saving(LightningModule):
+    """Saves whatever it is given as its hyperparameters."""
+
+    def __init__(self, saved) -> None:
+        super().__init__()
+        self.save_hyperparameters(saved)
+        self.rnn = nn.GRU(INPUTS, UNITS, batch_first=True)
+
+    def training_step(self, batch, batch_idx):
+        return self.rnn(batch[0])[0].square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters())
+
+
+class SavingData(LightningDataModule):
+    """The same of a data module, and both may save a value under one name."""
+
+    def __init__(self, loader, saved) -> None:
+        super().__init__()
+        self.save_hyperparameters(saved)
+        self.loader = loader
+
+    def train_dataloader(self):
+        return self.loader
+
+
+@pytest.mark.parametrize(
+    ("saved", "where"),
+    [
+        pytest.param(saved, where, id=f"{name}, {where}")
+        for name, saved in SAVED.items()
+        for where in ("model", "data", "both")
+        if (name, where) != ("tensors", "both")  # Lightning takes equal tensors for different ones
+    ],
+)
+def test_the_monitor_adds_columns_and_changes_none(board, data, saved, where):
+    def build():
+        return Saving({"other": 1} if where == "data" else saved)
+
+    loader = data if where == "model" else SavingData(data, saved)
+    rows = [described(board(callbacks, build, data=loader, max_epochs=1))[1] for callbacks in ([], [SparsityMonitor()])]
+    ours = {"cell": "gru", "criterion": "dense", "hidden": UNITS, "seed": 0, "sparsity": 0}
+    assert rows[1] == ours | rows[0]
+
+
+def test_tensors_of_a_number_are_numbers(train, tmp_path):
+    """Lightning's own row fails on them; a project that has them asks for none."""
+    logger = TensorBoardLogger(tmp_path, default_hp_metric=False)
+    saved = {"scale": torch.tensor(0.5), "steps": torch.tensor(3), "on": torch.tensor(True)}
+    train(lambda: Saving(saved), [SparsityMonitor()], logger=logger, max_epochs=1)
+    _, row = described(EventAccumulator(logger.log_dir).Reload())
+    assert row.items() >= {"scale": 0.5, "steps": 3, "on": 1}.items()
 
 
 class AtAThreshold(PruningCallback):

@@ -1,5 +1,7 @@
 """What Lightning sees of running text."""
 
+import codecs
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -7,8 +9,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from sparse_rnn.data import ColumnLoader, DataError, OneBillionWords, TextFiles, Vocabulary
+from sparse_rnn.data import ColumnLoader, DataError, OneBillionWords, TextFiles, Vocabulary, WikiText2
 from sparse_rnn.data.text import matching
+from sparse_rnn.data.wikitext import TEST, TRAIN, VAL
 from sparse_rnn.errors import UsageError
 
 # Resuming writes into the folder of the stopped run, as a user's second command does.
@@ -24,6 +27,47 @@ def files(tmp_path) -> dict[str, str]:
     for path, size in zip(paths.values(), (60, 20, 10), strict=True):
         path.write_text("".join(LINES[:size]))
     return {split: str(path) for split, path in paths.items()}
+
+
+def text_files(folder, level="word"):
+    paths = {split: folder / f"{split}.txt" for split in ("train", "val", "test")}
+    return TextFiles(**paths, level=level), list(paths.values())
+
+
+def wikitext(folder):
+    return WikiText2(root=folder), [folder / file for file in (TRAIN, VAL, TEST)]
+
+
+def shards(folder):
+    names = [f"shard-{number}" for number in range(4)]
+    return OneBillionWords(None, "shard-[01]", "shard-2", "shard-3", root=folder), [folder / name for name in names]
+
+
+READERS = [text_files, partial(text_files, level="char"), wikitext, shards]
+
+
+@pytest.mark.parametrize("build", READERS)
+def test_no_data_set_takes_a_byte_order_mark_for_text(build, tmp_path):
+    """Whichever file begins with it: the words, and the ids of every split, are those of the files without marks."""
+    found = []
+    for mark in (b"", codecs.BOM_UTF8):
+        folder = tmp_path / str(len(mark))
+        folder.mkdir()
+        data, paths = build(folder)
+        for path in paths:
+            path.write_bytes(mark + "".join(LINES[:9]).encode())
+        store = data.store
+        found.append([store.vocabulary.get_itos(), *(store[split].tolist() for split in ("train", "val", "test"))])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("build", READERS)
+def test_every_data_set_says_which_file_is_no_utf_8(build, tmp_path):
+    data, paths = build(tmp_path)
+    for path in paths:
+        path.write_text("the cat sat\n", encoding="utf-8" if path != paths[-1] else "utf-16")
+    with pytest.raises(DataError, match=rf"{paths[-1].name} is UTF-16, not UTF-8: save it as UTF-8"):
+        data.store  # noqa: B018
 
 
 class Reader(LightningModule):

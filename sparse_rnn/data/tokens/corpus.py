@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparse_rnn.data.errors import DataError
+from sparse_rnn.data.tokens.encoding import mark_bytes
 from sparse_rnn.data.tokens.tokenization import Tokenization, Words
 from sparse_rnn.data.tokens.vocabulary import Vocabulary, check_size
 from sparse_rnn.errors import UsageError
@@ -57,7 +58,7 @@ class Corpus:
         It depends on the path, size and time of change of each file, as reading the files would take long.
 
         Raises:
-            DataError: If a file is missing or empty.
+            DataError: If a file is missing or empty, or begins with the mark of another encoding than UTF-8.
         """
         files = {split: [_identity(path) for path in paths] for split, paths in self.files.items()}
         words = None if self.vocabulary is None else (self.vocabulary.get_itos(), self.vocabulary.get_default_index())
@@ -66,12 +67,14 @@ class Corpus:
 
 
 def _identity(path: Path) -> tuple[str, int, int]:
+    """Name a text; a byte order mark is no part of its size, so that stores that have it as text are not found."""
     try:
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{path} is no file: give the path of a text file.")
+        size = status.st_size - mark_bytes(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): put the text there, or give its path.") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{path} is no file: give the path of a text file.")
-    if status.st_size == 0:
+    if size == 0:
         raise DataError(f"{path} is empty: put the text there, or leave the file out.")
-    return str(path.resolve()), status.st_size, status.st_mtime_ns
+    return str(path.resolve()), size, status.st_mtime_ns

@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from sparse_rnn.data.errors import DataError
+from sparse_rnn.data.tokens.encoding import MARK
 from sparse_rnn.data.tokens.tokenization import Tokenization
 
 PIECE_BYTES = 32 * 2**20  # what a process is given at a time, and what an interrupt loses
@@ -161,7 +162,7 @@ def read_record(piece: Piece) -> Record:
 
 
 def _texts(piece: Piece, tokenization: Tokenization) -> Iterator[str]:
-    """Read a piece in chunks, and add a line feed where the file ends without one."""
+    """Read a piece in chunks, without a byte order mark, and add a line feed where the file ends without one."""
     with piece.path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         for start, end in _cuts(file, piece.start, piece.end, CHUNK_BYTES, tokenization):
@@ -170,12 +171,13 @@ def _texts(piece: Piece, tokenization: Tokenization) -> Iterator[str]:
             if end == size and not raw.endswith(b"\n"):
                 raw += b"\n"
             try:
-                yield raw.decode("utf-8")
+                text = raw.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise DataError(
                     f"{piece.path} is not UTF-8: byte {start + error.start:,} is {raw[error.start]:#04x}; convert it,"
                     " for example with iconv."
                 ) from None
+            yield text if start else text.removeprefix(MARK)
 
 
 def _cuts(file: BinaryIO, start: int, end: int, step: int, tokenization: Tokenization) -> Iterator[tuple[int, int]]:

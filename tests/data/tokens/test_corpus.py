@@ -51,6 +51,26 @@ def test_the_digest_is_the_same_from_another_folder(path, monkeypatch):
     assert Corpus({"train": [Path("text.txt")]}).digest() == expected
 
 
+def test_stores_that_have_the_byte_order_mark_as_text_are_not_found(tmp_path):
+    """Their digest had the size of the whole file; that of a file without the mark is what it was."""
+    digests = {}
+    for size in (9, 12):  # of the text, and of the text and the mark, as plain text
+        path = tmp_path / "text.txt"
+        path.write_bytes(b"x" * size)
+        os.utime(path, (1, 1))
+        digests[size] = Corpus({"train": [path]}).digest()
+    path.write_bytes(b"\xef\xbb\xbf" + b"x" * 9)
+    os.utime(path, (1, 1))
+    assert Corpus({"train": [path]}).digest() == digests[9] != digests[12]
+
+
+def test_a_digest_is_what_it_was_so_that_stores_are_found_again(path, monkeypatch):
+    os.utime(path, (1, 1))
+    monkeypatch.chdir("/")
+    monkeypatch.setattr(Path, "resolve", lambda self: Path("/text.txt"))
+    assert Corpus({"train": [path]}).digest() == "27e7e23e5f87cdac"
+
+
 def test_contradictions_are_refused(path):
     with pytest.raises(UsageError, match="there must be a split 'train'"):
         Corpus({"test": [path]})
@@ -67,6 +87,9 @@ def test_files_that_cannot_be_are_named(path):
         Corpus({"train": [path / "none"]}).digest()
     with pytest.raises(DataError, match="is no file: give the path of a text file"):
         Corpus({"train": [path.parent]}).digest()
+    path.write_text("some text\n", encoding="utf-16")
+    with pytest.raises(DataError, match=r"text\.txt is UTF-16, not UTF-8: save it as UTF-8"):
+        Corpus({"train": [path]}).digest()
     path.write_text("")
     with pytest.raises(DataError, match=r"text\.txt is empty: put the text there"):
         Corpus({"train": [path]}).digest()

@@ -11,7 +11,8 @@ from sparse_rnn.data import DataError
 from sparse_rnn.data.tokens import Characters, Words, pieces
 from sparse_rnn.data.tokens.pieces import count, divide, read_record
 
-texts = st.text(st.sampled_from("ab é\u3000\n€\U0001f600"), min_size=1, max_size=120)
+# With byte order marks, which are text but at the beginning.
+texts = st.text(st.sampled_from("ab é\u3000\n€\U0001f600\ufeff"), min_size=1, max_size=120)
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,7 @@ def test_pieces_together_are_the_text(tokenization, tmp_path_factory, text):
     found = counted(raw, tokenization, tmp_path_factory.mktemp("pieces"))
     assert [found[0].start, *(piece.end for piece in found)] == [*(piece.start for piece in found), len(raw)]
     assert all(piece.size >= 20 for piece in found[:-1])
-    whole = list(tokenization(text if text.endswith("\n") else text + "\n"))
+    whole = list(tokenization((text if text.endswith("\n") else text + "\n").removeprefix("\ufeff")))
     assert [token for piece in found for token in tokens(piece)] == whole
     assert sum(piece.tokens for piece in found) == len(whole)
 
@@ -70,6 +71,13 @@ def test_names_tell_pieces_apart_and_nothing_unfinished_is_left(tmp_path):
     left = {path.name for path in tmp_path.iterdir()} - {"text"}
     assert left == {path.name for piece in found for path in (piece.ids, piece.record)}
     assert len(left) == 2 * len(found)
+
+
+@pytest.mark.parametrize("tokenization", [Words(), Characters()])
+def test_a_byte_order_mark_is_dropped_at_the_beginning_only(tokenization, tmp_path):
+    pieces_of_text = counted(("\ufeff" + "the cat \ufeffsat\r\n" * 9).encode(), tokenization, tmp_path)
+    found = [token for piece in pieces_of_text for token in tokens(piece)]
+    assert found == 9 * list(tokenization("the cat \ufeffsat\r\n"))
 
 
 @pytest.mark.parametrize("tokenization", [Words(), Characters()])

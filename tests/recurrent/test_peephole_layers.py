@@ -1,0 +1,300 @@
+"""PeepholeLSTM traced, scripted, exported and copied, against itself; its plain steps against the equations."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.export import Dim, export
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.peephole_layers import _run_plain
+from sparse_rnn.torch_compat import tree_leaves
+
+pytestmark = [
+    # TorchScript is deprecated, and used.
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec:FutureWarning"),
+]
+INPUTS, UNITS, STEPS, BATCH = 3, 4, 2, 2
+FORMS = pytest.mark.parametrize("form", ["full", "diagonal"])
+OPTIONS = pytest.mark.parametrize(
+    "options", [{}, {"num_layers": 2, "bidirectional": True, "bias": False, "batch_first": True}], ids=["one", "four"]
+)
+
+
+def randn(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def build(form: str, **options) -> PeepholeLSTM:
+    torch.manual_seed(0)
+    return PeepholeLSTM(INPUTS, UNITS, peepholes=form, dtype=torch.float64, **options)
+
+
+def inputs(lstm: PeepholeLSTM, steps: int = STEPS, batch: int = BATCH) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Random inputs and an initial state."""
+    states = lstm.num_layers * (1 + lstm.bidirectional)
+    x = randn(batch, steps, INPUTS) if lstm.batch_first else randn(steps, batch, INPUTS)
+    return x, (randn(states, batch, UNITS), randn(states, batch, UNITS))
+
+
+def outputs_and_gradients(module, *arguments) -> list[Tensor]:
+    """What a module gives, and the gradients of a loss that weighs every entry differently, in a fixed order."""
+    outputs = tree_leaves(module(*arguments))
+    loss = sum((out * torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view(out.shape)).sum() for out in outputs)
+    parameters = dict(module.named_parameters())
+    return [*outputs, *torch.autograd.grad(loss, [parameters[name] for name in sorted(parameters)])]
+
+
+def assert_same(actual, expected) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-11)
+
+
+class Outer(nn.Module):
+    """A model that hands its state on: a module with two signatures is scripted as a part of another only."""
+
+    def __init__(self, rnn: nn.Module) -> None:
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, x: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return self.rnn(x, hx)
+
+
+class Packing(nn.Module):
+    """A model that packs its sequences by their lengths."""
+
+    def __init__(self, rnn: nn.Module) -> None:
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        output, state = self.rnn(pack_padded_sequence(x, lengths, enforce_sorted=False))
+        return pad_packed_sequence(output)[0], state
+
+
+def saved(module):
+    """A scripted module, written and read again."""
+    file = io.BytesIO()
+    torch.jit.save(module, file)
+    file.seek(0)
+    return torch.jit.load(file)
+
+
+def traced(module, *arguments):
+    return torch.jit.trace(module, arguments)
+
+
+def traced_without_gradients(module, *arguments):
+    with torch.no_grad():
+        return torch.jit.trace(module, arguments)
+
+
+def exported(module, *arguments):
+    return export(module, arguments, strict=False).module()
+
+
+def exported_without_gradients(module, *arguments):
+    with torch.no_grad():
+        return exported(module, *arguments)
+
+
+def exported_strictly(module, *arguments):
+    return export(module, arguments, strict=True).module()
+
+
+def decomposed(module, *arguments):
+    return export(module, arguments, strict=False).run_decompositions().module()
+
+
+def scripted_module(module, *arguments):
+    return torch.jit.script(module)
+
+
+def saved_trace(module, *arguments):
+    return saved(torch.jit.trace(module, arguments))
+
+
+def saved_script(module, *arguments):
+    return saved(torch.jit.script(module))
+
+
+def compiled(module, *arguments):
+    return torch.compile(module, backend="aot_eager")
+
+
+def copied(module, *arguments):
+    return copy.deepcopy(module)
+
+
+def pickled(module, *arguments):
+    return pickle.loads(pickle.dumps(module))
+
+
+ANY_LENGTH = [traced, traced_without_gradients, saved_trace, scripted_module, saved_script, copied, pickled]
+
+
+@FORMS
+@OPTIONS
+@pytest.mark.parametrize("way", [*ANY_LENGTH, exported, exported_without_gradients])
+def test_every_way_gives_the_same_outputs_and_gradients(way, form, options):
+    module = Outer(build(form, **options))
+    x, state = inputs(module.rnn)
+    expected = outputs_and_gradients(module, x, state)
+    assert_same(outputs_and_gradients(way(module, x, state), x, state), expected)
+    assert_same(outputs_and_gradients(way(module, x), x), outputs_and_gradients(module, x))
+    # The module itself is what it was.
+    assert all(map(torch.equal, outputs_and_gradients(module, x, state), expected))
+
+
+@FORMS
+@OPTIONS
+@pytest.mark.parametrize("way", ANY_LENGTH)
+def test_what_is_traced_or_scripted_runs_other_sizes(way, form, options):
+    module = Outer(build(form, **options))
+    outside = way(module, *inputs(module.rnn))
+    for steps, batch in ((1, 1), (STEPS + 2, BATCH), (STEPS, BATCH + 3)):
+        arguments = inputs(module.rnn, steps, batch)
+        assert_same(outputs_and_gradients(outside, *arguments), outputs_and_gradients(module, *arguments))
+
+
+@FORMS
+@OPTIONS
+@pytest.mark.parametrize("way", [traced, saved_trace, scripted_module, saved_script])
+def test_packed_sequences_are_traced_and_scripted_for_any_lengths(way, form, options):
+    module = Packing(build(form, **options))
+    outside = way(module, randn(5, 3, INPUTS), torch.tensor([3, 5, 2]))
+    for lengths in ([3, 5, 2], [1], [2, 4, 4, 1]):
+        arguments = randn(max(lengths), len(lengths), INPUTS), torch.tensor(lengths)
+        assert_same(outputs_and_gradients(outside, *arguments), outputs_and_gradients(module, *arguments))
+
+
+@FORMS
+@OPTIONS
+def test_a_program_is_exported_for_any_batch(form, options):
+    lstm = build(form, **options)
+    x, _ = inputs(lstm)
+    batch = {0 if lstm.batch_first else 1: Dim("batch")}
+    program = export(lstm, (x,), dynamic_shapes=(batch,), strict=False).module()
+    x, _ = inputs(lstm, batch=BATCH + 3)
+    assert_same(outputs_and_gradients(program, x), outputs_and_gradients(lstm, x))
+
+
+@FORMS
+@pytest.mark.parametrize("way", [exported_strictly, decomposed])
+def test_other_ways_of_exporting(way, form):
+    lstm = build(form)
+    x, _ = inputs(lstm)
+    assert_same(outputs_and_gradients(way(lstm, x), x), outputs_and_gradients(lstm, x))
+
+
+@pytest.mark.parametrize("way", [traced, exported])
+def test_a_sequence_without_a_batch(way):
+    lstm = build("full", num_layers=2, bidirectional=True)
+    x = randn(STEPS, INPUTS)
+    assert_same(outputs_and_gradients(way(lstm, x), x), outputs_and_gradients(lstm, x))
+
+
+# The compiler silences what it does on purpose, but not where warnings are errors.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@FORMS
+def test_a_compiled_module_gives_the_same(form):
+    lstm = build(form)
+    x, state = inputs(lstm)
+    assert_same(outputs_and_gradients(compiled(lstm), x, state), outputs_and_gradients(lstm, x, state))
+
+
+@FORMS
+def test_autocast_goes_into_what_is_exported(form):
+    lstm = build(form, num_layers=2, bidirectional=True).float()
+    x, state = torch.randn(STEPS, BATCH, INPUTS), (torch.randn(4, BATCH, UNITS), torch.randn(4, BATCH, UNITS))
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = tree_leaves(lstm(x, state))
+        actual = tree_leaves(exported(lstm, x, state)(x, state))
+    assert {out.dtype for out in (*actual, *expected)} == {torch.bfloat16}
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0.02)
+
+
+def test_nothing_of_ours_is_in_what_is_exported():
+    """It is to be read where this package is not installed."""
+    lstm = build("full")
+    x, _ = inputs(lstm)
+    targets = {str(node.target) for node in export(lstm, (x,)).graph.nodes if node.op == "call_function"}
+    assert targets
+    assert all(target.startswith("aten.") or "getitem" in target for target in targets)
+    assert "PythonOp" not in str(torch.jit.trace(lstm, x).inlined_graph)
+
+
+def test_changed_and_exchanged_weights_are_scripted():
+    module = Outer(build("full"))
+    first = torch.jit.script(module)
+    x, state = inputs(module.rnn)
+    with torch.no_grad():
+        module.rnn.weight_hh_l0 *= 0.5
+    assert_same(outputs_and_gradients(first, x, state), outputs_and_gradients(module, x, state))
+    module.rnn.weight_hh_l0 = nn.Parameter(randn(4 * UNITS, UNITS))
+    assert_same(outputs_and_gradients(torch.jit.script(module), x, state), outputs_and_gradients(module, x, state))
+
+
+def test_dropout_between_layers_goes_by_the_mode():
+    module = Outer(build("full", num_layers=2, dropout=0.5))
+    x, state = inputs(module.rnn)
+    script = torch.jit.script(module)
+    torch.manual_seed(1)
+    expected = module(x, state)
+    torch.manual_seed(1)
+    assert_same(script(x, state), expected)
+    assert_same(script.eval()(x, state), module.eval()(x, state))
+    assert_same(exported(module, x, state)(x, state), module(x, state))
+
+
+def equations(x, h, c, weight_ih, weight_hh, weight_ch, peephole, bias) -> tuple[list[Tensor], Tensor, Tensor]:
+    """One sequence, one step after the other."""
+    outputs = []
+    for step in x:
+        z = weight_ih @ step + weight_hh @ h + (0 if bias is None else bias)
+        if weight_ch is not None:
+            z = z + weight_ch @ c
+        i, f, g, o = z.view(4, UNITS)
+        if peephole is not None:
+            i, f = i + peephole[0] * c, f + peephole[1] * c
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        if peephole is not None:
+            o = o + peephole[2] * c
+        h = o.sigmoid() * c.tanh()
+        outputs.append(h)
+    return outputs, h, c
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(1, 4), min_size=1, max_size=6).map(lambda sizes: sorted(sizes, reverse=True)),
+    st.sampled_from(["full", "diagonal"]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_plain_steps_follow_the_equations(sizes, form, bias, backwards, seed):
+    torch.manual_seed(seed)
+    x, h_0, c_0 = randn(sum(sizes), INPUTS), randn(sizes[0], UNITS), randn(sizes[0], UNITS)
+    full = form == "full"
+    weights = (
+        randn(4 * UNITS, INPUTS),
+        randn(4 * UNITS, UNITS),
+        randn(4 * UNITS, UNITS) if full else None,
+        None if full else randn(3, UNITS),
+        randn(4 * UNITS) if bias else None,
+    )
+    output, h_n, c_n = _run_plain(x, h_0, c_0, *weights, sizes, backwards)
+    for b in range(sizes[0]):
+        rows = [sum(sizes[:t]) + b for t, size in enumerate(sizes) if b < size]
+        rows = rows[::-1] if backwards else rows
+        expected, h, c = equations(x[rows], h_0[b], c_0[b], *weights)
+        assert_same([*output[rows], h_n[b], c_n[b]], [*expected, h, c])
