@@ -1,0 +1,1 @@
+"""Computes with the weights that are kept, and with nothing else."""

@@ -1,0 +1,118 @@
+"""The kernels in C: whether they are there, and their functions.
+
+They are built when the package is installed, where a compiler is at hand (see ``hatch_build.py``); nothing of torch's
+C++ is in them, so that one build serves every version of Python and torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from pathlib import Path
+
+from torch import Tensor
+
+BUILT = Path(__file__).with_name("_kernels.so")
+
+ROLES = ("ih", "hh", "ch", "hr")
+CELLS = ("rnn_tanh", "rnn_relu", "gru", "lstm")
+
+_POINTER, _COUNT, _TEXT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p
+
+
+class KernelPointers(ctypes.Structure):
+    """``kernel`` of ``engine.h``."""
+
+    _fields_ = [
+        *(
+            (name, _POINTER)
+            for name in (
+                "offsets",
+                "columns",
+                "values",
+                "scales",
+                "block_offsets",
+                "block_rows",
+                "block_order",
+                "block_values",
+                "gradient",
+            )
+        ),
+        ("inputs", _COUNT),
+        ("type", _COUNT),
+    ]
+
+
+class Call(ctypes.Structure):
+    """``call`` of ``engine.h``; attributes that are not set are absent."""
+
+    _fields_ = [
+        *((name, _COUNT) for name in ("cell", "type", "threads", "reverse")),
+        *((name, _COUNT) for name in ("steps", "batch", "inputs", "units", "outputs")),
+        ("starts", _POINTER),
+        ("lengths", _POINTER),
+        ("kernels", KernelPointers * len(ROLES)),
+        *((name, _POINTER) for name in ("bias", "peephole", "x", "h_0", "c_0", "out", "h_n", "c_n")),
+        *((name, _POINTER) for name in ("inputs_kept", "h", "c", "gates", "unprojected")),
+        *((name, _POINTER) for name in ("grad_out", "grad_h_n", "grad_c_n")),
+        *((name, _POINTER) for name in ("slopes", "grad_states", "input_scratch", "projected")),
+        *((name, _POINTER) for name in ("grad_x", "grad_h_0", "grad_c_0", "grad_bias", "grad_peephole")),
+    ]
+
+
+_ARGUMENTS = {
+    "forward": [ctypes.POINTER(Call)],
+    "backward": [ctypes.POINTER(Call)],
+    "backend": [],
+    "select": [_TEXT],
+    "count": [_POINTER, _COUNT, _COUNT, _COUNT, _POINTER],
+    "list": [_POINTER, _COUNT, _COUNT, _COUNT, _POINTER, _POINTER, _POINTER],
+    "transpose": [_POINTER, _POINTER, _COUNT, _COUNT, _COUNT, _COUNT, _POINTER, _POINTER, _POINTER, _POINTER],
+    "take": [_POINTER, _POINTER, _COUNT, _COUNT, _COUNT, _POINTER],
+    "put": [_POINTER, _POINTER, _COUNT, _COUNT, _COUNT, _POINTER],
+}
+_RESULTS = {"backend": _TEXT, "select": ctypes.c_int}
+
+
+class Library:
+    """The functions of the kernels, without their prefix ``sparse_rnn_``.
+
+    Args:
+        path: The shared library.
+    """
+
+    def __init__(self, path: Path) -> None:
+        loaded = ctypes.CDLL(str(path))
+        for name, arguments in _ARGUMENTS.items():
+            function = getattr(loaded, f"sparse_rnn_{name}")
+            function.argtypes, function.restype = arguments, _RESULTS.get(name)
+            setattr(self, name, function)
+
+    def __getattr__(self, name: str) -> ctypes._NamedFuncPointer:
+        raise AttributeError(f"The kernels have no function {name}.")
+
+
+@lru_cache(maxsize=1)
+def library() -> Library | None:
+    """Load the kernels; None where they were not built or do not fit this machine."""
+    try:
+        return Library(BUILT)
+    except (OSError, AttributeError):
+        return None
+
+
+def kernels() -> Library:
+    """Return the kernels.
+
+    Raises:
+        RuntimeError: If there are none.
+    """
+    loaded = library()
+    if loaded is None:
+        raise RuntimeError(f"The sparse kernels are not built: there is no {BUILT.name} that loads.")
+    return loaded
+
+
+def pointer(tensor: Tensor | None) -> int | None:
+    """Return where a tensor lies, for C; None for none, and for one without elements that something may read."""
+    return None if tensor is None else tensor.data_ptr()

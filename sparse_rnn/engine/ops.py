@@ -1,0 +1,368 @@
+"""The kernels in C as operators of torch: they can be differentiated, traced, exported and compiled.
+
+N rows are packed as in :class:`torch.nn.utils.rnn.PackedSequence`; B sequences, longest first, T steps, I inputs, H
+units, P outputs (H, or the size of a projection), S slots of a unit (the rows of its pre-activations; a GRU has 4, since
+the candidate's part that comes from the state stands apart).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparse_rnn.engine.library import CELLS, ROLES, Call, KernelPointers, kernels, pointer
+from sparse_rnn.engine.pattern import transposed
+
+WIDEST = 32
+_TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.int8: 3}
+
+
+def slots_of_unit(cell: str) -> int:
+    """Return how many pre-activations a unit has."""
+    return 4 if cell in ("gru", "lstm") else 1
+
+
+def slots(cell: str, role: str) -> tuple[int, ...]:
+    """Return to which of a unit's slots the rows of a kernel add, in the order of the gates."""
+    if role == "hr":
+        return (0,)
+    if cell == "gru":
+        return (0, 1, 3) if role == "hh" else (0, 1, 2)
+    return tuple(range(slots_of_unit(cell)))
+
+
+@torch.library.custom_op("sparse_rnn::layer", mutates_args=())
+def layer(
+    cell: str,
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor | None,
+    bias: Tensor | None,
+    peephole: Tensor | None,
+    roles: str,
+    values: Sequence[Tensor],
+    offsets: Sequence[Tensor],
+    columns: Sequence[Tensor],
+    blocks: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    starts: Tensor,
+    lengths: Tensor,
+    reverse: bool,
+    training: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Run a layer in one direction over whole sequences.
+
+    Args:
+        cell: ``rnn_tanh``, ``rnn_relu``, ``gru`` or ``lstm``.
+        x: [N, I].
+        h_0: [B, P].
+        c_0: [B, H], of an LSTM.
+        bias: [H, S].
+        peephole: [3, H], of the input, forget and output gate, where the cell state is read unit by unit.
+        roles: The kernels that there are, divided by spaces: ``ih``, ``hh``, ``ch`` (reads the whole cell state), ``hr`` (a projection).
+        values: For each kernel its kept weights, in the order of its pattern.
+        offsets: Of each pattern.
+        columns: Of each pattern.
+        blocks: Of each pattern, three after each other; none if they are to be found when they are needed.
+        scales: For each kernel what to multiply the values of a row by, [rows]; none unless they are int8.
+        starts: [T], int64, in which row each step begins.
+        lengths: [B], int64, falling.
+        reverse: Whether each sequence is read from its end.
+        training: Whether what a backward pass needs is to be kept.
+
+    Returns:
+        ``out`` [N, P], ``h_n`` [B, P], ``c_n`` [B, H] (empty if the cell has none), and what is kept.
+    """
+    sizes = _Sizes(cell, x, h_0, c_0, starts)
+    out, h_n, c_n = _outputs(x, h_0, c_0)
+    kept = x.new_empty(sizes.kept("hr" in roles.split()))
+    call = _call(sizes, cell, x, h_0, c_0, bias, peephole, starts, lengths, reverse)
+    _describe_kernels(call, roles, values, offsets, columns, scales, sizes)
+    _place(call, sizes.places("hr" in roles.split()), kept)
+    if not training:
+        call.gates = None
+    call.out, call.h_n, call.c_n = pointer(out), pointer(h_n), pointer(c_n)
+    kernels().forward(call)
+    return out, h_n, c_n, kept if training else x.new_empty(0)
+
+
+@layer.register_fake
+def _(
+    cell: str,
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor | None,
+    bias: Tensor | None,
+    peephole: Tensor | None,
+    roles: str,
+    values: Sequence[Tensor],
+    offsets: Sequence[Tensor],
+    columns: Sequence[Tensor],
+    blocks: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    starts: Tensor,
+    lengths: Tensor,
+    reverse: bool,
+    training: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    kept = _Sizes(cell, x, h_0, c_0, starts).kept("hr" in roles.split()) if training else 0
+    return *_outputs(x, h_0, c_0), x.new_empty(kept)
+
+
+@torch.library.custom_op("sparse_rnn::layer_backward", mutates_args=())
+def layer_backward(
+    cell: str,
+    grad_out: Tensor,
+    grad_h_n: Tensor,
+    grad_c_n: Tensor | None,
+    kept: Tensor,
+    x: Tensor,
+    bias: Tensor | None,
+    peephole: Tensor | None,
+    roles: str,
+    values: Sequence[Tensor],
+    offsets: Sequence[Tensor],
+    columns: Sequence[Tensor],
+    blocks: Sequence[Tensor],
+    starts: Tensor,
+    lengths: Tensor,
+    reverse: bool,
+    needs_x: bool,
+) -> list[Tensor]:
+    """Return the gradients of x, h_0, c_0, bias, peephole and the values, in this order; empty ones where there is none.
+
+    The arguments are those of :func:`layer`, its gradients, and what it kept.
+    """
+    sizes = _Sizes(cell, x, grad_h_n, grad_c_n, starts)
+    gradients = _gradients(x, grad_h_n, grad_c_n, bias, peephole, values, needs_x)
+    projected = "hr" in roles.split()
+    call = _call(sizes, cell, x, grad_h_n, grad_c_n, bias, peephole, starts, lengths, reverse)
+    _describe_kernels(call, roles, values, offsets, columns, [], sizes)
+    _place(call, sizes.places(projected), kept)
+    found = list(blocks) or [
+        tensor
+        for role, own, read in zip(roles.split(), offsets, columns, strict=True)
+        for tensor in transposed(own, read, sizes.read_by(role), slots(cell, role), sizes.slots_of(role))
+    ]
+    grad_x, grad_h_0, grad_c_0, grad_bias, grad_peephole, *grad_values = gradients
+    block_values = [torch.empty_like(own) for own in values]
+    for index, role in enumerate(roles.split()):
+        kernel = call.kernels[ROLES.index(role)]
+        kernel.block_offsets, kernel.block_rows, kernel.block_order = map(pointer, found[3 * index : 3 * index + 3])
+        kernel.block_values, kernel.gradient = pointer(block_values[index]), pointer(grad_values[index])
+    scratch = x.new_empty(sizes.scratch(projected, needs_x, call.threads))
+    _place(call, sizes.scratch_places(projected, needs_x, call.threads), scratch)
+    grad_out, grad_h_n = grad_out.contiguous(), grad_h_n.contiguous()
+    grad_c_n = None if grad_c_n is None else grad_c_n.contiguous()
+    call.grad_out, call.grad_h_n, call.grad_c_n = pointer(grad_out), pointer(grad_h_n), pointer(grad_c_n)
+    call.grad_x = pointer(grad_x) if needs_x else None
+    call.grad_h_0, call.grad_c_0 = pointer(grad_h_0), pointer(grad_c_0)
+    call.grad_bias = None if bias is None else pointer(grad_bias)
+    call.grad_peephole = None if peephole is None else pointer(grad_peephole)
+    kernels().backward(call)
+    return gradients
+
+
+@layer_backward.register_fake
+def _(
+    cell: str,
+    grad_out: Tensor,
+    grad_h_n: Tensor,
+    grad_c_n: Tensor | None,
+    kept: Tensor,
+    x: Tensor,
+    bias: Tensor | None,
+    peephole: Tensor | None,
+    roles: str,
+    values: Sequence[Tensor],
+    offsets: Sequence[Tensor],
+    columns: Sequence[Tensor],
+    blocks: Sequence[Tensor],
+    starts: Tensor,
+    lengths: Tensor,
+    reverse: bool,
+    needs_x: bool,
+) -> list[Tensor]:
+    return _gradients(x, grad_h_n, grad_c_n, bias, peephole, values, needs_x)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    cell, x, _, c_0, bias, peephole, roles, values, offsets, columns, blocks, scales, starts, lengths, reverse, _ = inputs
+    if scales:
+        raise RuntimeError("Weights of 8 bits have no gradients: take float32 ones to train.")
+    ctx.cell, ctx.roles, ctx.reverse, ctx.has_c, ctx.blocks = cell, roles, reverse, c_0 is not None, len(blocks)
+    ctx.save_for_backward(output[3], x, bias, peephole, starts, lengths, *values, *offsets, *columns, *blocks)
+
+
+def _backward(ctx: Any, grad_out: Tensor, grad_h_n: Tensor, grad_c_n: Tensor, _: Tensor) -> tuple[Any, ...]:
+    kept, x, bias, peephole, starts, lengths, *lists = ctx.saved_tensors
+    count = len(ctx.roles.split())
+    values, offsets, columns = (lists[i * count : (i + 1) * count] for i in range(3))
+    needs_x = ctx.needs_input_grad[1]
+    grad_x, grad_h_0, grad_c_0, grad_bias, grad_peephole, *grad_values = layer_backward(
+        ctx.cell,
+        grad_out,
+        grad_h_n,
+        grad_c_n if ctx.has_c else None,
+        kept,
+        x,
+        bias,
+        peephole,
+        ctx.roles,
+        values,
+        offsets,
+        columns,
+        lists[3 * count :],
+        starts,
+        lengths,
+        ctx.reverse,
+        needs_x,
+    )
+    return (
+        None,
+        grad_x if needs_x else None,
+        grad_h_0,
+        grad_c_0 if ctx.has_c else None,
+        None if bias is None else grad_bias,
+        None if peephole is None else grad_peephole,
+        None,
+        grad_values,
+        [None] * count,
+        [None] * count,
+        [None] * ctx.blocks,
+        [],
+        None,
+        None,
+        None,
+        None,
+    )
+
+
+layer.register_autograd(_backward, setup_context=_save)
+
+
+class _Sizes:
+    """How many numbers the tensors of a call have."""
+
+    def __init__(self, cell: str, x: Tensor, h: Tensor, c: Tensor | None, starts: Tensor) -> None:
+        self.batch, self.outputs = h.shape
+        self.units = self.outputs if c is None else c.shape[1]
+        self.inputs, self.steps, self.has_c = x.shape[1], starts.shape[0], c is not None
+        self.slots = slots_of_unit(cell)
+        self.lanes = (self.batch + WIDEST - 1) // WIDEST * WIDEST
+
+    def read_by(self, role: str) -> int:
+        """Return how many inputs a kernel has."""
+        return {"ih": self.inputs, "hh": self.outputs}.get(role, self.units)
+
+    def slots_of(self, role: str) -> int:
+        """Return how many slots a row block of a kernel adds to."""
+        return 1 if role == "hr" else self.slots
+
+    def places(self, projected: bool) -> dict[str, int]:
+        """Return the sizes of what is kept for the backward pass, by name."""
+        lanes, steps = self.lanes, self.steps
+        return {
+            "inputs_kept": lanes * steps * self.inputs,
+            "h": lanes * (steps + 1) * self.outputs,
+            "c": lanes * (steps + 1) * self.units if self.has_c else 0,
+            "gates": lanes * steps * (self.units + WIDEST - 1) * self.slots,
+            "unprojected": lanes * steps * self.units if projected else 0,
+        }
+
+    def kept(self, projected: bool) -> int:
+        """Return the size of all of it."""
+        return sum(self.places(projected).values())
+
+    def scratch_places(self, projected: bool, needs_x: bool, threads: int) -> dict[str, int]:
+        """Return the sizes of what the backward pass works with."""
+        lanes, steps = self.lanes, self.steps
+        return {
+            "slopes": lanes * steps * self.units * self.slots,
+            "grad_states": lanes * (2 * self.units + 3 * self.outputs),
+            "input_scratch": threads * self.inputs * WIDEST if needs_x else 0,
+            "projected": lanes * steps * self.outputs if projected else 0,
+        }
+
+    def scratch(self, projected: bool, needs_x: bool, threads: int) -> int:
+        """Return the size of all of it."""
+        return sum(self.scratch_places(projected, needs_x, threads).values())
+
+
+def _outputs(x: Tensor, h_0: Tensor, c_0: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        x.new_empty(x.shape[0], h_0.shape[1]),
+        x.new_empty(h_0.shape),
+        x.new_empty((h_0.shape[0], 0) if c_0 is None else c_0.shape),
+    )
+
+
+def _gradients(
+    x: Tensor,
+    h: Tensor,
+    c: Tensor | None,
+    bias: Tensor | None,
+    peephole: Tensor | None,
+    values: Sequence[Tensor],
+    needs_x: bool,
+) -> list[Tensor]:
+    others = (x.new_empty(0) if tensor is None else torch.empty_like(tensor) for tensor in (bias, peephole))
+    return [
+        torch.empty_like(x) if needs_x else x.new_empty(0),
+        x.new_empty(h.shape),
+        x.new_empty(0 if c is None else c.shape),
+        *others,
+        *(torch.empty_like(own) for own in values),
+    ]
+
+
+def _call(
+    sizes: _Sizes,
+    cell: str,
+    x: Tensor,
+    h: Tensor,
+    c: Tensor | None,
+    bias: Tensor | None,
+    peephole: Tensor | None,
+    starts: Tensor,
+    lengths: Tensor,
+    reverse: bool,
+) -> Call:
+    call = Call(cell=CELLS.index(cell), type=_TYPES[x.dtype], threads=torch.get_num_threads(), reverse=reverse)
+    call.steps, call.batch, call.inputs = sizes.steps, sizes.batch, sizes.inputs
+    call.units, call.outputs = sizes.units, sizes.outputs
+    call.starts, call.lengths = pointer(starts), pointer(lengths)
+    call.bias, call.peephole, call.x = pointer(bias), pointer(peephole), pointer(x)
+    call.h_0, call.c_0 = pointer(h), pointer(c)
+    return call
+
+
+def _describe_kernels(
+    call: Call,
+    roles: str,
+    values: Sequence[Tensor],
+    offsets: Sequence[Tensor],
+    columns: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    sizes: _Sizes,
+) -> None:
+    for index, role in enumerate(roles.split()):
+        call.kernels[ROLES.index(role)] = KernelPointers(
+            offsets=pointer(offsets[index]),
+            columns=pointer(columns[index]),
+            values=pointer(values[index]),
+            scales=pointer(scales[index]) if scales else None,
+            inputs=sizes.read_by(role),
+            type=_TYPES[values[index].dtype],
+        )
+
+
+def _place(call: Call, sizes: dict[str, int], memory: Tensor) -> None:
+    """Give each of some arrays its part of a tensor."""
+    at = memory.data_ptr()
+    for name, size in sizes.items():
+        setattr(call, name, at if size else None)
+        at += size * memory.element_size()

@@ -1,0 +1,89 @@
+"""Which weights of a kernel are kept, in the order in which the kernels in C go through them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sparse_rnn.engine.library import kernels, pointer
+
+# Numbers of 16 bits name inputs and slots.
+MOST = 65536
+BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """The positions of the kept weights of a kernel [G·H, I].
+
+    The rows of the kernel are ordered by unit, and by gate within a unit, so that a unit's gates are computed together.
+
+    Attributes:
+        offsets: Where a row begins, [G·H + 1], int32; the last is the number of weights kept.
+        columns: Which input a weight reads, [kept], uint16.
+        positions: Where a weight is in the flattened dense kernel, [kept], int32.
+        inputs: Number of inputs, I.
+        gates: Number of gates, G.
+        slots: To which slot of a unit each gate's row adds; see ``slot_of`` in ``cells.h``.
+        slots_of_unit: Number of slots of a unit.
+    """
+
+    offsets: Tensor
+    columns: Tensor
+    positions: Tensor
+    inputs: int
+    gates: int
+    slots: tuple[int, ...]
+    slots_of_unit: int
+
+    @classmethod
+    def of(cls, mask: Tensor, slots: tuple[int, ...], slots_of_unit: int) -> Pattern:
+        """List the positions of a mask [G·H, I], True = kept; its G row blocks are the gates."""
+        gates = len(slots)
+        units, inputs = len(mask) // gates, mask.shape[1]
+        mask = mask.to("cpu", torch.bool).contiguous()
+        offsets = torch.empty(len(mask) + 1, dtype=torch.int32)
+        kernels().count(pointer(mask), gates, units, inputs, pointer(offsets))
+        kept = int(offsets[-1])
+        columns, positions = torch.empty(kept, dtype=torch.uint16), torch.empty(kept, dtype=torch.int32)
+        kernels().list(
+            pointer(mask), gates, units, inputs, pointer(offsets), pointer(columns), pointer(positions)
+        )
+        return cls(offsets, columns, positions, inputs, gates, slots, slots_of_unit)
+
+    @property
+    def kept(self) -> int:
+        """Number of weights kept."""
+        return len(self.columns)
+
+    @cached_property
+    def blocks(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The transpose in blocks of slots: where each input's entries begin, their slots, their places in values."""
+        return transposed(self.offsets, self.columns, self.inputs, self.slots, self.slots_of_unit)
+
+
+def transposed(
+    offsets: Tensor, columns: Tensor, inputs: int, slots: tuple[int, ...], slots_of_unit: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Order the positions of a pattern by blocks of slots, then by input; see ``engine.h``."""
+    rows, gates = len(offsets) - 1, len(slots)
+    blocks = -(-rows // gates * slots_of_unit // BLOCK)
+    slot_of_gate = torch.tensor(slots, dtype=torch.int32)
+    block_offsets = torch.empty(blocks * inputs + 2, dtype=torch.int32)
+    block_rows, block_order = torch.empty_like(columns), torch.empty(len(columns), dtype=torch.int32)
+    kernels().transpose(
+        pointer(offsets),
+        pointer(columns),
+        rows,
+        inputs,
+        gates,
+        slots_of_unit,
+        pointer(slot_of_gate),
+        pointer(block_offsets),
+        pointer(block_rows),
+        pointer(block_order),
+    )
+    return block_offsets, block_rows, block_order
