@@ -1,8 +1,8 @@
 """The kernels in C as operators of torch: they can be differentiated, traced, exported and compiled.
 
 N rows are packed as in :class:`torch.nn.utils.rnn.PackedSequence`; B sequences, longest first, T steps, I inputs, H
-units, P outputs (H, or the size of a projection), S slots of a unit (the rows of its pre-activations; a GRU has 4, since
-the candidate's part that comes from the state stands apart).
+units, P outputs (H, or the size of a projection), S slots of a unit (the rows of its pre-activations; a GRU has 4,
+since the candidate's part that comes from the state stands apart).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sparse_rnn.engine.library import CELLS, ROLES, Call, KernelPointers, kernels, pointer
+from sparse_rnn.engine.memory import scratch
 from sparse_rnn.engine.pattern import transposed
 
 WIDEST = 32
@@ -62,7 +63,8 @@ def layer(
         c_0: [B, H], of an LSTM.
         bias: [H, S].
         peephole: [3, H], of the input, forget and output gate, where the cell state is read unit by unit.
-        roles: The kernels that there are, divided by spaces: ``ih``, ``hh``, ``ch`` (reads the whole cell state), ``hr`` (a projection).
+        roles: The kernels that there are, divided by spaces: ``ih``, ``hh``, ``ch`` (reads the whole cell state), ``hr``
+            (a projection).
         values: For each kernel its kept weights, in the order of its pattern.
         offsets: Of each pattern.
         columns: Of each pattern.
@@ -78,7 +80,7 @@ def layer(
     """
     sizes = _Sizes(cell, x, h_0, c_0, starts)
     out, h_n, c_n = _outputs(x, h_0, c_0)
-    kept = x.new_empty(sizes.kept("hr" in roles.split()))
+    kept = scratch(sizes.kept("hr" in roles.split()), x)
     call = _call(sizes, cell, x, h_0, c_0, bias, peephole, starts, lengths, reverse)
     _describe_kernels(call, roles, values, offsets, columns, scales, sizes)
     _place(call, sizes.places("hr" in roles.split()), kept)
@@ -132,7 +134,7 @@ def layer_backward(
     reverse: bool,
     needs_x: bool,
 ) -> list[Tensor]:
-    """Return the gradients of x, h_0, c_0, bias, peephole and the values, in this order; empty ones where there is none.
+    """Return the gradients of x, h_0, c_0, bias, peephole and the values, in this order; empty where there is none.
 
     The arguments are those of :func:`layer`, its gradients, and what it kept.
     """
@@ -148,13 +150,13 @@ def layer_backward(
         for tensor in transposed(own, read, sizes.read_by(role), slots(cell, role), sizes.slots_of(role))
     ]
     grad_x, grad_h_0, grad_c_0, grad_bias, grad_peephole, *grad_values = gradients
-    block_values = [torch.empty_like(own) for own in values]
+    block_values = [scratch(len(own), own) for own in values]
     for index, role in enumerate(roles.split()):
         kernel = call.kernels[ROLES.index(role)]
         kernel.block_offsets, kernel.block_rows, kernel.block_order = map(pointer, found[3 * index : 3 * index + 3])
         kernel.block_values, kernel.gradient = pointer(block_values[index]), pointer(grad_values[index])
-    scratch = x.new_empty(sizes.scratch(projected, needs_x, call.threads))
-    _place(call, sizes.scratch_places(projected, needs_x, call.threads), scratch)
+    working = scratch(sizes.scratch(projected, needs_x, call.threads), x)
+    _place(call, sizes.scratch_places(projected, needs_x, call.threads), working)
     grad_out, grad_h_n = grad_out.contiguous(), grad_h_n.contiguous()
     grad_c_n = None if grad_c_n is None else grad_c_n.contiguous()
     call.grad_out, call.grad_h_n, call.grad_c_n = pointer(grad_out), pointer(grad_h_n), pointer(grad_c_n)
@@ -190,7 +192,8 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    cell, x, _, c_0, bias, peephole, roles, values, offsets, columns, blocks, scales, starts, lengths, reverse, _ = inputs
+    cell, x, _, c_0, bias, peephole, roles, values, offsets, columns, blocks, scales, *others, _ = inputs
+    starts, lengths, reverse = others
     if scales:
         raise RuntimeError("Weights of 8 bits have no gradients: take float32 ones to train.")
     ctx.cell, ctx.roles, ctx.reverse, ctx.has_c, ctx.blocks = cell, roles, reverse, c_0 is not None, len(blocks)

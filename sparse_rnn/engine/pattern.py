@@ -49,9 +49,7 @@ class Pattern:
         kernels().count(pointer(mask), gates, units, inputs, pointer(offsets))
         kept = int(offsets[-1])
         columns, positions = torch.empty(kept, dtype=torch.uint16), torch.empty(kept, dtype=torch.int32)
-        kernels().list(
-            pointer(mask), gates, units, inputs, pointer(offsets), pointer(columns), pointer(positions)
-        )
+        kernels().list(pointer(mask), gates, units, inputs, pointer(offsets), pointer(columns), pointer(positions))
         return cls(offsets, columns, positions, inputs, gates, slots, slots_of_unit)
 
     @property

@@ -5,7 +5,7 @@ Rows are packed as in :class:`torch.nn.utils.rnn.PackedSequence`; see :mod:`spar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -61,25 +61,24 @@ def joined_bias(cell: str, bias_ih: Tensor, bias_hh: Tensor) -> Tensor:
 
 
 def call_like_torch(
-    layers: Callable[[], Layers],
+    layers: Layers,
     input: Tensor | PackedSequence,
     hx: State | None,
-    sizes: tuple[int, int | None],
+    sizes: Sequence[int],
     batch_first: bool,
     dropout: float,
 ) -> tuple[Tensor | PackedSequence, State]:
     """Run layers on what ``torch.nn.RNN``, ``GRU`` and ``LSTM`` can be called with; the arguments have been checked.
 
     Args:
-        layers: Gives the layers, each with its directions.
+        layers: The layers, each with its directions.
         input: [T, B, I], [B, T, I] with ``batch_first``, [T, I], or a PackedSequence.
         hx: The initial state h, or (h, c), [layers · directions, B, units]; zeros if not given.
-        sizes: Number of units of h, and of c, None where there is no c.
+        sizes: Number of units of h, and of c where there is one.
         batch_first: Whether the batch comes before time.
         dropout: Probability of dropping an output between layers.
     """
-    made = layers()
-    states = len(made) * len(made[0])
+    states = len(layers) * len(layers[0])
     if isinstance(input, PackedSequence):
         rows, batch_sizes, order, places = input
         state = _initial(rows, hx, states, int(batch_sizes[0]), sizes)
@@ -87,21 +86,22 @@ def call_like_torch(
             state = [part.index_select(1, order) for part in state]
         starts = batch_sizes.cumsum(0) - batch_sizes
         lengths = (batch_sizes.unsqueeze(0) > torch.arange(int(batch_sizes[0])).unsqueeze(1)).sum(1)
-        rows, state = run_layers(made, rows, starts, lengths, state, dropout)
+        rows, state = run_layers(layers, rows, starts, lengths, state, dropout)
         if places is not None:
             state = [part.index_select(1, places) for part in state]
         return PackedSequence(rows, batch_sizes, order, places), _as_given(state)
     batched = input.dim() == 3
     if not batched:
         input = input.unsqueeze(1)
-        hx = hx if hx is None else tuple(p.unsqueeze(1) for p in hx) if isinstance(hx, tuple) else hx.unsqueeze(1)
     elif batch_first:
         input = input.transpose(0, 1)
     steps, batch = input.shape[:2]
     state = _initial(input, hx, states, batch, sizes)
+    if not batched and hx is not None:
+        state = [part.unsqueeze(1) for part in state]
     starts = torch.arange(steps) * batch
     lengths = torch.full((batch,), steps)
-    rows, state = run_layers(made, input.reshape(steps * batch, -1), starts, lengths, state, dropout)
+    rows, state = run_layers(layers, input.reshape(steps * batch, -1), starts, lengths, state, dropout)
     output = rows.unflatten(0, (steps, batch))
     if not batched:
         return output.squeeze(1), _as_given([part.squeeze(1) for part in state])
@@ -157,11 +157,9 @@ def run_layers(
     return x, [torch.stack(parts) for parts in last]
 
 
-def _initial(
-    input: Tensor, hx: State | None, states: int, batch: int, sizes: tuple[int, int | None]
-) -> list[Tensor]:
+def _initial(input: Tensor, hx: State | None, states: int, batch: int, sizes: Sequence[int]) -> list[Tensor]:
     if hx is None:
-        return [input.new_zeros(states, batch, size) for size in sizes if size is not None]
+        return [input.new_zeros(states, batch, size) for size in sizes]
     return list(hx) if isinstance(hx, tuple | list) else [hx]
 
 
