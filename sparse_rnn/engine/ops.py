@@ -63,7 +63,7 @@ def layer(
         c_0: [B, H], of an LSTM.
         bias: [H, S].
         peephole: [3, H], of the input, forget and output gate, where the cell state is read unit by unit.
-        roles: The kernels that there are, divided by spaces: ``ih``, ``hh``, ``ch`` (reads the whole cell state), ``hr``
+        roles: The kernels that there are, divided by spaces: ``ih``, ``hh``, ``ch`` (reads the cell state), ``hr``
             (a projection).
         values: For each kernel its kept weights, in the order of its pattern.
         offsets: Of each pattern.

@@ -16,7 +16,7 @@
 
 #include "cells.h"
 
-enum { WIDEST = 32, MOST_TOGETHER = 4, SECOND_LEVEL_CACHE = 512 * 1024 };
+enum { WIDEST = 32, MOST_TOGETHER = 4, SECOND_LEVEL_CACHE = 1024 * 1024 };
 
 INLINE REAL from_bfloat(uint16_t bits) {
   uint32_t wide = (uint32_t)bits << 16;
