@@ -233,8 +233,7 @@ class PruningCallback(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Let the layers compute densely where the gradients of removed weights are asked for."""
         if self._engine is not None:
-            self._engine.forget()
-            self._engine.dense = self.wants_dense_gradients(self.step + 1)
+            self._engine.begin_step(trainer.optimizers, self.wants_dense_gradients(self.step + 1))
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Masks the gradients in manual optimisation, where the project itself clips them, before it steps."""
@@ -264,6 +263,8 @@ class PruningCallback(Callback):
         masks = self.update_masks(trainer, pl_module, self.step, batch)
         if masks is not None:
             _check_agreement(trainer, masks)
+            if self._engine is not None:
+                self._engine.spread()
             for optimizer in self._optimizers(trainer):
                 _forget_grown(optimizer, pl_module, self.masks or {}, masks)
             self.masks, self._changed = masks, True

@@ -7,7 +7,7 @@ pass the gradient of a parameter is a dense tensor that is 0 where the weight is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from sparse_rnn.engine.library import kernels, library, pointer
 from sparse_rnn.engine.memory import Pool
 from sparse_rnn.engine.pattern import Pattern
 from sparse_rnn.engine.sequences import Weights, call_like_torch, joined_bias
+from sparse_rnn.engine.steps import KeptSteps
 from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.stand_in import forward_of, forward_replaced
@@ -30,6 +31,9 @@ from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.torch_compat import is_transformed, plain_call, version_of
 
 EngineKind = Literal["auto", "sparse", "dense"]
+
+# Weights of a kernel from which on it pays to let an optimizer step on the kept ones only.
+LARGE = 1 << 17
 
 _PAUSED: ContextVar[bool] = ContextVar("paused", default=False)
 
@@ -52,15 +56,14 @@ def paused() -> Iterator[None]:
 class Engine:
     """Runs the recurrent layers of a model over the weights that masks keep, until :meth:`remove`.
 
+    Optimizers that treat each weight by itself step on the kept ones only.
+
     It stands in for the forward of nn.RNN, nn.GRU, nn.LSTM and PeepholeLSTM, at their classes, for the modules of this
     model alone. What it cannot run goes to the layer itself: other devices and types of numbers, autocast, a trace.
 
     Args:
         kind: ``sparse``, ``dense``, or ``auto``: sparse where it is faster than the layer itself.
         tell: Gets one sentence for each module, once it is known how that computes, and why.
-
-    Attributes:
-        dense: Whether the layers are to compute as they were written for now.
     """
 
     def __init__(self, kind: EngineKind, tell: Callable[[str], None]) -> None:
@@ -69,6 +72,7 @@ class Engine:
         self.dense = False
         self._placed = ExitStack()
         self._modules: list[_LiveModule] = []
+        self._steps = KeptSteps()
 
     def update(self, masks: Masks) -> None:
         """Run a model by its masks; of other masks of the same model the positions are listed anew."""
@@ -97,10 +101,29 @@ class Engine:
         for live in self._modules:
             live.forget()
 
+    def begin_step(self, optimizers: Iterable[Any], dense: bool) -> None:
+        """Prepare for a training step.
+
+        Args:
+            optimizers: Those that may step; where layers compute sparse they step on kept weights only.
+            dense: Whether the gradients of removed weights are wanted, for which the layers compute as they were
+                written.
+        """
+        self.dense = dense
+        self.forget()
+        self._steps.update({kernel: positions for live in self._modules for kernel, positions in live.positions()})
+        for optimizer in optimizers:
+            self._steps.attach(optimizer)
+
+    def spread(self) -> None:
+        """Give the states of optimizers the shape of their parameters."""
+        self._steps.spread()
+
     def remove(self) -> None:
-        """Let the layers compute as they were written."""
+        """Let the layers compute as they were written, and the optimizers step so."""
         self._placed.close()
         self._modules = []
+        self._steps.remove()
 
 
 class _LiveModule:
@@ -125,6 +148,12 @@ class _LiveModule:
     def forget(self) -> None:
         for layer in self._each():
             layer.forget()
+
+    def positions(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Yield the large kernels, and where their kept weights are, once the module has computed sparse."""
+        if "sparse" in self._told:
+            for layer in self._each():
+                yield from layer.positions()
 
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> Any:
         module: Any = self._found.module
@@ -214,6 +243,16 @@ class _LiveLayer:
         weight_ih, weight_hh = self._parameter("ih"), self._parameter("hh")
         kept = sum(kernel.kept for kernel in self._kernels.values())
         return weight_ih.shape[1], weight_hh.shape[1], kept
+
+    def positions(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        for role, kernel in self._kernels.items():
+            parameter = self._parameter(role)
+            if (
+                isinstance(parameter, nn.Parameter)
+                and parameter.numel() >= LARGE
+                and 2 * kernel.kept < parameter.numel()
+            ):
+                yield parameter, kernel.pattern.positions
 
     def weights(self) -> Weights:
         roles = list(self._kernels)
