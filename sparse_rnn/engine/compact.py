@@ -80,8 +80,8 @@ def compact(model: Model, masks: Mapping[str, Tensor] | None = None, dtype: torc
     return replaced(model, layers)
 
 
-def replaced(model: Model, layers: Mapping[nn.Module, nn.Module]) -> Model:
-    """Copy a model with other modules in place of some of its own, wherever it refers to them.
+def replaced(model: Model, others: Mapping[Any, Any]) -> Model:
+    """Copy a model with other objects in place of some of its own, wherever it refers to them.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(1, 1), nn.ReLU())
@@ -91,7 +91,7 @@ def replaced(model: Model, layers: Mapping[nn.Module, nn.Module]) -> Model:
           (1): ReLU()
         )
     """
-    memo: dict[int, Any] = {id(old): new for old, new in layers.items()}
+    memo: dict[int, Any] = {id(old): new for old, new in others.items()}
     return copy.deepcopy(model, memo)
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sparse_rnn.checkpoints import build
 from sparse_rnn.engine.compact import replaced
 from sparse_rnn.engine.layers import SparseGRU, SparseLayer, SparseLSTM, SparsePeepholeLSTM, SparseRNN
 from sparse_rnn.errors import MissingFileError, UsageError, one_line
@@ -47,8 +48,6 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
         ...     load(f"{folder}/lstm.safetensors").hidden_size
         8
     """
-    from safetensors.torch import save_file  # not everybody who computes with sparse layers writes files of them
-
     path = Path(path)
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, SparseLayer)}
     if not layers:
@@ -59,7 +58,10 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     if (known := _description(model)) is not None:
         metadata["model"] = known
     with written_whole(path) as unfinished:
-        save_file(tensors, unfinished, metadata)
+        try:
+            save_file(tensors, unfinished, metadata)
+        except SafetensorError as error:
+            raise UsageError(f"{path} cannot be written: {one_line(str(error))}") from error
 
 
 def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Module:
@@ -123,6 +125,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         b'whole'
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             yield Path(folder, path.name)
             os.replace(Path(folder, path.name), path)
@@ -137,7 +140,8 @@ def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     names: dict[tuple[Any, ...], str] = {}
     for name, tensor in model.state_dict().items():
         if not isinstance(tensor, Tensor):
-            raise UsageError(f"{name} of {type(model).__name__} is a {type(tensor).__name__}: a file holds only tensors.")
+            kind = type(tensor).__name__
+            raise UsageError(f"{name} in the state of {type(model).__name__} is a {kind}: a file holds only tensors.")
         key = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         if tensor.numel() and names.setdefault(key, name) != name:
             shared[name] = names[key]
@@ -160,8 +164,6 @@ def _description(model: nn.Module) -> str | None:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         raise MissingFileError(f"There is no file {path}.")
     try:
@@ -174,8 +176,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UsageError(f"{path} was not written by sparse_rnn: its metadata do not say what its layers are.")
     if metadata.get("version") != VERSION:
         raise UsageError(
-            f"{path} has version {metadata.get('version')} of the format, this sparse_rnn reads {VERSION}: write it with "
-            "this one, or upgrade."
+            f"{path} has version {metadata.get('version')} of the format, and this sparse_rnn reads {VERSION}: "
+            "upgrade, or write it anew."
         )
     return tensors, metadata
 
@@ -186,20 +188,26 @@ def _layer(known: Mapping[str, Any]) -> SparseLayer:
 
 
 def _built(path: Path, metadata: Mapping[str, str]) -> nn.Module:
+    advice = f"build it and give it as load({str(path)!r}, model=...)."
+    if "model" not in metadata:
+        raise UsageError(f"{path} does not say how to build its model: {advice}")
+    # Lightning, which takes seconds to import, is needed for its modules alone.
     from lightning.pytorch import LightningModule
 
-    if "model" not in metadata:
-        raise UsageError(
-            f"{path} does not say how to build its model: build it and give it as load({str(path)!r}, model=...)."
-        )
-    model: nn.Module = build(LightningModule, "model", json.loads(metadata["model"]))
+    from sparse_rnn.checkpoints import build
+
+    try:
+        model: nn.Module = build(LightningModule, "model", json.loads(metadata["model"]))
+    except (UsageError, TypeError, json.JSONDecodeError) as error:
+        raise UsageError(f"{path} does not build its model, so {advice} {error}") from error
     return model
 
 
 def _filled(path: Path, model: nn.Module, layers: Mapping[str, SparseLayer]) -> nn.Module:
-    """Copy a model with sparse layers in place of those of the same names."""
+    """Copy a model, but not its parameters, with sparse layers in place of those of the same names."""
     modules = dict(model.named_modules())
     missing = [name for name in layers if name not in modules]
     if missing:
         raise UsageError(f"{path} and {type(model).__name__} differ: the model has no {', '.join(missing)}.")
-    return replaced(model, {modules[name]: layer for name, layer in layers.items()})
+    same: dict[Any, Any] = {parameter: parameter for parameter in model.parameters()}
+    return replaced(model, same | {modules[name]: layer for name, layer in layers.items()})
