@@ -1,7 +1,7 @@
 """Files of models for deployment: safetensors, with what is needed to build the model again.
 
-The metadata hold, as JSON, the sparse layers by their names (``layers``), the tensors that are stored under another name
-(``shared``) and, of a LightningModule that saved its hyperparameters, its class and these (``model``).
+The metadata hold, as JSON, the sparse layers by their names (``layers``), the tensors that are stored under another
+name (``shared``) and, of a LightningModule that saved its hyperparameters, its class and these (``model``).
 """
 
 from __future__ import annotations
