@@ -15,6 +15,7 @@ ORDER = [
     ["scores"],
     ["pruning"],
     ["checkpoints", "schedules"],
+    ["engine"],
     ["callbacks"],
     ["analysis", "compare"],
     ["cli"],

@@ -22,8 +22,9 @@ from sparse_rnn.engine.choice import Choice, choose
 from sparse_rnn.engine.library import kernels, library, pointer
 from sparse_rnn.engine.memory import Pool
 from sparse_rnn.engine.pattern import Pattern
-from sparse_rnn.engine.sequences import Weights, call_like_torch, joined_bias
+from sparse_rnn.engine.sequences import call_like_torch, joined_bias
 from sparse_rnn.engine.steps import KeptSteps
+from sparse_rnn.engine.weights import Weights
 from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.stand_in import forward_of, forward_replaced

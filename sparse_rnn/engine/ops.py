@@ -18,7 +18,7 @@ from sparse_rnn.engine.memory import scratch
 from sparse_rnn.engine.pattern import transposed
 
 WIDEST = 32
-_TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.int8: 3}
+TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.int8: 3}
 
 
 def slots_of_unit(cell: str) -> int:
@@ -334,7 +334,7 @@ def _call(
     lengths: Tensor,
     reverse: bool,
 ) -> Call:
-    call = Call(cell=CELLS.index(cell), type=_TYPES[x.dtype], threads=torch.get_num_threads(), reverse=reverse)
+    call = Call(cell=CELLS.index(cell), type=TYPES[x.dtype], threads=torch.get_num_threads(), reverse=reverse)
     call.steps, call.batch, call.inputs = sizes.steps, sizes.batch, sizes.inputs
     call.units, call.outputs = sizes.units, sizes.outputs
     call.starts, call.lengths = pointer(starts), pointer(lengths)
@@ -359,7 +359,7 @@ def _describe_kernels(
             values=pointer(values[index]),
             scales=pointer(scales[index]) if scales else None,
             inputs=sizes.read_by(role),
-            type=_TYPES[values[index].dtype],
+            type=TYPES[values[index].dtype],
         )
 
 
