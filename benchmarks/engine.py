@@ -12,9 +12,7 @@ import csv
 import itertools
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import torch
 from machine import describe
@@ -25,6 +23,7 @@ from sparse_rnn import Masks
 from sparse_rnn.engine import compact
 from sparse_rnn.engine.choice import choose
 from sparse_rnn.engine.live import Engine
+from sparse_rnn.engine.timing import side_by_side, time_layers
 from sparse_rnn.recurrent.kernels import find_targets
 
 SPARSITY = 0.95
@@ -37,32 +36,6 @@ LAYERS = {
 DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5)
 SIZES = (100, 200, 400, 1000, 2000, 4000)
 BATCHES = (1, 16, 64)
-
-
-def side_by_side(
-    first: Callable[[], object], second: Callable[[], object], seconds: float
-) -> tuple[float, float, float]:
-    """Time two functions in turn.
-
-    Args:
-        first: The one.
-        second: The other.
-        seconds: How long to go on; each runs five times at least, and once before.
-
-    Returns:
-        Their medians in milliseconds, and the median ratio of first to second.
-    """
-    first(), second()
-    times: list[tuple[float, float]] = []
-    end = time.perf_counter() + seconds
-    while len(times) < 5 or time.perf_counter() < end:
-        pair = []
-        for run in (first, second):
-            start = time.perf_counter()
-            run()
-            pair.append(time.perf_counter() - start)
-        times.append((pair[0], pair[1]))
-    return *(1000 * median(column) for column in zip(*times, strict=True)), median(a / b for a, b in times)
 
 
 def pruned(layer: nn.Module, density: float) -> Masks:
@@ -87,25 +60,15 @@ def bandwidth() -> float:
 def inference(seconds: float) -> None:
     """Print what a step of a sequence takes."""
     print(f"memory is read at {bandwidth():.1f} GB/s")
-    print(
-        f"{'':10} {'batch':>5} {'dense ms':>9} {'sparse ms':>9} {'ratio':>6} {'dense MB':>9} {'sparse MB':>9} {'GB/s':>6} {'error':>8}"
-    )
+    print("layer     batch  dense ms sparse ms  ratio  dense MB sparse MB   GB/s difference")
     for name, (kind, inputs, units, steps) in LAYERS.items():
         torch.manual_seed(0)
         layer = kind(inputs, units).eval()
         pruned(layer, 1 - SPARSITY)
-        small = compact(layer)
-        for batch in BATCHES:
-            x = torch.randn(steps, batch, inputs)
-            with torch.inference_mode():
-                dense, sparse, ratio = side_by_side(lambda: layer(x), lambda: small(x), seconds)  # noqa: B023
-                error = float((layer(x)[0] - small(x)[0]).abs().max())
-            size = sum(parameter.nbytes for parameter in layer.parameters())
-            tiles = -(-batch // 32)  # each reads the weights once a step
-            speed = tiles * small.nbytes / (sparse / steps / 1000) / 1e9
+        for row in time_layers(layer, compact(layer), BATCHES, steps, seconds):
             print(
-                f"{name:10} {batch:5} {dense / steps:9.3f} {sparse / steps:9.3f} {ratio:6.1f} {size / 1e6:9.2f} "
-                f"{small.nbytes / 1e6:9.2f} {speed:6.1f} {error:8.1e}",
+                f"{name:9} {row.batch:5} {row.dense:9.3f} {row.sparse:9.3f} {row.ratio:6.1f} {row.dense_bytes / 1e6:9.2f} "
+                f"{row.sparse_bytes / 1e6:9.2f} {row.bandwidth:6.1f} {row.error:10.1e}",
                 flush=True,
             )
 

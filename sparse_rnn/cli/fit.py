@@ -46,7 +46,7 @@ class PruningCLI(LightningCLI):
                     "parser_mode": MODE,
                     "epilog": "Many fits and a table of them: python -m sparse_rnn compare --help. Figures of what "
                     "they left: python -m sparse_rnn analyze --help. A model for deployment: python -m sparse_rnn "
-                    "export --help",
+                    "export --help; what it takes: python -m sparse_rnn bench --help",
                 },
                 subclass_mode_model=True,
                 subclass_mode_data=True,

@@ -42,6 +42,10 @@ def _command(name: Sequence[str]) -> Callable[[list[str]], object]:
         from sparse_rnn.cli.export import export
 
         return lambda args: export(args[1:])
+    if name == ["bench"]:
+        from sparse_rnn.cli.bench import bench
+
+        return lambda args: bench(args[1:])
     from sparse_rnn.cli.fit import PruningCLI
 
     return PruningCLI

@@ -13,21 +13,21 @@ from sparse_rnn.engine import live
 from sparse_rnn.engine.live import Engine, paused
 from sparse_rnn.recurrent.kernels import find_targets
 
-I, H = 5, 19
+FEATURES, UNITS = 5, 19
 LAYERS = {
-    "tanh": lambda **kw: nn.RNN(I, H, **kw),
-    "relu without bias": lambda **kw: nn.RNN(I, H, nonlinearity="relu", bias=False, **kw),
-    "gru, two layers and directions": lambda **kw: nn.GRU(I, H, 2, bidirectional=True, **kw),
-    "lstm, batch first": lambda **kw: nn.LSTM(I, H, batch_first=True, **kw),
-    "projected lstm": lambda **kw: nn.LSTM(I, H, 2, proj_size=4, bidirectional=True, **kw),
-    "full peepholes": lambda **kw: PeepholeLSTM(I, H, 2, bidirectional=True, **kw),
-    "diagonal peepholes": lambda **kw: PeepholeLSTM(I, H, peepholes="diagonal", **kw),
+    "tanh": lambda **kw: nn.RNN(FEATURES, UNITS, **kw),
+    "relu without bias": lambda **kw: nn.RNN(FEATURES, UNITS, nonlinearity="relu", bias=False, **kw),
+    "gru, two layers and directions": lambda **kw: nn.GRU(FEATURES, UNITS, 2, bidirectional=True, **kw),
+    "lstm, batch first": lambda **kw: nn.LSTM(FEATURES, UNITS, batch_first=True, **kw),
+    "projected lstm": lambda **kw: nn.LSTM(FEATURES, UNITS, 2, proj_size=4, bidirectional=True, **kw),
+    "full peepholes": lambda **kw: PeepholeLSTM(FEATURES, UNITS, 2, bidirectional=True, **kw),
+    "diagonal peepholes": lambda **kw: PeepholeLSTM(FEATURES, UNITS, peepholes="diagonal", **kw),
 }
 INPUTS = {
-    "batch": lambda: torch.randn(7, 6, I, dtype=torch.float64),
-    "one sequence": lambda: torch.randn(7, I, dtype=torch.float64),
+    "batch": lambda: torch.randn(7, 6, FEATURES, dtype=torch.float64),
+    "one sequence": lambda: torch.randn(7, FEATURES, dtype=torch.float64),
     "packed": lambda: pack_sequence(
-        [torch.randn(n, I, dtype=torch.float64) for n in (3, 7, 1, 5)], enforce_sorted=False
+        [torch.randn(n, FEATURES, dtype=torch.float64) for n in (3, 7, 1, 5)], enforce_sorted=False
     ),
 }
 
@@ -106,7 +106,7 @@ def test_initial_states_have_gradients(layer, sparse):
     masks = pruned(model)
     batch = 7 if "first" in layer else 6
     count = 4 if "two" in layer else 1
-    states = [torch.randn(count, batch, H, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    states = [torch.randn(count, batch, UNITS, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     hx = tuple(states) if "lstm" in layer else states[0]
     gradients = []
     for _ in range(2):
@@ -120,7 +120,7 @@ def test_initial_states_have_gradients(layer, sparse):
 
 @pytest.mark.parametrize("pattern", ["*_ih_*", "*_hh_*"])
 def test_a_kernel_without_a_mask_is_kept_whole(pattern, sparse):
-    model, x = nn.LSTM(I, H, dtype=torch.float64), INPUTS["batch"]()
+    model, x = nn.LSTM(FEATURES, UNITS, dtype=torch.float64), INPUTS["batch"]()
     kernels = find_targets(model, [pattern])
     masks = Masks.of(kernels, {name: torch.rand(kernel.shape) < 0.3 for name, kernel in kernels.items()})
     masks.apply_()
@@ -130,7 +130,7 @@ def test_a_kernel_without_a_mask_is_kept_whole(pattern, sparse):
 
 
 def test_masks_may_change(sparse):
-    model, x = nn.GRU(I, H, dtype=torch.float64), INPUTS["batch"]()
+    model, x = nn.GRU(FEATURES, UNITS, dtype=torch.float64), INPUTS["batch"]()
     first = pruned(model, 0.8)
     engine = sparse(first)
     results(model, x)
@@ -156,7 +156,7 @@ def test_gradients_add_up_and_are_the_users_own(sparse):
 
 
 def test_weights_that_change_are_gathered_anew(sparse):
-    model, x = nn.GRU(I, H, dtype=torch.float64), INPUTS["batch"]()
+    model, x = nn.GRU(FEATURES, UNITS, dtype=torch.float64), INPUTS["batch"]()
     masks = pruned(model)
     engine = sparse(masks)
     before = model(x)[0]
@@ -170,7 +170,7 @@ def test_weights_that_change_are_gathered_anew(sparse):
 
 
 def test_paused_layers_have_gradients_of_removed_weights(sparse):
-    model, x = nn.GRU(I, H), torch.randn(7, 6, I)
+    model, x = nn.GRU(FEATURES, UNITS), torch.randn(7, 6, FEATURES)
     masks = pruned(model)
     dense = results(model, x)[1]
     engine = sparse(masks)
@@ -185,14 +185,14 @@ def test_paused_layers_have_gradients_of_removed_weights(sparse):
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda model: model(torch.randn(7, 6, I + 1)),
-        lambda model: model(torch.randn(7, 6, 2, I)),
-        lambda model: model(torch.randn(7, 6, I), torch.zeros(1, 5, H)),
-        lambda model: model(torch.randn(7, 6, I, dtype=torch.float64)),
+        lambda model: model(torch.randn(7, 6, FEATURES + 1)),
+        lambda model: model(torch.randn(7, 6, 2, FEATURES)),
+        lambda model: model(torch.randn(7, 6, FEATURES), torch.zeros(1, 5, UNITS)),
+        lambda model: model(torch.randn(7, 6, FEATURES, dtype=torch.float64)),
     ],
 )
 def test_what_does_not_fit_is_refused_as_the_layer_refuses_it(wrong, sparse):
-    model = nn.GRU(I, H)
+    model = nn.GRU(FEATURES, UNITS)
     masks = pruned(model)
     with pytest.raises((RuntimeError, ValueError)) as dense:
         wrong(model)
@@ -204,7 +204,7 @@ def test_what_does_not_fit_is_refused_as_the_layer_refuses_it(wrong, sparse):
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_autocast_traces_transforms_and_copies_go_to_the_layer_itself(sparse):
-    model, x = nn.GRU(I, H), torch.randn(7, 6, I)
+    model, x = nn.GRU(FEATURES, UNITS), torch.randn(7, 6, FEATURES)
     masks = pruned(model)
     with torch.autocast("cpu", torch.bfloat16):
         dense = model(x)[0]
@@ -219,7 +219,7 @@ def test_autocast_traces_transforms_and_copies_go_to_the_layer_itself(sparse):
         assert torch.allclose(torch.jit.trace(model, x)(x)[0], model(x)[0], atol=1e-6)
     engine.said.clear()
     copy.deepcopy(model)(x)
-    nn.GRU(I, H)(x)
+    nn.GRU(FEATURES, UNITS)(x)
     assert engine.said == []
 
 
@@ -229,7 +229,7 @@ class Doubling(nn.GRU):
 
 
 def test_a_subclass_that_calls_the_layer_keeps_its_own_forward(sparse):
-    model, x = Doubling(I, H, dtype=torch.float64), INPUTS["batch"]()
+    model, x = Doubling(FEATURES, UNITS, dtype=torch.float64), INPUTS["batch"]()
     masks = pruned(model)
     dense = results(model, x)
     engine = sparse(masks)
@@ -241,13 +241,13 @@ def test_layers_that_share_their_kernels_add_up_their_gradients(sparse):
     class Tied(nn.Module):
         def __init__(self):
             super().__init__()
-            self.one, self.two = (nn.GRU(H, H, dtype=torch.float64) for _ in range(2))
+            self.one, self.two = (nn.GRU(UNITS, UNITS, dtype=torch.float64) for _ in range(2))
             self.two.weight_hh_l0 = self.one.weight_hh_l0
 
         def forward(self, x, hx=None):
             return self.two(self.one(x)[0])
 
-    model, x = Tied(), torch.randn(7, 6, H, dtype=torch.float64)
+    model, x = Tied(), torch.randn(7, 6, UNITS, dtype=torch.float64)
     masks = pruned(model)
     dense = results(model, x)
     sparse(masks)
@@ -255,7 +255,7 @@ def test_layers_that_share_their_kernels_add_up_their_gradients(sparse):
 
 
 def test_calls_of_one_step_share_what_was_gathered(sparse, monkeypatch):
-    model, x = nn.LSTM(I, H, dtype=torch.float64), INPUTS["batch"]()
+    model, x = nn.LSTM(FEATURES, UNITS, dtype=torch.float64), INPUTS["batch"]()
     masks = pruned(model)
 
     def stepwise():
@@ -277,7 +277,7 @@ def test_calls_of_one_step_share_what_was_gathered(sparse, monkeypatch):
 
 
 def test_nothing_is_placed_where_nothing_is_removed_or_kernels_are_missing(sparse, monkeypatch):
-    model = nn.GRU(I, H)
+    model = nn.GRU(FEATURES, UNITS)
     forward = nn.GRU.forward
     sparse(Masks.full(find_targets(model)))
     sparse(pruned(model), "dense")

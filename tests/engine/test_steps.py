@@ -20,7 +20,7 @@ OPTIMIZERS = {
     "nadam": torch.optim.NAdam,
     "radam": torch.optim.RAdam,
 }
-I, H = 20, 30
+FEATURES, UNITS = 20, 30
 
 
 class Pair:
@@ -28,8 +28,8 @@ class Pair:
 
     def __init__(self, make):
         torch.manual_seed(0)
-        self.plain = nn.Linear(I, H)
-        self.mask = torch.rand(H, I) < 0.1
+        self.plain = nn.Linear(FEATURES, UNITS)
+        self.mask = torch.rand(UNITS, FEATURES) < 0.1
         self.plain.weight.data.mul_(self.mask)
         self.kept = copy.deepcopy(self.plain)
         self.make = make
@@ -39,7 +39,7 @@ class Pair:
         self.steps.attach(self.optimizers[1])
 
     def step(self, with_closure=False):
-        x = torch.randn(5, I)
+        x = torch.randn(5, FEATURES)
         for model, optimizer in zip((self.plain, self.kept), self.optimizers, strict=True):
 
             def closure(model=model):
@@ -80,7 +80,7 @@ def test_a_checkpoint_in_between_changes_nothing():
     pair = Pair(OPTIMIZERS["adam"])
     pair.step()
     state = pair.optimizers[1].state_dict()
-    assert state["state"][0]["exp_avg"].shape == (H, I)
+    assert state["state"][0]["exp_avg"].shape == (UNITS, FEATURES)
     pair.optimizers[1] = pair.make(pair.kept.parameters())
     pair.optimizers[1].load_state_dict(state)
     pair.steps.attach(pair.optimizers[1])
@@ -91,7 +91,7 @@ def test_a_checkpoint_in_between_changes_nothing():
 def test_other_positions_take_the_states_along():
     pair = Pair(OPTIMIZERS["adam"])
     pair.step()
-    pair.mask = pair.mask & (torch.rand(H, I) < 0.5)
+    pair.mask = pair.mask & (torch.rand(UNITS, FEATURES) < 0.5)
     with torch.no_grad():
         for model, optimizer in zip((pair.plain, pair.kept), pair.optimizers, strict=True):
             model.weight.mul_(pair.mask)
@@ -115,7 +115,7 @@ def test_what_is_held_goes_back_when_it_ends_or_fails():
         optimizer.step(fails)
     assert optimizer.param_groups[0]["params"][0] is pair.kept.weight
     pair.steps.remove()
-    assert optimizer.state[pair.kept.weight]["exp_avg"].shape == (H, I)
+    assert optimizer.state[pair.kept.weight]["exp_avg"].shape == (UNITS, FEATURES)
     pair.step()
     pair.check()
 
@@ -125,7 +125,7 @@ def test_two_holders_of_one_optimizer_put_back_their_own():
     pair.kept.bias.data.zero_()
     pair.plain.bias.data.zero_()
     other = KeptSteps()
-    other.update({pair.kept.bias: torch.arange(H, dtype=torch.int32)})
+    other.update({pair.kept.bias: torch.arange(UNITS, dtype=torch.int32)})
     other.attach(pair.optimizers[1])
     for with_closure in (False, True):
         pair.step(with_closure)
@@ -140,7 +140,7 @@ def test_optimizers_that_look_at_a_whole_matrix_step_as_they_were_written():
 
     pair = Pair(Normed)
     pair.step()
-    assert pair.optimizers[1].state[pair.kept.weight]["exp_avg"].shape == (H, I)
+    assert pair.optimizers[1].state[pair.kept.weight]["exp_avg"].shape == (UNITS, FEATURES)
 
 
 def test_a_weight_without_a_gradient_is_left_alone():
