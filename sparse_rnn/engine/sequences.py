@@ -94,7 +94,8 @@ def call_like_torch(
     batched = input.dim() == 3
     if not batched:
         input = input.unsqueeze(1)
-        hx = hx if hx is None else tuple(p.unsqueeze(1) for p in hx) if isinstance(hx, tuple) else hx.unsqueeze(1)
+        if hx is not None:
+            hx = (hx[0].unsqueeze(1), hx[1].unsqueeze(1)) if isinstance(hx, tuple | list) else hx.unsqueeze(1)
     elif batch_first:
         input = input.transpose(0, 1)
     steps, batch = input.shape[:2]
@@ -157,9 +158,7 @@ def run_layers(
     return x, [torch.stack(parts) for parts in last]
 
 
-def _initial(
-    input: Tensor, hx: State | None, states: int, batch: int, sizes: tuple[int, int | None]
-) -> list[Tensor]:
+def _initial(input: Tensor, hx: State | None, states: int, batch: int, sizes: tuple[int, int | None]) -> list[Tensor]:
     if hx is None:
         return [input.new_zeros(states, batch, size) for size in sizes if size is not None]
     return list(hx) if isinstance(hx, tuple | list) else [hx]
