@@ -10,7 +10,7 @@ the candidate's part that comes from the state stands apart).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, List  # noqa: UP035 - PyTorch 2.6 reads no other spelling of a list of tensors
 
 import torch
 from torch import Tensor
@@ -150,7 +150,7 @@ def layer_backward(
     lengths: Tensor,
     reverse: bool,
     needs_x: bool,
-) -> list[Tensor]:
+) -> List[Tensor]:  # noqa: UP006
     """Return the gradients of x, h_0, c_0, bias, peephole and the values, in this order; empty where there is none.
 
     The arguments are those of :func:`layer`, its gradients, and what it kept.
