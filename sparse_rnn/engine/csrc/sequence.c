@@ -18,12 +18,14 @@
 
 enum { WIDEST = 32, MOST_TOGETHER = 4, SECOND_LEVEL_CACHE = 512 * 1024 };
 
-INLINE REAL from_bfloat(uint16_t bits) {
+#if !REAL_IS_DOUBLE
+INLINE float from_bfloat(uint16_t bits) {
   uint32_t wide = (uint32_t)bits << 16;
   float value;
   memcpy(&value, &wide, sizeof value);
-  return (REAL)value;
+  return value;
 }
+#endif
 
 #define WIDTH 1
 #include "product.h"
