@@ -27,11 +27,13 @@ __all__ = [
     "eager",
     "fused_lstm_cell",
     "is_exporting",
+    "is_transformed",
     "iterates_as_torch_does",
     "multiply_",
     "onednn_linear",
     "own_attribute_set",
     "own_attributes",
+    "plain_call",
     "scripted",
     "scripted_overload",
     "set_own_attributes",
@@ -41,6 +43,7 @@ __all__ = [
     "tree_leaves",
     "tree_map",
     "tree_map_only",
+    "version_of",
 ]
 
 
@@ -300,3 +303,40 @@ def add_summary(board: Any, summary: Any) -> None:
         summary: A protocol buffer of TensorBoard.
     """
     board._get_file_writer().add_summary(summary)
+
+
+def version_of(tensor: Tensor) -> int:
+    """Count the changes in place that torch has seen of a tensor; -1 for one that is not counted.
+
+    Autograd keeps the count for its own checks, and shows it under a private name only.
+
+    Example:
+        >>> weight = torch.zeros(1)
+        >>> before = version_of(weight)
+        >>> _ = weight.add_(1)
+        >>> version_of(weight) - before
+        1
+    """
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def is_transformed(tensor: Tensor) -> bool:
+    """Tell whether a tensor stands for many, or for a derivative, inside ``torch.func``.
+
+    Example:
+        >>> seen = []
+        >>> _ = torch.func.vmap(lambda x: seen.append(is_transformed(x)) or x)(torch.zeros(2))
+        >>> seen
+        [True]
+    """
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
+def plain_call() -> bool:
+    """Tell whether what is called just runs: nobody traces, scripts, compiles or exports it.
+
+    Example:
+        >>> plain_call()
+        True
+    """
+    return not (torch.jit.is_tracing() or torch.jit.is_scripting() or torch.compiler.is_compiling())

@@ -16,6 +16,7 @@ ORDER = [
     ["pruning"],
     ["engine"],
     ["checkpoints", "schedules"],
+    ["engine"],
     ["callbacks"],
     ["analysis", "compare"],
     ["cli"],

@@ -17,7 +17,8 @@ from sparse_rnn.callbacks.averages import Averages
 from sparse_rnn.callbacks.best import BestModels
 from sparse_rnn.callbacks.pace import Pace, batches_seen, training_steps
 from sparse_rnn.callbacks.returning import Return, from_bytes, to_bytes
-from sparse_rnn.errors import UsageError
+from sparse_rnn.engine.live import Engine, EngineKind
+from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.lightning_compat import callbacks_of, join_other_name, state_key
 from sparse_rnn.recurrent.kernels import Targets, find_targets, targets_named
 from sparse_rnn.sparsity.holding import Hold
@@ -43,6 +44,7 @@ class PruningCallback(Callback):
 
     Args:
         kernels: Shell-style patterns of the names of the weights to prune; None for every recurrent kernel.
+        engine: What computes the pruned layers while the fit lasts; see :class:`sparse_rnn.engine.live.Engine`.
 
     Attributes:
         masks: The weights that are kept; None before the first fit. After a fit in processes of its own
@@ -56,8 +58,11 @@ class PruningCallback(Callback):
         join_other_name(PruningCallback)
         return super().__new__(cls)
 
-    def __init__(self, kernels: Sequence[str] | None = None) -> None:
+    def __init__(self, kernels: Sequence[str] | None = None, engine: EngineKind = "auto") -> None:
+        check_choice("engine", engine, EngineKind)
         self.kernels = list(kernels) if kernels is not None else None
+        self.engine = engine
+        self._engine: Engine | None = None
         self._masks: Masks | None = None
         self._step = 0
         self._global_step = 0
@@ -94,7 +99,7 @@ class PruningCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what can be pickled: all but the model, which its own checkpoint has, and the hold on optimizers."""
-        state = vars(self) | {"_module": None, "_hold": None, "_pace": None, "_averages": Averages()}
+        state = vars(self) | {"_module": None, "_hold": None, "_engine": None, "_pace": None, "_averages": Averages()}
         state["_return"] = (self._return.owner, self._return.path)
         if self._masks is not None:
             # Bytes: processes are handed tensors as open files, which end with those that were made here.
@@ -145,6 +150,14 @@ class PruningCallback(Callback):
             pl_module: The model.
             step: Number of the step that is about to be made; :meth:`update_masks` gets the same number after it.
         """
+
+    def wants_dense_gradients(self, step: int) -> bool:
+        """Tell whether the gradients of removed weights are needed at a step; sparse layers have none.
+
+        Args:
+            step: Number of the step, as :meth:`on_dense_gradients` gets it.
+        """
+        return type(self).on_dense_gradients is not PruningCallback.on_dense_gradients
 
     def on_training_length(self, total: float | None) -> None:
         """Take the number of steps of the whole training, when it starts and whenever that turns out to be another.
@@ -217,6 +230,11 @@ class PruningCallback(Callback):
         self._pace = Pace(trainer, self.step)
         self.on_training_length(self._pace.total)
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Let the layers compute densely where the gradients of removed weights are asked for."""
+        if self._engine is not None:
+            self._engine.begin_step(trainer.optimizers, self.wants_dense_gradients(self.step + 1))
+
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Masks the gradients in manual optimisation, where the project itself clips them, before it steps."""
         if not pl_module.automatic_optimization:
@@ -224,6 +242,8 @@ class PruningCallback(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Masks the gradients: Lightning clips them next."""
+        if self._engine is not None:
+            self._engine.forget()  # an optimizer that writes to ``.data`` changes weights unseen
         self._mask_gradients(trainer, pl_module, again=self._dense_seen == self.step + 1)
 
     def on_train_batch_end(
@@ -243,6 +263,8 @@ class PruningCallback(Callback):
         masks = self.update_masks(trainer, pl_module, self.step, batch)
         if masks is not None:
             _check_agreement(trainer, masks)
+            if self._engine is not None:
+                self._engine.spread()
             for optimizer in self._optimizers(trainer):
                 _forget_grown(optimizer, pl_module, self.masks or {}, masks)
             self.masks, self._changed = masks, True
@@ -264,6 +286,13 @@ class PruningCallback(Callback):
         """Zero what other callbacks may have put in the place of the weights."""
         if self._hold is not None:
             self._apply()
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Gather the weights anew: other callbacks may have put others in their place."""
+        if self._engine is not None:
+            self._engine.forget()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Zero what other callbacks may have put back."""
@@ -328,6 +357,9 @@ class PruningCallback(Callback):
             self._hold.optimizers.update(before.optimizers)
         targets_named(trainer.lightning_module, list(self.masks), _trained(trainer)).mask_copies_(self.masks)
         self._zero_everywhere(trainer)
+        if self._engine is None:
+            self._engine = Engine(self.engine, rank_zero_info)
+        self._engine.update(self.masks)
 
     def _optimizers(self, trainer: Trainer) -> list[Any]:
         """Give the optimizers of the trainer and those that have stepped past it, in the backward pass for instance."""
@@ -360,9 +392,10 @@ class PruningCallback(Callback):
             self.masks.apply_()
 
     def _release(self) -> None:
-        if self._hold is not None:
-            self._hold.remove()
-        self._hold = None
+        for held in (self._hold, self._engine):
+            if held is not None:
+                held.remove()
+        self._hold = self._engine = None
 
     def _take_returned(self) -> None:
         """Take what the processes left that ``fit`` has started and that are over."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from sparse_rnn.callbacks.borrowing.samples import average_over_ranks
 from sparse_rnn.callbacks.one_shot import OneShotPruning
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
+from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.rescale import Rescale
@@ -68,6 +69,7 @@ class DynamicSparsity(ScheduledPruning):
         seed: int = 0,
         block_size: tuple[int, int] | None = None,
         block_score: TileScore = "max",
+        engine: EngineKind = "auto",
     ) -> None:
         check_choice("growth", growth, Growth)
         check_choice("redistribution", redistribution, Redistribution)
@@ -87,7 +89,7 @@ class DynamicSparsity(ScheduledPruning):
             block_size,
             block_score,
         )
-        super().__init__(schedule, self.first.selection, kernels)
+        super().__init__(schedule, self.first.selection, kernels, engine)
         self.criterion = self.first.criterion
         self.growth = growth
         self.redistribution = redistribution
@@ -102,6 +104,10 @@ class DynamicSparsity(ScheduledPruning):
         """Turn shares of the training into steps."""
         super().on_train_start(trainer, pl_module)
         self._gradients = {}
+
+    def wants_dense_gradients(self, step: int) -> bool:
+        """Ask for them where weights grow by them."""
+        return self.growth == "gradient" and self.schedule_in_steps.updates_at(step)
 
     def on_dense_gradients(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
         """Keep the gradients of all weights for the update that follows this step."""

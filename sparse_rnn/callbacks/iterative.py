@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparse_rnn.callbacks.gradual import GradualPruning
+from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.schedules import IterativeSteps
 from sparse_rnn.scores import Criterion
@@ -40,6 +41,7 @@ class IterativePruning(GradualPruning):
         min_kept: int = 0,
         block_size: tuple[int, int] | None = None,
         block_score: TileScore = "max",
+        engine: EngineKind = "auto",
     ) -> None:
         super().__init__(
             sparsity,
@@ -52,4 +54,5 @@ class IterativePruning(GradualPruning):
             block_score,
             seed,
             min_kept,
+            engine,
         )

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from sparse_rnn.callbacks.base import PruningCallback
 from sparse_rnn.callbacks.borrowing.samples import scores_on_batch
+from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.prune import as_criterion
@@ -59,8 +60,9 @@ class LotteryTicket(PruningCallback):
         seed: int = 0,
         block_size: tuple[int, int] | None = None,
         block_score: TileScore = "max",
+        engine: EngineKind = "auto",
     ) -> None:
-        super().__init__(kernels)
+        super().__init__(kernels, engine)
         check_steps("rewind", rewind)
         if rounds < 1:
             raise UsageError(f"rounds={rounds}: give the number of times to prune and rewind, at least 1.")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
 from sparse_rnn.checkpoints import load_checkpoint
+from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.schedules import NarangRamp
@@ -60,6 +61,7 @@ class NarangPruning(ScheduledPruning):
         block_size: tuple[int, int] | None = None,
         block_score: TileScore = "max",
         min_kept: int = 0,
+        engine: EngineKind = "auto",
     ) -> None:
         given = [value for value in (sparsity, q, theta) if value is not None]
         if len(given) != 1:
@@ -75,7 +77,7 @@ class NarangPruning(ScheduledPruning):
                 f"give sparsity, or one of {', '.join(get_args(Rule))}."
             )
         selection = Selection.of(sparsity or 0.0, allocation, keep_diagonal, min_kept, block_size, block_score)
-        super().__init__(schedule, selection, kernels)
+        super().__init__(schedule, selection, kernels, engine)
         self.sparsity = sparsity
         self.q = q
         self.theta = theta

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from sparse_rnn.callbacks.base import PruningCallback
 from sparse_rnn.callbacks.borrowing.samples import TrainingSamples, average_over_ranks
+from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.prune import as_criterion, score_batch
@@ -65,8 +66,9 @@ class OneShotPruning(PruningCallback):
         block_size: tuple[int, int] | None = None,
         block_score: TileScore = "max",
         masks: Origin = "scores",
+        engine: EngineKind = "auto",
     ) -> None:
-        super().__init__(kernels)
+        super().__init__(kernels, engine)
         check_choice("masks", masks, Origin)
         check_rescale(rescale)
         check_rounds(rounds)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sparse_rnn.callbacks.base import PruningCallback
 from sparse_rnn.callbacks.borrowing.samples import scores_on_batch
+from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.schedules import Timetable
 from sparse_rnn.recurrent.kernels import Targets
@@ -69,14 +70,21 @@ class ScheduledPruning(PruningCallback):
         schedule: When masks change, in steps or shares of the training.
         selection: Which weights stay, given scores and a share of the way.
         kernels: Shell-style patterns of the names of the weights to prune; null for every recurrent kernel.
+        engine: What computes the pruned layers; see :class:`sparse_rnn.engine.live.Engine`.
 
     Attributes:
         sparsity: Share of the weights that are removed in the end; None where training decides it.
         schedule_in_steps: The schedule in whole steps, once training has started.
     """
 
-    def __init__(self, schedule: Timetable, selection: Selection, kernels: Sequence[str] | None = None) -> None:
-        super().__init__(kernels)
+    def __init__(
+        self,
+        schedule: Timetable,
+        selection: Selection,
+        kernels: Sequence[str] | None = None,
+        engine: EngineKind = "auto",
+    ) -> None:
+        super().__init__(kernels, engine)
         self.schedule = schedule
         self.schedule_in_steps = schedule
         self.selection = selection

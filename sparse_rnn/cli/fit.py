@@ -45,7 +45,8 @@ class PruningCLI(LightningCLI):
                     "exit_on_error": False,
                     "parser_mode": MODE,
                     "epilog": "Many fits and a table of them: python -m sparse_rnn compare --help. Figures of what "
-                    "they left: python -m sparse_rnn analyze --help",
+                    "they left: python -m sparse_rnn analyze --help. A model for deployment: python -m sparse_rnn "
+                    "export --help",
                 },
                 subclass_mode_model=True,
                 subclass_mode_data=True,

@@ -38,6 +38,10 @@ def _command(name: Sequence[str]) -> Callable[[list[str]], object]:
         from sparse_rnn.cli.analyze import analyze
 
         return lambda args: analyze(args[1:])
+    if name == ["export"]:
+        from sparse_rnn.cli.export import export
+
+        return lambda args: export(args[1:])
     from sparse_rnn.cli.fit import PruningCLI
 
     return PruningCLI

@@ -26,10 +26,11 @@ from sparse_rnn.engine.library import (
     pointer,
     warn_not_built,
 )
+from sparse_rnn.engine.memory import scratch
 from sparse_rnn.engine.pattern import transposed
 
 WIDEST = 32
-_TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.int8: 3}
+TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.int8: 3}
 
 
 def slots_of_unit(cell: str) -> int:
@@ -91,7 +92,7 @@ def layer(
     """
     _check_types(x, (h_0, c_0, bias, peephole), values)
     sizes = _Sizes(cell, x, h_0, c_0, starts)
-    kept = x.new_empty(sizes.kept("hr" in roles.split()))
+    kept = scratch(sizes.kept("hr" in roles.split()), x)
     if library() is None:
         warn_not_built()
         arguments = roles.split(), values, offsets, columns, scales, starts, lengths, reverse
@@ -170,13 +171,13 @@ def layer_backward(
         for tensor in transposed(own, read, sizes.read_by(role), slots(cell, role), sizes.slots_of(role))
     ]
     grad_x, grad_h_0, grad_c_0, grad_bias, grad_peephole, *grad_values = gradients
-    block_values = [torch.empty_like(own) for own in values]
+    block_values = [scratch(len(own), own) for own in values]
     for index, role in enumerate(roles.split()):
         kernel = call.kernels[ROLES.index(role)]
         kernel.block_offsets, kernel.block_rows, kernel.block_order = map(pointer, found[3 * index : 3 * index + 3])
         kernel.block_values, kernel.gradient = pointer(block_values[index]), pointer(grad_values[index])
-    scratch = x.new_empty(sizes.scratch(projected, needs_x, call.threads))
-    _place(call, sizes.scratch_places(projected, needs_x, call.threads), scratch)
+    working = scratch(sizes.scratch(projected, needs_x, call.threads), x)
+    _place(call, sizes.scratch_places(projected, needs_x, call.threads), working)
     call.grad_out, call.grad_h_n, call.grad_c_n = pointer(grad_out), pointer(grad_h_n), pointer(grad_c_n)
     call.grad_x = pointer(grad_x) if needs_x else None
     call.grad_h_0, call.grad_c_0 = pointer(grad_h_0), pointer(grad_c_0)
@@ -371,7 +372,7 @@ def _call(
     lengths: Tensor,
     reverse: bool,
 ) -> Call:
-    call = Call(cell=CELLS.index(cell), type=_TYPES[x.dtype], threads=torch.get_num_threads(), reverse=reverse)
+    call = Call(cell=CELLS.index(cell), type=TYPES[x.dtype], threads=torch.get_num_threads(), reverse=reverse)
     call.steps, call.batch, call.inputs = sizes.steps, sizes.batch, sizes.inputs
     call.units, call.outputs = sizes.units, sizes.outputs
     call.starts, call.lengths = pointer(starts), pointer(lengths)
@@ -396,7 +397,7 @@ def _describe_kernels(
             values=pointer(values[index]),
             scales=pointer(scales[index]) if scales else None,
             inputs=sizes.read_by(role),
-            type=_TYPES[values[index].dtype],
+            type=TYPES[values[index].dtype],
         )
 
 

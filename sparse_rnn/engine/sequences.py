@@ -5,48 +5,21 @@ Rows are packed as in :class:`torch.nn.utils.rnn.PackedSequence`; see :mod:`spar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from sparse_rnn.engine import ops
+from sparse_rnn.engine.direct import run_directly
+from sparse_rnn.engine.library import library
+from sparse_rnn.engine.weights import Layers
 
 State: TypeAlias = "Tensor | tuple[Tensor, Tensor]"
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What a layer in one direction computes with; see :func:`sparse_rnn.engine.ops.layer`.
-
-    Attributes:
-        cell: Its cell.
-        roles: Its kernels.
-        values: For each of them its kept weights.
-        offsets: For each of them where its rows begin.
-        columns: For each of them which input a weight reads.
-        blocks: Three tensors for each of them, or none.
-        scales: One tensor for each of them where the values are of 8 bits, or none.
-        bias: [H, S], or None.
-        peephole: [3, H], or None.
-    """
-
-    cell: str
-    roles: Sequence[str]
-    values: Sequence[Tensor]
-    offsets: Sequence[Tensor]
-    columns: Sequence[Tensor]
-    blocks: Sequence[Tensor] = ()
-    scales: Sequence[Tensor] = ()
-    bias: Tensor | None = None
-    peephole: Tensor | None = None
-
-
-Layers = Sequence[Sequence[Weights]]
 
 
 def joined_bias(cell: str, bias_ih: Tensor, bias_hh: Tensor) -> Tensor:
@@ -61,49 +34,47 @@ def joined_bias(cell: str, bias_ih: Tensor, bias_hh: Tensor) -> Tensor:
 
 
 def call_like_torch(
-    layers: Callable[[], Layers],
+    layers: Layers,
     input: Tensor | PackedSequence,
     hx: State | None,
-    sizes: tuple[int, int | None],
+    sizes: Sequence[int],
     batch_first: bool,
     dropout: float,
 ) -> tuple[Tensor | PackedSequence, State]:
     """Run layers on what ``torch.nn.RNN``, ``GRU`` and ``LSTM`` can be called with; the arguments have been checked.
 
     Args:
-        layers: Gives the layers, each with its directions.
+        layers: The layers, each with its directions.
         input: [T, B, I], [B, T, I] with ``batch_first``, [T, I], or a PackedSequence.
         hx: The initial state h, or (h, c), [layers · directions, B, units]; zeros if not given.
-        sizes: Number of units of h, and of c, None where there is no c.
+        sizes: Number of units of h, and of c where there is one.
         batch_first: Whether the batch comes before time.
         dropout: Probability of dropping an output between layers.
     """
-    made = layers()
-    states = len(made) * len(made[0])
+    states = len(layers) * len(layers[0])
     if isinstance(input, PackedSequence):
         rows, batch_sizes, order, places = input
-        state = _initial(rows, hx, states, int(batch_sizes[0]), sizes)
+        batch = _batch_of(input, hx)
+        state = _initial(rows, hx, states, batch, sizes)
         if hx is not None and order is not None:
             state = [part.index_select(1, order) for part in state]
         starts = batch_sizes.cumsum(0) - batch_sizes
-        lengths = (batch_sizes.unsqueeze(0) > torch.arange(int(batch_sizes[0])).unsqueeze(1)).sum(1)
-        rows, state = run_layers(made, rows, starts, lengths, state, dropout)
+        lengths = (batch_sizes.unsqueeze(0) > torch.arange(batch).unsqueeze(1)).sum(1)
+        rows, state = run_layers(layers, rows, starts, lengths, state, dropout)
         if places is not None:
             state = [part.index_select(1, places) for part in state]
         return PackedSequence(rows, batch_sizes, order, places), _as_given(state)
     batched = input.dim() == 3
     if not batched:
         input = input.unsqueeze(1)
-        if hx is not None:
-            hx = (hx[0].unsqueeze(1), hx[1].unsqueeze(1)) if isinstance(hx, tuple | list) else hx.unsqueeze(1)
+        hx = hx if hx is None else _as_given([part.unsqueeze(1) for part in _parts(hx)])
     elif batch_first:
         input = input.transpose(0, 1)
-    steps, batch = input.shape[:2]
+    steps, batch, features = input.shape
     state = _initial(input, hx, states, batch, sizes)
-    starts = torch.arange(steps) * batch
-    lengths = torch.full((batch,), steps)
-    rows, state = run_layers(made, input.reshape(steps * batch, -1), starts, lengths, state, dropout)
-    output = rows.unflatten(0, (steps, batch))
+    starts, lengths = _even(steps, batch) if torch.compiler.is_compiling() else _even_kept(steps, batch)
+    rows, state = run_layers(layers, input.reshape(steps * batch, features), starts, lengths, state, dropout)
+    output = rows.view(steps, batch, rows.shape[1])
     if not batched:
         return output.squeeze(1), _as_given([part.squeeze(1) for part in state])
     return output.transpose(0, 1) if batch_first else output, _as_given(state)
@@ -125,11 +96,19 @@ def run_layers(
     Returns:
         The outputs [N, directions · P], and the last states as the first ones.
     """
+    training = torch.is_grad_enabled() and any(
+        tensor.requires_grad
+        for tensors in ([x, *state], *(weights.tensors for directions in layers for weights in directions))
+        for tensor in tensors
+    )
+    if not (training or _is_traced(x) or library() is None):
+        return run_directly(layers, x, starts, lengths, state, dropout)
     last: list[list[Tensor]] = [[] for _ in state]
-    training = torch.is_grad_enabled()
     for index, directions in enumerate(layers):
         outputs = []
         for reverse, weights in enumerate(directions):
+            if training and weights.values[0].dtype != x.dtype:
+                weights = weights.widened(x.dtype)
             h_0, *c_0 = (part[len(last[0])].contiguous() for part in state)
             out, *new, _ = ops.layer(
                 weights.cell,
@@ -158,9 +137,38 @@ def run_layers(
     return x, [torch.stack(parts) for parts in last]
 
 
-def _initial(input: Tensor, hx: State | None, states: int, batch: int, sizes: tuple[int, int | None]) -> list[Tensor]:
+def _is_traced(x: Tensor) -> bool:
+    """Tell whether somebody looks at which operators run, or there may be no numbers at all."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) not in (Tensor, nn.Parameter)
+
+
+def _batch_of(input: PackedSequence, hx: State | None) -> int:
+    """Return the number of sequences; where a shape says it, it need not be read from a tensor, which ends a trace."""
+    if input.sorted_indices is not None:
+        return input.sorted_indices.shape[0]
+    if hx is not None:
+        return _parts(hx)[0].shape[1]
+    return int(input.batch_sizes[0])
+
+
+def _even(steps: int, batch: int) -> tuple[Tensor, Tensor]:
+    """Return where the steps of sequences of one length begin, and their lengths."""
+    return torch.arange(steps, device="cpu") * batch, torch.full((batch,), steps, device="cpu")
+
+
+@lru_cache(maxsize=64)
+def _even_kept(steps: int, batch: int) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):  # those of a call in inference mode could not be saved for a backward pass
+        return _even(steps, batch)
+
+
+def _initial(input: Tensor, hx: State | None, states: int, batch: int, sizes: Sequence[int]) -> list[Tensor]:
     if hx is None:
-        return [input.new_zeros(states, batch, size) for size in sizes if size is not None]
+        return [input.new_zeros(states, batch, size) for size in sizes]
+    return _parts(hx)
+
+
+def _parts(hx: State) -> list[Tensor]:
     return list(hx) if isinstance(hx, tuple | list) else [hx]
 
 

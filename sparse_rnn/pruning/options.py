@@ -39,6 +39,9 @@ Args:
         for what the criterion does by itself (100 for SynFlow, 1 for all others).
     num_samples: Number of training samples to score on (the paper: 64), sequences as the recurrent layers get them; all
         where there are fewer. A batch is cut only where it is sure what its samples are, so there can be more.
+    engine: What computes the pruned recurrent layers: ``sparse``, kernels over the weights that are kept, on a CPU in
+        float32 or float64; ``dense``, PyTorch as ever; ``auto``, whichever is faster for the density, the sizes and the
+        batch, which is said once. The weights stay what they are, and a run may change the engine between.
     seed: Seed of all random numbers that the pruning draws, and of the samples that it scores on; training is not
         affected by it.
 """

@@ -32,7 +32,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(run, digits, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [ValueError, FileNotFoundError, RuntimeError, KeyError])
-@pytest.mark.parametrize("command", ["fit", "compare", "analyze"])
+@pytest.mark.parametrize("command", ["fit", "compare", "analyze", "export"])
 def test_only_a_usage_error_takes_one_line(monkeypatch, capsys, command, kind):
     def fails(error):
         def run(args):

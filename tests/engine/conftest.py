@@ -7,24 +7,59 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
 
 from sparse_rnn.engine import ops, plain
+from sparse_rnn.engine.compact import sparse_layer
 from sparse_rnn.engine.library import library, warn_not_built
 from sparse_rnn.engine.pattern import Pattern
 from sparse_rnn.engine.sequences import joined_bias
+from sparse_rnn.recurrent import find_recurrent
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 
 BACKENDS = [name for name in ("plain", "avx2", "avx512") if library() and library().select(name.encode())]
 if library():
     library().select(None)
-MODULES = {
+KINDS = {
     "rnn_tanh": nn.RNN,
     "rnn_relu": lambda *sizes, **options: nn.RNN(*sizes, nonlinearity="relu", **options),
     "gru": nn.GRU,
     "lstm": nn.LSTM,
-    "projected_lstm": lambda inputs, units, **options: nn.LSTM(inputs, units, proj_size=max(1, units // 3), **options),
+    "projected_lstm": lambda *sizes, **options: nn.LSTM(*sizes, proj_size=max(1, sizes[1] // 2), **options),
     "peephole_lstm": PeepholeLSTM,
     "diagonal_peephole_lstm": lambda *sizes, **options: PeepholeLSTM(*sizes, peepholes="diagonal", **options),
 }
 RESULTS = ("out", "h_n", "c_n")
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def pruned():
+    """Makes a dense layer of which few weights are not 0; some rows are empty, and at density 0 all."""
+
+    def pruned(kind, inputs=20, units=19, density=0.1, **options):
+        torch.manual_seed(0)
+        layer = KINDS[kind](inputs, units, **options)
+        for name, parameter in layer.named_parameters():
+            if name.startswith("weight"):
+                kept = torch.rand_like(parameter) < density
+                kept[torch.rand(len(kept)) < 0.2] = False
+                parameter.data.mul_(kept)
+        return layer
+
+    return pruned
+
+
+@pytest.fixture(scope="session")
+def sparse():
+    """Makes the sparse layer of a dense one, however large it is."""
+
+    def sparse(layer, dtype=torch.float32):
+        [found] = find_recurrent(layer)
+        return sparse_layer(found, {}, dtype)
+
+    return sparse
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,7 +85,7 @@ class Case:
     """A layer of torch's with removed weights, sequences for it, and what is made of them.
 
     Attributes:
-        kind: A name of MODULES.
+        kind: A name of KINDS.
         module: The layer, float64, the removed weights 0.
         masks: For each role which weights of its kernel are kept.
         sequences: Inputs, longest first, float64.
@@ -71,7 +106,7 @@ class Case:
     def draw(cls, kind, lengths, inputs, units, density=0.2, bias=True, reverse=False, dtype=torch.float32, seed=0):
         """Draw weights, masks, in which rows may be empty, and sequences of some lengths."""
         torch.manual_seed(seed)
-        module = MODULES[kind](inputs, units, bias=bias)
+        module = KINDS[kind](inputs, units, bias=bias)
         masks = {}
         for name, weight in module.named_parameters():
             if name.startswith("weight"):

@@ -5,7 +5,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from sparse_rnn.engine import ops
 from sparse_rnn.engine.pattern import Pattern
-from sparse_rnn.engine.sequences import Weights, call_like_torch, joined_bias
+from sparse_rnn.engine.sequences import call_like_torch, joined_bias
+from sparse_rnn.engine.weights import Weights
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 
 INPUTS, UNITS, STEPS, BATCH = 4, 9, 5, 6
@@ -61,8 +62,8 @@ def call(kind, module, input, hx=None, dropout=0.0):
         for layer in range(module.num_layers)
     ]
     outputs = getattr(module, "proj_size", 0) or UNITS
-    sizes = outputs, UNITS if kind.endswith("lstm") else None
-    return call_like_torch(lambda: layers, input, hx, sizes, module.batch_first, dropout)
+    sizes = (outputs, UNITS) if kind.endswith("lstm") else (outputs,)
+    return call_like_torch(layers, input, hx, sizes, module.batch_first, dropout)
 
 
 def draw_state(kind, module, *batch):

@@ -17,6 +17,7 @@ from torch import Tensor
 from sparse_rnn.callbacks.borrowing.batches import cut, first_is_batch, is_list_of_samples, sample_count, watched
 from sparse_rnn.callbacks.borrowing.reading import first_batches
 from sparse_rnn.callbacks.borrowing.side_effects import side_effect_free
+from sparse_rnn.engine.live import paused
 from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import random_state, seeded, set_random_state
 from sparse_rnn.lightning_compat import before_transfer
@@ -205,7 +206,7 @@ def training_loss(trainer: Trainer, transferred: bool = False) -> Any:
             batch = before_transfer(module, batch)
             batch = trainer.strategy.batch_to_device(batch)
         takes_index = len(inspect.signature(module.training_step).parameters) > 1
-        with side_effect_free(trainer, module) as losses, trainer.precision_plugin.train_step_context():
+        with paused(), side_effect_free(trainer, module) as losses, trainer.precision_plugin.train_step_context():
             try:
                 output = module.training_step(batch, 0) if takes_index else module.training_step(batch)
             except (AttributeError, TypeError, RuntimeError) as error:

@@ -200,10 +200,17 @@ INLINE void AT_WIDTH(gradient)(const kernel *k, int64_t row, int steps, const RE
           sum += slope[step * TILE_VECTORS + v] * ((const part *)(state + step * state_stride))[v];
       sums[i] = sum;
     }
-    if (count == TILE_LANES)
+    if (count == TILE_LANES) {
       *(part *)(gradient + first) += AT_WIDTH(totals)(sums);
-    else
+    } else if (count > TILE_LANES / 4) {
+      for (int64_t i = count; i < TILE_LANES; i++) sums[i] = (part){0};
+      part found = AT_WIDTH(totals)(sums);
+      REAL numbers[TILE_LANES];
+      memcpy(numbers, &found, sizeof numbers);
+      for (int64_t i = 0; i < count; i++) gradient[first + i] += numbers[i];
+    } else {
       for (int64_t i = 0; i < count; i++) gradient[first + i] += AT_WIDTH(total)(sums[i]);
+    }
   }
 }
 

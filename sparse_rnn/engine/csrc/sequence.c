@@ -16,7 +16,7 @@
 
 #include "cells.h"
 
-enum { WIDEST = 32, MOST_TOGETHER = 4, SECOND_LEVEL_CACHE = 512 * 1024 };
+enum { WIDEST = 32, MOST_TOGETHER = 4, SECOND_LEVEL_CACHE = 1024 * 1024 };
 
 #if !REAL_IS_DOUBLE
 INLINE float from_bfloat(uint16_t bits) {

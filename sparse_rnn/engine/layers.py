@@ -1,0 +1,483 @@
+"""Recurrent layers for deployment: called as those of ``torch.nn``, they hold the kept weights and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from sparse_rnn.engine import ops
+from sparse_rnn.engine.checks import check_kernel, check_tensor
+from sparse_rnn.engine.library import library
+from sparse_rnn.engine.pattern import MOST
+from sparse_rnn.engine.sequences import State, call_like_torch
+from sparse_rnn.engine.weights import Layers, Weights
+from sparse_rnn.errors import UsageError, check_choice
+from sparse_rnn.recurrent.peephole import Peepholes
+
+DTYPES = (torch.float32, torch.bfloat16, torch.int8, torch.float64)
+_GATES = {"rnn_tanh": 1, "rnn_relu": 1, "gru": 3, "lstm": 4}
+
+
+class _Shape(NamedTuple):
+    """A kernel of a layer: its name behind ``values_``, and its size."""
+
+    path: str
+    rows: int
+    inputs: int
+
+
+class SparseLayer(nn.Module):
+    """What the layers for deployment have in common; see :func:`sparse_rnn.engine.compact`, which makes them.
+
+    A new one has no weights. For each kernel, of role ``ih``, ``hh``, ``ch`` or ``hr``, it has buffers:
+
+    - ``values_{role}_l{layer}{direction}`` [kept], rows by unit and then by gate;
+    - ``columns_...`` [kept], uint16: which input each of them reads;
+    - ``offsets_...`` [rows + 1], int32: where each row begins;
+    - ``scales_...`` [rows], of int8: what the values of a row are multiplied by;
+
+    and for each layer and direction ``bias_l{layer}{direction}`` [units, slots], the sum of both biases of torch.nn.
+    ``load_state_dict`` takes any number of kept weights, and refuses patterns that do not fit.
+
+    Args:
+        cell: Which equations.
+        roles: Which kernels.
+        sizes: Inputs, units, and outputs (of the projection, or the units).
+        num_layers: Layers, one on top of the other.
+        bias: Whether there are biases.
+        batch_first: Whether batched inputs and outputs are [batch, time, features].
+        dropout: Probability of dropping an output between layers, while training.
+        bidirectional: Whether each layer reads the sequence backwards as well.
+        dtype: Type of the values; what is computed is float32, or float64 if they are.
+    """
+
+    def __init__(
+        self,
+        cell: str,
+        roles: tuple[str, ...],
+        sizes: tuple[int, int, int],
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        if dtype not in DTYPES:
+            raise UsageError(f"dtype={dtype}: choose one of {', '.join(map(str, DTYPES))}.")
+        if not 0 <= dropout <= 1:
+            raise UsageError(f"dropout={dropout}: give a probability, from 0 to 1.")
+        self.cell, self.roles, self.dtype = cell, roles, dtype
+        self.input_size, self.hidden_size, self.output_size = sizes
+        self.num_layers, self.bias, self.batch_first = num_layers, bias, batch_first
+        self.dropout, self.bidirectional = float(dropout), bidirectional
+        for name, size in (("input_size", self.input_size), ("hidden_size", sizes[1]), ("num_layers", num_layers)):
+            if not 1 <= size <= MOST:
+                raise UsageError(f"{name}={size}: give 1 to {MOST}.")
+        for shape in self._kernels():
+            self.register_buffer(f"values_{shape.path}", torch.zeros(0, dtype=dtype))
+            self.register_buffer(f"columns_{shape.path}", torch.zeros(0, dtype=torch.uint16))
+            self.register_buffer(f"offsets_{shape.path}", torch.zeros(shape.rows + 1, dtype=torch.int32))
+            if dtype == torch.int8:
+                self.register_buffer(f"scales_{shape.path}", torch.zeros(shape.rows))
+        for name, wanted in self._vectors():
+            self.register_buffer(name, torch.zeros(wanted, dtype=self.real))
+        self._prepared: tuple[tuple[int, ...], Layers] | None = None
+        self.register_load_state_dict_pre_hook(_prepare_to_load)
+
+    @property
+    def real(self) -> torch.dtype:
+        """The type of inputs, states and outputs."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What to call the class with for another such layer; dtype as a word."""
+        names = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")
+        return {name: getattr(self, name) for name in names} | {"dtype": str(self.dtype).removeprefix("torch.")}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its buffers."""
+        return sum(buffer.nbytes for buffer in self.buffers())
+
+    @property
+    def density(self) -> float:
+        """Share of the kernels' weights that it keeps."""
+        kept = sum(len(self.get_buffer(f"values_{shape.path}")) for shape in self._kernels())
+        return kept / sum(shape.rows * shape.inputs for shape in self._kernels())
+
+    @property
+    def backend(self) -> str:
+        """What it computes with: ``avx512``, ``avx2``, ``neon`` or ``plain``; ``none`` where no kernels are built."""
+        loaded = library()
+        return "none" if loaded is None else loaded.backend().decode()
+
+    def flatten_parameters(self) -> None:
+        """Do nothing: models written for torch.nn's layers call it before they run them."""
+
+    def forward(self, input: Tensor | PackedSequence, hx: State | None = None) -> tuple[Tensor | PackedSequence, State]:
+        """Run the layers over whole sequences, as torch.nn's do.
+
+        Args:
+            input: [time, batch, input_size], [batch, time, input_size] with ``batch_first``, [time, input_size] without
+                a batch, or a PackedSequence.
+            hx: The initial state h_0, or (h_0, c_0) of an LSTM, as torch.nn's; zeros by default.
+
+        Returns:
+            The outputs of the last layer in the form of the input, and the last states in the form of ``hx``.
+
+        Raises:
+            UsageError: If an input does not fit the layer, or its weights have been damaged.
+        """
+        input, hx = self._given(input, hx)
+        sizes = (self.output_size, self.hidden_size) if self.cell == "lstm" else (self.output_size,)
+        dropout = self.dropout if self.training else 0.0
+        return call_like_torch(self._layers(), input, hx, sizes, self.batch_first, dropout)
+
+    def extra_repr(self) -> str:
+        """Say what it holds."""
+        options = [f"{name}={value}" for name, value in self.options.items()]
+        return ", ".join(
+            [*options, f"density={self.density:.2%}", f"nbytes={self.nbytes:,}", f"backend={self.backend}"]
+        )
+
+    def check(self, tensors: Mapping[str, Tensor], label: str = "") -> None:
+        """Refuse tensors that cannot be the layer's buffers.
+
+        Args:
+            tensors: All of them, by name.
+            label: What to put before names in messages.
+
+        Raises:
+            UsageError: If a type, a shape or a pattern is not the layer's.
+        """
+        for shape in self._kernels():
+            check_kernel(shape.path, tensors, shape.rows, shape.inputs, self.dtype, label)
+        for name, wanted in self._vectors():
+            check_tensor(f"{label}{name}", tensors[name], self.real, wanted)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Where something lies in memory means nothing to a copy; and torch pickles uint16, but does not unpickle it.
+        return {**vars(self), "_prepared": None, "_buffers": _columns_viewed(self._buffers, torch.int16)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "_buffers": _columns_viewed(state["_buffers"], torch.uint16)})
+
+    def _places(self) -> Iterator[tuple[str, int]]:
+        """Yield the suffix of each layer and direction, and its inputs."""
+        suffixes = ("", "_reverse") if self.bidirectional else ("",)
+        for layer in range(self.num_layers):
+            for suffix in suffixes:
+                yield f"l{layer}{suffix}", self.input_size if layer == 0 else self.output_size * len(suffixes)
+
+    def _kernels(self) -> Iterator[_Shape]:
+        rows = self.hidden_size * _GATES[self.cell]
+        for suffix, inputs in self._places():
+            shapes = {
+                "ih": (rows, inputs),
+                "hh": (rows, self.output_size),
+                "ch": (rows, self.hidden_size),
+                "hr": (self.output_size, self.hidden_size),
+            }
+            for role in self.roles:
+                yield _Shape(f"{role}_{suffix}", *shapes[role])
+
+    def _vectors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Yield the names and shapes of all that is no kernel."""
+        for suffix, _ in self._places():
+            if self.bias:
+                yield f"bias_{suffix}", (self.hidden_size, ops.slots_of_unit(self.cell))
+
+    def _layers(self) -> Layers:
+        """Return what each layer and direction computes with, made anew only where a buffer has moved."""
+        if torch.compiler.is_compiling():
+            return self._made()
+        places = tuple([buffer.data_ptr() for buffer in self._buffers.values() if buffer is not None])
+        if self._prepared is None or self._prepared[0] != places:
+            self.check(dict(self.named_buffers()))
+            self._prepared = places, self._made()
+        return self._prepared[1]
+
+    def _made(self) -> Layers:
+        made = [self._weights(suffix) for suffix, _ in self._places()]
+        directions = 1 + self.bidirectional
+        return [made[first : first + directions] for first in range(0, len(made), directions)]
+
+    def _weights(self, suffix: str) -> Weights:
+        values, columns, offsets = (
+            [getattr(self, f"{what}_{role}_{suffix}") for role in self.roles]
+            for what in ("values", "columns", "offsets")
+        )
+        scaled = self.dtype == torch.int8
+        return Weights(
+            cell=self.cell,
+            roles=self.roles,
+            values=values,
+            offsets=offsets,
+            columns=columns,
+            scales=[getattr(self, f"scales_{role}_{suffix}") for role in self.roles] if scaled else (),
+            bias=getattr(self, f"bias_{suffix}", None),
+            peephole=getattr(self, f"peephole_{suffix}", None),
+        )
+
+    def _given(self, input: Tensor | PackedSequence, hx: State | None) -> tuple[Tensor | PackedSequence, State | None]:
+        """Check what the layer is called with; under autocast, convert it."""
+        x: Tensor = input.data if isinstance(input, PackedSequence) else input
+        if not isinstance(input, PackedSequence) and x.dim() not in (2, 3):
+            raise UsageError(f"input has {x.dim()} dimensions; it must have 3, or 2 without a batch.")
+        if x.shape[-1] != self.input_size:
+            raise UsageError(f"input has {x.shape[-1]} features; the layer's input_size is {self.input_size}.")
+        if x.device.type != "cpu":
+            raise UsageError(f"input is on {x.device}; the sparse layers compute on the CPU.")
+        batch = _packed_batch(input) if isinstance(input, PackedSequence) else self._batch(input)
+        if x.dtype != self.real:
+            self._check_autocast("input", x)
+            input = input.to(self.real)
+        return input, hx if hx is None else self._given_state(hx, batch)
+
+    def _batch(self, x: Tensor) -> tuple[int, ...]:
+        batch_first = self.batch_first and x.dim() == 3
+        if x.shape[int(batch_first)] == 0:
+            raise UsageError("input has no time step; a sequence needs at least one.")
+        return (x.shape[int(not batch_first)],) if x.dim() == 3 else ()
+
+    def _given_state(self, hx: State, batch: tuple[int, ...] | None) -> State:
+        pair = isinstance(hx, tuple | list)
+        if pair != (self.cell == "lstm") or (pair and len(hx) != 2):
+            wanted = "a pair (h_0, c_0)" if self.cell == "lstm" else "a tensor h_0"
+            raise UsageError(f"The initial state is a {type(hx).__name__}; it must be {wanted}.")
+        states = tuple(hx) if pair else (hx,)
+        sizes = (self.output_size, self.hidden_size)
+        layers = self.num_layers * (1 + self.bidirectional)
+        for name, state, size in zip(("h_0", "c_0"), states, sizes, strict=False):
+            shape = (layers, *(state.shape[1:-1] if batch is None else batch), size)
+            if state.shape != shape:
+                raise UsageError(f"{name} has shape {list(state.shape)}; for this input it must have {list(shape)}.")
+            if state.dtype != self.real:
+                self._check_autocast(name, state)
+                states = tuple(state.to(self.real) for state in states)
+        return (states[0], states[1]) if pair else states[0]
+
+    def _check_autocast(self, name: str, tensor: Tensor) -> None:
+        if not torch.is_autocast_enabled("cpu"):
+            raise UsageError(f"{name} is {tensor.dtype}; the layer computes in {self.real}: convert it with .to().")
+
+
+class SparseRNN(SparseLayer):
+    """The basic recurrent layer over its kept weights; called as :class:`torch.nn.RNN`.
+
+    Example:
+        >>> layer = SparseRNN(3, 4, nonlinearity="relu")
+        >>> layer(torch.zeros(5, 2, 3))[0].shape, layer.density
+        (torch.Size([5, 2, 4]), 0.0)
+
+    Args:
+        input_size: Features of a step.
+        hidden_size: Units of a layer and direction.
+        num_layers: Layers, one on top of the other.
+        nonlinearity: Activation, ``tanh`` or ``relu``.
+        bias: Whether there are biases.
+        batch_first: Whether batched inputs and outputs are [batch, time, features].
+        dropout: Probability of dropping an output between layers, while training.
+        bidirectional: Whether each layer reads the sequence backwards as well.
+        dtype: Type of the values.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: Literal["tanh", "relu"] = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        check_choice("nonlinearity", nonlinearity, Literal["tanh", "relu"])
+        sizes = (input_size, hidden_size, hidden_size)
+        cell = f"rnn_{nonlinearity}"
+        super().__init__(cell, ("ih", "hh"), sizes, num_layers, bias, batch_first, dropout, bidirectional, dtype)
+        self.nonlinearity = nonlinearity
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What to call the class with for another such layer."""
+        return super().options | {"nonlinearity": self.nonlinearity}
+
+
+class SparseGRU(SparseLayer):
+    """The GRU over its kept weights; called as :class:`torch.nn.GRU`.
+
+    Example:
+        >>> layer = SparseGRU(3, 4, batch_first=True)
+        >>> layer(torch.zeros(2, 5, 3))[0].shape, layer.nbytes
+        (torch.Size([2, 5, 4]), 168)
+
+    Args:
+        input_size: Features of a step.
+        hidden_size: Units of a layer and direction.
+        num_layers: Layers, one on top of the other.
+        bias: Whether there are biases.
+        batch_first: Whether batched inputs and outputs are [batch, time, features].
+        dropout: Probability of dropping an output between layers, while training.
+        bidirectional: Whether each layer reads the sequence backwards as well.
+        dtype: Type of the values.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        sizes = (input_size, hidden_size, hidden_size)
+        super().__init__("gru", ("ih", "hh"), sizes, num_layers, bias, batch_first, dropout, bidirectional, dtype)
+
+
+class SparseLSTM(SparseLayer):
+    """The LSTM over its kept weights; called as :class:`torch.nn.LSTM`.
+
+    Example:
+        >>> layer = SparseLSTM(3, 4, proj_size=2)
+        >>> output, (h_n, c_n) = layer(torch.zeros(5, 2, 3))
+        >>> output.shape, h_n.shape, c_n.shape
+        (torch.Size([5, 2, 2]), torch.Size([1, 2, 2]), torch.Size([1, 2, 4]))
+
+    Args:
+        input_size: Features of a step.
+        hidden_size: Units of a layer and direction.
+        num_layers: Layers, one on top of the other.
+        bias: Whether there are biases.
+        batch_first: Whether batched inputs and outputs are [batch, time, features].
+        dropout: Probability of dropping an output between layers, while training.
+        bidirectional: Whether each layer reads the sequence backwards as well.
+        proj_size: Size of the projection of the outputs; 0 for none.
+        dtype: Type of the values.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if not 0 <= proj_size < hidden_size:
+            raise UsageError(f"proj_size={proj_size}: give a size below hidden_size={hidden_size}, or 0 for none.")
+        roles = ("ih", "hh", "hr") if proj_size else ("ih", "hh")
+        sizes = (input_size, hidden_size, proj_size or hidden_size)
+        super().__init__("lstm", roles, sizes, num_layers, bias, batch_first, dropout, bidirectional, dtype)
+        self.proj_size = proj_size
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What to call the class with for another such layer."""
+        return super().options | {"proj_size": self.proj_size}
+
+
+class SparsePeepholeLSTM(SparseLayer):
+    """The LSTM whose gates see the cell state, over its kept weights; called as :class:`sparse_rnn.PeepholeLSTM`.
+
+    The diagonal form has a buffer ``peephole_l{layer}{direction}`` [3, units], rows i, f and o.
+
+    Example:
+        >>> layer = SparsePeepholeLSTM(3, 4, peepholes="diagonal")
+        >>> layer(torch.zeros(5, 2, 3))[0].shape
+        torch.Size([5, 2, 4])
+
+    Args:
+        input_size: Features of a step.
+        hidden_size: Units of a layer and direction.
+        num_layers: Layers, one on top of the other.
+        bias: Whether there are biases.
+        batch_first: Whether batched inputs and outputs are [batch, time, features].
+        dropout: Probability of dropping an output between layers, while training.
+        bidirectional: Whether each layer reads the sequence backwards as well.
+        peepholes: ``full`` for matrices from the cell state to all gates, ``diagonal`` for one weight a unit and gate.
+        dtype: Type of the values.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        peepholes: Peepholes = "full",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        check_choice("peepholes", peepholes, Peepholes)
+        roles = ("ih", "hh", "ch") if peepholes == "full" else ("ih", "hh")
+        sizes = (input_size, hidden_size, hidden_size)
+        self.peepholes = peepholes
+        super().__init__("lstm", roles, sizes, num_layers, bias, batch_first, dropout, bidirectional, dtype)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What to call the class with for another such layer."""
+        return super().options | {"peepholes": self.peepholes}
+
+    def _vectors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield from super()._vectors()
+        if self.peepholes == "diagonal":
+            yield from ((f"peephole_{suffix}", (3, self.hidden_size)) for suffix, _ in self._places())
+
+
+def _columns_viewed(buffers: Mapping[str, Tensor | None], dtype: torch.dtype) -> dict[str, Tensor | None]:
+    return {
+        name: buffer.view(dtype) if buffer is not None and name.startswith("columns_") else buffer
+        for name, buffer in buffers.items()
+    }
+
+
+def _packed_batch(input: PackedSequence) -> tuple[int, ...] | None:
+    """Return the number of sequences; None while compiling, which must not look at numbers."""
+    if torch.compiler.is_compiling():
+        return None
+    sizes = input.batch_sizes
+    if int(sizes.sum()) != len(input.data) or bool((sizes.diff() > 0).any()) or int(sizes[-1]) < 1:
+        raise UsageError(
+            f"input has batch_sizes {sizes.tolist()} for {len(input.data)} rows: make it with pack_padded_sequence or "
+            "pack_sequence."
+        )
+    return (int(sizes[0]),)
+
+
+def _prepare_to_load(
+    layer: SparseLayer,
+    state_dict: Mapping[str, Any],
+    prefix: str,
+    local_metadata: Mapping[str, Any],
+    strict: bool,
+    missing: list[str],
+    unexpected: list[str],
+    errors: list[str],
+) -> None:
+    """Refuse a state dict that does not fit, and make room for as many weights as it has."""
+    own = dict(layer.named_buffers())
+    given = {name: state_dict[prefix + name] for name in own if prefix + name in state_dict}
+    layer.check(own | given, label=prefix)
+    for name, tensor in given.items():
+        if own[name].shape != tensor.shape:
+            setattr(layer, name, torch.empty_like(tensor))

@@ -1,0 +1,360 @@
+"""Recurrent layers of a model in training, computed over their kept weights; the layers stay what they are.
+
+The weights remain dense parameters with zeros, so that optimizers, checkpoints, averages and everything else that knows
+a model by its parameters work as ever. In each forward pass the kept values are gathered from them, and in the backward
+pass the gradient of a parameter is a dense tensor that is 0 where the weight is removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from sparse_rnn.engine import ops
+from sparse_rnn.engine.choice import Choice, choose
+from sparse_rnn.engine.library import kernels, library, pointer
+from sparse_rnn.engine.memory import Pool
+from sparse_rnn.engine.pattern import Pattern
+from sparse_rnn.engine.sequences import call_like_torch, joined_bias
+from sparse_rnn.engine.steps import KeptSteps
+from sparse_rnn.engine.weights import Weights
+from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule
+from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.stand_in import forward_of, forward_replaced
+from sparse_rnn.sparsity.masks import Masks
+from sparse_rnn.torch_compat import is_transformed, plain_call, version_of
+
+EngineKind = Literal["auto", "sparse", "dense"]
+
+# Weights of a kernel from which on it pays to let an optimizer step on the kept ones only.
+LARGE = 1 << 17
+
+_PAUSED: ContextVar[bool] = ContextVar("paused", default=False)
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Let all layers compute as they were written, with gradients of removed weights too.
+
+    Example:
+        >>> with paused():
+        ...     pass
+    """
+    token = _PAUSED.set(True)
+    try:
+        yield
+    finally:
+        _PAUSED.reset(token)
+
+
+class Engine:
+    """Runs the recurrent layers of a model over the weights that masks keep, until :meth:`remove`.
+
+    Optimizers that treat each weight by itself step on the kept ones only.
+
+    It stands in for the forward of nn.RNN, nn.GRU, nn.LSTM and PeepholeLSTM, at their classes, for the modules of this
+    model alone. What it cannot run goes to the layer itself: other devices and types of numbers, autocast, a trace.
+
+    Args:
+        kind: ``sparse``, ``dense``, or ``auto``: sparse where it is faster than the layer itself.
+        tell: Gets one sentence for each module, once it is known how that computes, and why.
+    """
+
+    def __init__(self, kind: EngineKind, tell: Callable[[str], None]) -> None:
+        self.kind = kind
+        self.tell = tell
+        self.dense = False
+        self._placed = ExitStack()
+        self._modules: list[_LiveModule] = []
+        self._steps = KeptSteps()
+
+    def update(self, masks: Masks) -> None:
+        """Run a model by its masks; of other masks of the same model the positions are listed anew."""
+        if not self._modules and self.kind != "dense" and masks.removes:
+            self._place(masks)
+        for live in self._modules:
+            live.update(masks)
+
+    def _place(self, masks: Masks) -> None:
+        if library() is None:
+            self.kind = "dense"
+            self.tell(
+                "The sparse kernels are not built, so that pruned layers compute as dense ones: install a C compiler, "
+                "then sparse_rnn again."
+            )
+            return
+        for found in masks.kernels.recurrent:
+            if found.entry.own or found.takes_one_step:
+                continue
+            live = _LiveModule(self, found)
+            self._modules.append(live)
+            self._placed.enter_context(forward_replaced(found.module, found.entry.kind, live.forward))
+
+    def forget(self) -> None:
+        """Gather the weights anew in the next forward pass: they may have changed in ways that torch does not count."""
+        for live in self._modules:
+            live.forget()
+
+    def begin_step(self, optimizers: Iterable[Any], dense: bool) -> None:
+        """Prepare for a training step.
+
+        Args:
+            optimizers: Those that may step; where layers compute sparse they step on kept weights only.
+            dense: Whether the gradients of removed weights are wanted, for which the layers compute as they were
+                written.
+        """
+        self.dense = dense
+        self.forget()
+        self._steps.update({kernel: positions for live in self._modules for kernel, positions in live.positions()})
+        for optimizer in optimizers:
+            self._steps.attach(optimizer)
+
+    def spread(self) -> None:
+        """Give the states of optimizers the shape of their parameters."""
+        self._steps.spread()
+
+    def remove(self) -> None:
+        """Let the layers compute as they were written, and the optimizers step so."""
+        self._placed.close()
+        self._modules = []
+        self._steps.remove()
+
+
+class _LiveModule:
+    """A recurrent module whose forward is stood in for."""
+
+    def __init__(self, engine: Engine, found: RecurrentModule) -> None:
+        self._engine = engine
+        self._found = found
+        self._layers = [
+            [_LiveLayer(found.module, depth, layer) for layer in directions]
+            for depth, directions in enumerate(found.layers)
+        ]
+        self._state_sizes = found.layers[0][0].state_sizes
+        self._choices: dict[tuple[int, bool], Choice] = {}
+        self._told: set[str] = set()
+
+    def update(self, masks: Mapping[str, Tensor]) -> None:
+        for layer in self._each():
+            layer.update(masks)
+        self._choices.clear()
+
+    def forget(self) -> None:
+        for layer in self._each():
+            layer.forget()
+
+    def positions(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Yield the large kernels, and where their kept weights are, once the module has computed sparse."""
+        if "sparse" in self._told:
+            for layer in self._each():
+                yield from layer.positions()
+
+    def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> Any:
+        module: Any = self._found.module
+        if not self._runs(input, hx):
+            return forward_of(self._found.entry.kind)(module, input, hx)
+        layers = [[layer.weights() for layer in directions] for directions in self._layers]
+        dropout = module.dropout if module.training else 0.0
+        return call_like_torch(layers, input, hx, self._state_sizes, module.batch_first, dropout)
+
+    def _runs(self, input: Any, hx: Any) -> bool:
+        if self._engine.dense or _PAUSED.get() or not plain_call():
+            return False
+        data = input.data if isinstance(input, PackedSequence) else input
+        if not isinstance(data, Tensor) or not self._fits(input, data, hx):
+            return False
+        if self._engine.kind == "sparse":
+            choice = Choice(True, "as was asked for")
+        else:
+            batch = int(input.batch_sizes[0]) if isinstance(input, PackedSequence) else self._batch(data)
+            key = batch, torch.is_grad_enabled()
+            if key not in self._choices:
+                self._choices[key] = choose([layer.sizes() for layer in self._each()], *key)
+            choice = self._choices[key]
+        self._say(choice)
+        return choice.sparse
+
+    def _fits(self, input: Any, data: Tensor, hx: Any) -> bool:
+        """Tell whether the arguments are right and of a kind that the kernels know; the layer itself refuses others."""
+        weight = self._found.module.weight_hh_l0
+        states = hx if isinstance(hx, tuple | list) else () if hx is None else (hx,)
+        tensors = [data, weight, *states]
+        same = all(
+            isinstance(tensor, Tensor)
+            and tensor.device.type == "cpu"
+            and tensor.dtype == weight.dtype
+            and not is_transformed(tensor)
+            for tensor in tensors
+        )
+        if not same or weight.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
+            return False
+        packed = isinstance(input, PackedSequence)
+        if data.dim() != 2 and (packed or data.dim() != 3):
+            return False
+        if data.shape[-1] != self._found.module.input_size or data.numel() == 0:
+            return False
+        batch = (int(input.batch_sizes[0]),) if packed else () if data.dim() == 2 else (self._batch(data),)
+        count = sum(len(directions) for directions in self._layers)
+        wanted = [(count, *batch, size) for size in self._state_sizes]
+        return not states or [tuple(state.shape) for state in states] == wanted
+
+    def _batch(self, data: Tensor) -> int:
+        if data.dim() == 2:
+            return 1
+        return int(data.shape[0 if self._found.module.batch_first else 1])
+
+    def _say(self, choice: Choice) -> None:
+        which = "sparse" if choice.sparse else "dense"
+        if which not in self._told:
+            self._told.add(which)
+            self._engine.tell(f"{self._found.label} computes {which}: {choice.why}.")
+
+    def _each(self) -> Iterator[_LiveLayer]:
+        for directions in self._layers:
+            yield from directions
+
+
+class _LiveLayer:
+    """A layer in one direction: its parameters as they are now, and the patterns of its masks."""
+
+    def __init__(self, module: nn.Module, depth: int, layer: RecurrentLayer) -> None:
+        self.cell = _cell_of(module)
+        self._module = module
+        self._suffix = f"l{depth}" + ("_reverse" if layer.reverse else "")
+        self._layer = layer
+        self._kernels = {role: _LiveKernel(self.cell, role) for role in layer.kernels}
+
+    def update(self, masks: Mapping[str, Tensor]) -> None:
+        for role, name in self._layer.kernels.items():
+            self._kernels[role].update(masks.get(name), self._parameter(role))
+
+    def forget(self) -> None:
+        for kernel in self._kernels.values():
+            kernel.forget()
+
+    def sizes(self) -> tuple[int, int, int]:
+        """Return the numbers of inputs and units, and how many weights are kept."""
+        weight_ih, weight_hh = self._parameter("ih"), self._parameter("hh")
+        kept = sum(kernel.kept for kernel in self._kernels.values())
+        return weight_ih.shape[1], weight_hh.shape[1], kept
+
+    def positions(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        for role, kernel in self._kernels.items():
+            parameter = self._parameter(role)
+            if (
+                isinstance(parameter, nn.Parameter)
+                and parameter.numel() >= LARGE
+                and 2 * kernel.kept < parameter.numel()
+            ):
+                yield parameter, kernel.pattern.positions
+
+    def weights(self) -> Weights:
+        roles = list(self._kernels)
+        patterns = [kernel.pattern for kernel in self._kernels.values()]
+        return Weights(
+            self.cell,
+            roles,
+            [kernel.values(self._parameter(role)) for role, kernel in self._kernels.items()],
+            [pattern.offsets for pattern in patterns],
+            [pattern.columns for pattern in patterns],
+            [part for pattern in patterns for part in pattern.blocks],
+            bias=self._bias(),
+            peephole=getattr(self._module, f"peephole_{self._suffix}", None),
+        )
+
+    def _bias(self) -> Tensor | None:
+        if not self._module.bias:
+            return None
+        return joined_bias(self.cell, *(getattr(self._module, f"bias_{role}_{self._suffix}") for role in ("ih", "hh")))
+
+    def _parameter(self, role: str) -> Tensor:
+        return getattr(self._module, f"weight_{role}_{self._suffix}")
+
+
+class _LiveKernel:
+    """A kernel: the pattern of its mask, and its kept values as they are now."""
+
+    def __init__(self, cell: str, role: str) -> None:
+        self._slots = ops.slots(cell, role)
+        self._slots_of_unit = 1 if role == "hr" else ops.slots_of_unit(cell)
+        self._mask: Tensor | None = None
+        self._gathered: dict[bool, tuple[tuple[int, int], Tensor]] = {}
+
+    def update(self, mask: Tensor | None, parameter: Tensor) -> None:
+        """Take the mask of the kernel; without one everything is kept."""
+        if mask is None:
+            mask = torch.ones(parameter.shape, dtype=torch.bool)
+        if self._mask is not None and torch.equal(mask, self._mask):
+            return
+        self._mask = mask
+        self.kept = int(mask.count_nonzero())
+        self._pattern: Pattern | None = None
+        self._gradients = Pool(np.zeros)
+        self.forget()
+
+    @property
+    def pattern(self) -> Pattern:
+        """The positions of the kept weights, listed when they are first needed."""
+        if self._pattern is None:
+            assert self._mask is not None
+            self._pattern = Pattern.of(self._mask, self._slots, self._slots_of_unit)
+        return self._pattern
+
+    def forget(self) -> None:
+        self._gathered = {}
+
+    def values(self, parameter: Tensor) -> Tensor:
+        """Gather the kept weights, or give those that were gathered if nothing has changed."""
+        graph = torch.is_grad_enabled() and parameter.requires_grad
+        state = parameter.data_ptr(), version_of(parameter)
+        if graph not in self._gathered or self._gathered[graph][0] != state:
+            self._gathered[graph] = state, _Kept.apply(parameter, self.pattern, self._gradients)
+        return self._gathered[graph][1]
+
+
+class _Kept(torch.autograd.Function):
+    """The kept weights of a dense kernel; the gradient is dense again, and 0 at removed weights."""
+
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor, pattern: Pattern, gradients: Pool) -> Tensor:
+        ctx.pattern, ctx.gradients, ctx.shape = pattern, gradients, tuple(parameter.shape)
+        dense = parameter.detach().contiguous()
+        values = dense.new_empty(pattern.kept)
+        kernels().take(
+            pointer(dense),
+            pointer(pattern.positions),
+            pattern.kept,
+            dense.element_size(),
+            torch.get_num_threads(),
+            pointer(values),
+        )
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor, None, None]:
+        # Its memory is 0 but for the kept positions, where whatever it was last is overwritten.
+        dense = ctx.gradients.take(ctx.shape, grad_values.dtype)
+        kernels().put(
+            pointer(grad_values),
+            pointer(ctx.pattern.positions),
+            ctx.pattern.kept,
+            grad_values.element_size(),
+            torch.get_num_threads(),
+            pointer(dense),
+        )
+        return dense, None, None
+
+
+def _cell_of(module: nn.Module) -> str:
+    if isinstance(module, nn.GRU):
+        return "gru"
+    if isinstance(module, nn.LSTM | PeepholeLSTM):
+        return "lstm"
+    return f"rnn_{module.nonlinearity}"

@@ -1,0 +1,91 @@
+"""ONNX files of dense models, with the zeros in them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparse_rnn.engine.files import written_whole
+from sparse_rnn.errors import UsageError, one_line
+from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.torch_compat import tree_leaves
+
+_TOLERANCE = 1e-4
+
+
+def export_onnx(model: nn.Module, example: Tensor, path: str | os.PathLike[str]) -> None:
+    """Write what a model's ``forward`` computes as an ONNX file, of any batch and any number of steps.
+
+    ONNX Runtime must compute the same as the model, on the example and on a shorter one, before the file is there. It
+    gains neither speed nor memory from the zeros.
+
+    Args:
+        model: The dense model, float32 on the CPU.
+        example: What to call it with, [batch, time, ...] or [time, batch, ...].
+        path: The file.
+
+    Raises:
+        UsageError: If onnx or onnxruntime is not installed, the model cannot be written or computes something else
+            there, or the file cannot be written.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     export_onnx(nn.GRU(3, 4), torch.randn(5, 2, 3), f"{folder}/gru.onnx")  # doctest: +SKIP
+    """
+    runtime = _onnxruntime()
+    kind = type(model).__name__
+    if any(isinstance(module, PeepholeLSTM) for module in model.modules()):
+        raise UsageError(f"{kind} has a PeepholeLSTM, which ONNX has no operator for: take --format safetensors.")
+    if example.dim() < 2:
+        raise UsageError(f"The example of {kind} has shape {list(example.shape)}; it must have a batch and steps.")
+    path, model = Path(path), model.eval()
+    with written_whole(path) as unfinished, warnings.catch_warnings():
+        # Of the exporter: that it is deprecated (its successor unrolls or refuses some layers), and of fixed batches,
+        # which is what is tried out below.
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                model,
+                (example,),
+                unfinished,
+                input_names=["input"],
+                dynamic_axes={"input": {0: "first", 1: "second"}},
+                dynamo=False,
+            )
+        except RuntimeError as error:
+            raise UsageError(f"torch.onnx cannot write {kind}: {one_line(str(error))[:300]}") from error
+        session = runtime.InferenceSession(str(unfinished))
+        for inputs in (example, example[: max(1, len(example) // 2), : max(1, example.shape[1] // 2)]):
+            _check_agreement(model, session, inputs)
+
+
+def _onnxruntime() -> Any:
+    try:
+        import_module("onnx")
+        return import_module("onnxruntime")
+    except ImportError as error:
+        raise UsageError(f"ONNX files need {error.name}: pip install 'sparse-rnn[onnx]'.") from error
+
+
+def _check_agreement(model: nn.Module, session: Any, inputs: Tensor) -> None:
+    with torch.no_grad():
+        wanted = [leaf for leaf in tree_leaves(model(inputs)) if isinstance(leaf, Tensor)]
+    try:
+        found = session.run(None, {"input": inputs.numpy()})
+        difference = max(
+            float((torch.from_numpy(own) - other).abs().max()) for own, other in zip(found, wanted, strict=True)
+        )
+    except Exception as error:  # ONNX Runtime's own have no class in common
+        difference, reason = float("nan"), one_line(str(error))[:300]
+    else:
+        reason = f"its outputs differ by {difference:.2g}"
+    if not difference <= _TOLERANCE:
+        kind, shape = type(model).__name__, list(inputs.shape)
+        raise UsageError(f"ONNX Runtime does not compute what {kind} does on an input {shape}: {reason}.")

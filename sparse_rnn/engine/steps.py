@@ -1,0 +1,203 @@
+"""Optimizers that step on the kept weights only: dense states of removed weights cost more than the layer itself.
+
+Adam reads and writes five tensors as large as the dense kernel. What it does to a weight depends on that weight alone,
+so it does the same to the kept ones gathered in a vector, and removed weights, whose gradients and states are 0, stay 0
+in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import increment_version
+from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
+
+from sparse_rnn.engine.library import kernels, pointer
+
+# What these do to a weight depends on that weight alone. Not their subclasses, which may do more.
+ELEMENTWISE = frozenset({SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, Adamax, NAdam, RAdam})
+
+
+class KeptSteps:
+    """Lets optimizers step on the kept weights of some parameters, until :meth:`remove`.
+
+    During a step the optimizer's groups hold a vector of the kept weights in the place of each parameter. Its states
+    stay with the vectors between steps and are spread out, 0 at removed weights, whenever its state dict is asked for.
+
+    Example:
+        >>> layer = nn.Linear(100, 100)
+        >>> optimizer = torch.optim.Adam(layer.parameters())
+        >>> kept = torch.arange(50, dtype=torch.int32)
+        >>> _ = layer.weight.data.view(-1)[50:].zero_()
+        >>> steps = KeptSteps()
+        >>> steps.update({layer.weight: kept})
+        >>> steps.attach(optimizer)
+        >>> layer.weight.grad = torch.ones(100, 100)
+        >>> optimizer.step()
+        >>> int(layer.weight.count_nonzero()), optimizer.state_dict()["state"][0]["exp_avg"].shape
+        (50, torch.Size([100, 100]))
+    """
+
+    def __init__(self) -> None:
+        self._positions: dict[nn.Parameter, Tensor] = {}
+        self._vectors: dict[nn.Parameter, _Vector] = {}
+        self._attached: dict[Optimizer, _Attached] = {}
+
+    def update(self, positions: Mapping[nn.Parameter, Tensor]) -> None:
+        """Take the positions of the kept weights in each flattened parameter, int32, instead of all earlier ones."""
+        same = positions.keys() == self._positions.keys()
+        if same and all(positions[parameter] is own for parameter, own in self._positions.items()):
+            return
+        self.spread()
+        self._positions = dict(positions)
+        self._vectors = {}
+
+    def attach(self, optimizer: Any) -> None:
+        """Let an optimizer step on kept weights, if it does to each weight what depends on that weight alone."""
+        if type(optimizer) in ELEMENTWISE and optimizer not in self._attached:
+            self._attached[optimizer] = _Attached(self, optimizer)
+
+    def spread(self) -> None:
+        """Give all states back the shape of their parameters."""
+        for attached in self._attached.values():
+            attached.spread()
+
+    def remove(self) -> None:
+        """Let the optimizers step as they were written, on states of the shape of their parameters."""
+        self.spread()
+        for attached in self._attached.values():
+            attached.remove()
+        self._attached = {}
+
+    @property
+    def vectors(self) -> Iterable[_Vector]:
+        """The vectors that have been stepped on."""
+        return self._vectors.values()
+
+    def vector_of(self, parameter: nn.Parameter) -> _Vector | None:
+        """Return the kept weights of a parameter that has a dense gradient on the CPU; None for any other."""
+        gradient = parameter.grad
+        if parameter not in self._positions or gradient is None or gradient.layout != torch.strided:
+            return None
+        if not (parameter.is_contiguous() and gradient.is_contiguous() and gradient.dtype == parameter.dtype):
+            return None
+        if parameter not in self._vectors:
+            self._vectors[parameter] = _Vector(parameter, self._positions[parameter])
+        return self._vectors[parameter]
+
+
+class _Vector:
+    """The kept weights of a parameter, as a parameter."""
+
+    def __init__(self, parameter: nn.Parameter, positions: Tensor) -> None:
+        self.parameter = parameter
+        self.positions = positions
+        self.kept = nn.Parameter(parameter.new_empty(len(positions)))
+
+    def gather(self) -> None:
+        self.kept.data = self.taken(self.parameter.detach())
+        assert self.parameter.grad is not None
+        self.kept.grad = self.taken(self.parameter.grad)
+
+    def scatter(self) -> None:
+        self._put(self.kept.detach(), self.parameter)
+        increment_version(self.parameter)
+        self.kept.grad = None
+
+    def taken(self, dense: Tensor) -> Tensor:
+        values = dense.new_empty(len(self.positions))
+        kernels().take(*self._call(dense), pointer(values))
+        return values
+
+    def spread(self, values: Tensor) -> Tensor:
+        dense = values.new_zeros(self.parameter.shape)
+        self._put(values, dense)
+        return dense
+
+    def _put(self, values: Tensor, dense: Tensor) -> None:
+        kernels().put(*self._call(values.contiguous()), pointer(dense))
+
+    def _call(self, source: Tensor) -> tuple[Any, ...]:
+        threads = torch.get_num_threads()
+        return pointer(source), pointer(self.positions), len(self.positions), source.element_size(), threads
+
+
+class _Attached:
+    """An optimizer that steps on kept weights."""
+
+    def __init__(self, steps: KeptSteps, optimizer: Optimizer) -> None:
+        self._steps = steps
+        self._optimizer = optimizer
+        self._swapped: dict[nn.Parameter, _Vector] = {}
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(lambda *_: self._restore()),
+            optimizer.register_state_dict_pre_hook(lambda _: self.spread()),
+        ]
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def spread(self) -> None:
+        """Give the states the shape of the parameters; a step that failed may have left the vectors in their place."""
+        self._restore()
+        state = self._optimizer.state
+        for vector in self._steps.vectors:
+            if vector.kept in state:
+                state[vector.parameter] = _each(state.pop(vector.kept), vector.kept, vector.spread)
+
+    def _before_step(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Swap now, or after the closure, which makes the gradients."""
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._swap()
+            return None
+
+        def then_swap() -> Any:
+            loss = closure()
+            self._swap()
+            return loss
+
+        if len(args) > 1:
+            return (args[0], then_swap, *args[2:]), kwargs
+        return args, kwargs | {"closure": then_swap}
+
+    def _swap(self) -> None:
+        for group in self._optimizer.param_groups:
+            group["params"] = [self._gathered(parameter) for parameter in group["params"]]
+
+    def _gathered(self, parameter: nn.Parameter) -> nn.Parameter:
+        vector = self._steps.vector_of(parameter)
+        if vector is None:
+            return parameter
+        vector.gather()
+        self._swapped[vector.kept] = vector
+        state = self._optimizer.state
+        if parameter in state:
+            state[vector.kept] = _each(state.pop(parameter), parameter, vector.taken)
+        return vector.kept
+
+    def _restore(self) -> None:
+        """Put the parameters back, each for itself: somebody else may have swapped others."""
+        for vector in self._swapped.values():
+            vector.scatter()
+        for group in self._optimizer.param_groups if self._swapped else ():
+            group["params"] = [
+                self._swapped[parameter].parameter if parameter in self._swapped else parameter
+                for parameter in group["params"]
+            ]
+        self._swapped = {}
+
+
+def _each(state: Mapping[str, Any], like: Tensor, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Change the tensors of a parameter's state that are of its shape."""
+    return {
+        name: change(value) if isinstance(value, Tensor) and value.shape == like.shape else value
+        for name, value in state.items()
+    }

@@ -1,0 +1,307 @@
+import copy
+import io
+import pickle
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
+
+from sparse_rnn.engine import SparseGRU, SparseLSTM, SparsePeepholeLSTM, SparseRNN
+from sparse_rnn.engine.library import library
+from sparse_rnn.errors import UsageError
+
+pytestmark = [
+    pytest.mark.skipif(library() is None, reason="The kernels are not built."),
+    pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN"),
+]
+NAMES = ("rnn_tanh", "rnn_relu", "gru", "lstm", "projected_lstm", "peephole_lstm", "diagonal_peephole_lstm")
+
+
+def leaves(result):
+    """The outputs and last states of a call."""
+    output, state = result
+    return [getattr(output, "data", output), *(state if isinstance(state, tuple) else [state])]
+
+
+def same(found, wanted, tolerance=1e-5):
+    for own, other in zip(leaves(found), leaves(wanted), strict=True):
+        assert own.shape == other.shape
+        torch.testing.assert_close(own, other, atol=tolerance, rtol=tolerance)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_it_computes_what_the_dense_layer_does(pruned, sparse, data):
+    kind = data.draw(st.sampled_from(NAMES))
+    inputs, units = data.draw(st.integers(1, 20)), data.draw(st.integers(1 + (kind == "projected_lstm"), 40))
+    options = {name: data.draw(st.booleans()) for name in ("bias", "batch_first", "bidirectional")}
+    density = data.draw(st.sampled_from([0.0, 0.05, 0.5]))
+    dense = pruned(kind, inputs, units, density, num_layers=data.draw(st.integers(1, 2)), **options)
+    layer = sparse(dense)
+    shape = [data.draw(st.integers(1, 5)), data.draw(st.integers(1, 40))]
+    x = torch.randn(*(shape[::-1] if options["batch_first"] else shape), inputs)
+    x = data.draw(st.sampled_from([x, x[0]]))
+    with torch.no_grad():
+        wanted = dense(x)
+        same(layer(x), wanted)
+        state = wanted[1]
+        same(layer(x, state), dense(x, state))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    kind=st.sampled_from(NAMES),
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=35),
+    bidirectional=st.booleans(),
+    given_state=st.booleans(),
+)
+def test_packed_sequences_are_as_the_dense_layer_s(pruned, sparse, kind, lengths, bidirectional, given_state):
+    dense = pruned(kind, num_layers=2, bidirectional=bidirectional)
+    packed = pack_sequence([torch.randn(length, 20) for length in lengths], enforce_sorted=False)
+    with torch.no_grad():
+        state = dense(packed)[1] if given_state else None
+        same(sparse(dense)(packed, state), dense(packed, state))
+
+
+def test_double_precision_is_kept(pruned, sparse, kind):
+    dense = pruned(kind).double()
+    x = torch.randn(5, 3, 20, dtype=torch.float64)
+    same(sparse(dense, torch.float64)(x), dense(x), 1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 4e-3), (torch.int8, 8e-3)])
+def test_short_values_are_near(pruned, sparse, kind, dtype, tolerance):
+    dense = pruned(kind)
+    x = torch.randn(5, 3, 20)
+    with torch.no_grad():
+        same(sparse(dense, dtype)(x), dense(x), tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_gradients_pass_through_it_to_what_is_below(pruned, sparse, kind, dtype):
+    dense = pruned(kind, bidirectional=True)
+    layer = sparse(dense, dtype)
+    x = torch.randn(5, 3, 20, requires_grad=True)
+    wanted, found = (torch.autograd.grad(model(x)[0].square().sum(), x)[0] for model in (dense, layer))
+    torch.testing.assert_close(found, wanted, atol=1e-5 if dtype == torch.float32 else 2e-2, rtol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x)[0], layer(x.detach().requires_grad_())[0], atol=1e-6, rtol=0)
+
+
+def test_a_step_at_a_time_is_the_whole_sequence(pruned, sparse, kind):
+    layer = sparse(pruned(kind, num_layers=2))
+    x = torch.randn(6, 1, 20)
+    with torch.inference_mode():
+        wanted, _ = layer(x)
+        state, outputs = None, []
+        for step in x:
+            output, state = layer(step.unsqueeze(0), state)
+            outputs.append(output)
+    torch.testing.assert_close(torch.cat(outputs), wanted, atol=1e-6, rtol=0)
+
+
+def test_after_inference_mode_gradients_are_still_to_be_had(pruned, sparse):
+    layer = sparse(pruned("gru"))
+    with torch.inference_mode():
+        layer(torch.randn(3, 2, 20))
+    layer(torch.randn(3, 2, 20, requires_grad=True))[0].sum().backward()
+
+
+def test_dropout_acts_between_layers_while_training(pruned, sparse):
+    layer = sparse(pruned("lstm", num_layers=2, dropout=0.5, density=0.9))
+    x = torch.randn(5, 3, 20)
+    assert not torch.equal(layer(x)[0], layer(x)[0])
+    layer.eval()
+    assert torch.equal(layer(x)[0], layer(x)[0])
+    single = sparse(pruned("lstm")).train()
+    assert torch.equal(single(x)[0], single(x)[0])
+
+
+def test_copies_compute_alike_and_on_their_own(pruned, sparse, kind):
+    layer = sparse(pruned(kind), torch.int8 if kind == "gru" else torch.float32)
+    x = torch.randn(5, 3, 20)
+    wanted = layer(x)
+    saved = io.BytesIO()
+    torch.save(layer, saved)
+    saved.seek(0)
+    copies = [copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), torch.load(saved, weights_only=False)]
+    for copied in copies:
+        assert copied.columns_ih_l0.dtype == torch.uint16
+        same(copied(x), wanted, 0)
+    for name, buffer in copies[0].named_buffers():
+        if name.startswith("values"):
+            buffer.zero_()
+    same(layer(x), wanted, 0)
+    assert not torch.equal(copies[0](x)[0], wanted[0])
+
+
+def test_a_state_dict_of_any_number_of_weights_is_taken(pruned, sparse):
+    layer, other = sparse(pruned("lstm")), SparseLSTM(20, 19)
+    x = torch.randn(5, 3, 20)
+    before = other(x)[0]
+    other.load_state_dict(layer.state_dict())
+    same(other(x), layer(x), 0)
+    assert not torch.equal(before, other(x)[0])
+    nn.Sequential(SparseLSTM(20, 19)).load_state_dict({f"0.{name}": t for name, t in layer.state_dict().items()})
+
+
+def damaged(name, change):
+    return lambda state: state | {name: change(state[name])}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damaged("columns_ih_l0", lambda t: t.fill_(20)), "columns_ih_l0 has a column 20; the kernel has 20."),
+        (damaged("offsets_hh_l0", lambda t: t.flip(0)), "offsets_hh_l0 does not rise from 0"),
+        (damaged("offsets_hh_l0", lambda t: t + 1), "offsets_hh_l0 does not rise from 0"),
+        (damaged("offsets_hh_l0", lambda t: t.clamp(max=3)), "offsets_hh_l0 does not rise from 0"),
+        (damaged("offsets_hh_l0", lambda t: t.long()), "offsets_hh_l0 is torch.int64; it must be torch.int32."),
+        (damaged("offsets_hh_l0", lambda t: t[:-1]), r"offsets_hh_l0 has shape [57]; it must have [58]."),
+        (damaged("values_ih_l0", lambda t: t[1:]), "it must have"),
+        (damaged("values_ih_l0", lambda t: t.float()), "values_ih_l0 is torch.float32; it must be torch.int8."),
+        (damaged("columns_ih_l0", lambda t: t.int()), "columns_ih_l0 is torch.int32; it must be torch.uint16."),
+        (damaged("scales_ih_l0", lambda t: t - 1), "scales_ih_l0 has a scale that is negative or no number."),
+        (damaged("scales_ih_l0", lambda t: t * torch.nan), "scales_ih_l0 has a scale that is negative or no number."),
+        (damaged("bias_l0", lambda t: t.double()), "bias_l0 is torch.float64; it must be torch.float32."),
+        (damaged("bias_l0", lambda t: t[1:]), "bias_l0 has shape [18, 4]; it must have [19, 4]."),
+    ],
+)
+def test_a_damaged_state_dict_is_refused_and_leaves_the_layer_as_it_was(pruned, sparse, damage, message):
+    layer = sparse(pruned("gru"), torch.int8)
+    x = torch.randn(5, 3, 20)
+    before = layer(x)
+    state = damage({name: tensor.clone() for name, tensor in layer.state_dict().items()})
+    with pytest.raises(UsageError, match=re.escape(message)):
+        layer.load_state_dict(state)
+    same(layer(x), before, 0)
+
+
+def test_a_pattern_that_was_put_into_a_layer_otherwise_is_refused_when_it_is_called(pruned, sparse):
+    layer = sparse(pruned("gru"))
+    layer.columns_hh_l0 = torch.full_like(layer.columns_hh_l0, 100)
+    with pytest.raises(UsageError, match="columns_hh_l0 has a column 100; the kernel has 19"):
+        layer(torch.randn(5, 3, 20))
+    with pytest.raises(UsageError, match=r"is torch.bfloat16; it must be torch.float32"):
+        sparse(pruned("gru")).bfloat16()(torch.randn(5, 3, 20))
+
+
+@pytest.mark.parametrize(
+    ("shape", "hx", "message"),
+    [
+        ((5,), None, "input has 1 dimensions"),
+        ((5, 3, 21), None, "input has 21 features; the layer's input_size is 20"),
+        ((0, 3, 20), None, "input has no time step"),
+        ((5, 3, 20), torch.zeros(1, 3, 19), "The initial state is a Tensor; it must be a pair"),
+        ((5, 3, 20), (torch.zeros(1, 3, 19),) * 3, "must be a pair"),
+        ((5, 3, 20), (torch.zeros(1, 2, 19),) * 2, r"h_0 has shape \[1, 2, 19\]; for this input it must have"),
+        ((5, 3, 20), (torch.zeros(1, 3, 19), torch.zeros(1, 3, 1)), r"c_0 has shape \[1, 3, 1\]"),
+        ((5, 20), (torch.zeros(1, 1, 19),) * 2, r"h_0 has shape \[1, 1, 19\]; for this input it must have \[1, 19\]"),
+        ((5, 3, 20), (torch.zeros(1, 3, 19, dtype=torch.float64),) * 2, "h_0 is torch.float64; the layer computes in"),
+    ],
+)
+def test_what_does_not_fit_is_refused(pruned, sparse, shape, hx, message):
+    with pytest.raises(UsageError, match=message):
+        sparse(pruned("lstm"))(torch.zeros(shape), hx)
+
+
+def test_a_packed_sequence_that_lies_is_refused(pruned, sparse):
+    layer = sparse(pruned("gru"))
+    packed = pack_padded_sequence(torch.zeros(4, 2, 20), torch.tensor([4, 2]))
+    for sizes in ([2, 2, 2, 2], [1, 2, 2, 1], [3, 3, 0, 0]):
+        with pytest.raises(UsageError, match="input has batch_sizes"):
+            layer(packed._replace(batch_sizes=torch.tensor(sizes)))
+    with pytest.raises(UsageError, match="h_0 has shape"):
+        layer(packed, torch.zeros(1, 3, 19))
+
+
+def test_other_types_and_devices_are_refused(pruned, sparse):
+    layer = sparse(pruned("gru"))
+    with pytest.raises(UsageError, match=r"input is torch.float64; the layer computes in torch.float32"):
+        layer(torch.zeros(5, 3, 20, dtype=torch.float64))
+    with pytest.raises(UsageError, match="input is on meta; the sparse layers compute on the CPU"):
+        layer(torch.zeros(5, 3, 20, device="meta"))
+
+
+def test_under_autocast_it_takes_what_the_layers_before_it_give(pruned, sparse):
+    layer, linear = sparse(pruned("gru")), nn.Linear(20, 20)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        x = linear(torch.randn(5, 3, 20))
+        assert x.dtype == torch.bfloat16
+        output, state = layer(x)
+        layer(x, state.bfloat16())
+    assert output.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm", "diagonal_peephole_lstm"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+def test_it_is_exported_and_compiled_whole(pruned, sparse, kind, dtype):
+    torch.compiler.reset()
+    layer = sparse(pruned(kind, num_layers=2, bidirectional=kind == "gru"), dtype)
+    sizes = [torch.randn(5, 3, 20), torch.randn(2, 7, 20)]
+    any_size = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    with torch.no_grad():
+        compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+        exported = torch.export.export(layer, (sizes[0],), dynamic_shapes=(any_size,)).module()
+        for x in sizes:
+            same(compiled(x), layer(x), 1e-6)
+            same(exported(x), layer(x), 1e-6)
+    x = sizes[0].requires_grad_()
+    wanted, found = (torch.autograd.grad(model(x)[0].square().sum(), x)[0] for model in (layer, compiled))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+def test_packed_sequences_are_compiled_whole(pruned, sparse):
+    torch.compiler.reset()
+    layer = sparse(pruned("lstm"))
+    packed = pack_padded_sequence(torch.randn(5, 3, 20), torch.tensor([2, 5, 3]), enforce_sorted=False)
+    same(torch.compile(layer, fullgraph=True, backend="aot_eager")(packed), layer(packed), 1e-6)
+
+
+def test_many_threads_may_call_a_layer(pruned, sparse):
+    layer = sparse(pruned("lstm"))
+    inputs = [torch.randn(9, batch, 20) for batch in (1, 2, 17, 33)]
+    wanted = [layer(x) for x in inputs]
+
+    def agrees(x, result):
+        return all(torch.equal(layer(x)[0], result[0]) for _ in range(20))
+
+    with ThreadPoolExecutor(len(inputs)) as threads:
+        assert all(threads.map(agrees, inputs, wanted))
+
+
+def test_it_says_what_it_holds(pruned, sparse):
+    dense = pruned("gru")
+    layer = sparse(dense, torch.int8)
+    kept = sum(int(dense.get_parameter(name).count_nonzero()) for name in ("weight_ih_l0", "weight_hh_l0"))
+    assert layer.density == pytest.approx(kept / (57 * 39))
+    assert layer.nbytes == 3 * kept + 2 * 4 * (58 + 57) + 4 * 4 * 19
+    assert layer.backend in ("avx512", "avx2", "neon", "plain")
+    assert repr(layer) == (
+        "SparseGRU(input_size=20, hidden_size=19, num_layers=1, bias=True, batch_first=False, dropout=0.0, "
+        f"bidirectional=False, dtype=int8, density={layer.density:.2%}, nbytes={layer.nbytes:,}, "
+        f"backend={layer.backend})"
+    )
+    layer.flatten_parameters()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SparseLSTM(0, 3), "input_size=0: give 1 to 65536"),
+        (lambda: SparseGRU(3, 70000), "hidden_size=70000: give 1 to 65536"),
+        (lambda: SparseGRU(3, 4, dropout=2), "dropout=2: give a probability"),
+        (lambda: SparseGRU(3, 4, dtype=torch.float16), "dtype=torch.float16: choose one of torch.float32, "),
+        (lambda: SparseLSTM(3, 4, proj_size=4), "proj_size=4: give a size below hidden_size=4"),
+        (lambda: SparseRNN(3, 4, nonlinearity="sin"), "nonlinearity='sin': choose one of tanh, relu"),
+        (lambda: SparsePeepholeLSTM(3, 4, peepholes="some"), "peepholes='some': choose one of full, diagonal"),
+    ],
+)
+def test_impossible_options_are_refused(make, message):
+    with pytest.raises(UsageError, match=message):
+        make()
