@@ -140,6 +140,8 @@ def layer_backward(
     grad_c_n: Tensor | None,
     kept: Tensor,
     x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor | None,
     bias: Tensor | None,
     peephole: Tensor | None,
     roles: str,
@@ -156,6 +158,10 @@ def layer_backward(
 
     The arguments are those of :func:`layer`, its gradients, and what it kept.
     """
+    if library() is None:
+        given = [grad_out, grad_h_n] if grad_c_n is None else [grad_out, grad_h_n, grad_c_n]
+        arguments = roles.split(), offsets, columns, starts, lengths, reverse
+        return plain.layer_backward(cell, given, [x, h_0, c_0, bias, peephole, *values], needs_x, *arguments)
     grad_out, grad_h_n, grad_c_n, bias, peephole, *values = _contiguous(
         grad_out, grad_h_n, grad_c_n, bias, peephole, *values
     )
@@ -195,6 +201,8 @@ def _(
     grad_c_n: Tensor | None,
     kept: Tensor,
     x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor | None,
     bias: Tensor | None,
     peephole: Tensor | None,
     roles: str,
@@ -227,32 +235,27 @@ def _backward(ctx: Any, grad_out: Tensor, grad_h_n: Tensor, grad_c_n: Tensor, _:
     count = len(ctx.roles.split())
     values, offsets, columns = (lists[i * count : (i + 1) * count] for i in range(3))
     needs_x = ctx.needs_input_grad[1]
-    if library() is None:
-        gradients = [grad_out, grad_h_n] if c_0 is None else [grad_out, grad_h_n, grad_c_n]
-        inputs = [x, h_0, c_0, bias, peephole, *values]
-        arguments = ctx.roles.split(), offsets, columns, starts, lengths, ctx.reverse
-        found = plain.layer_backward(ctx.cell, gradients, inputs, needs_x, *arguments)
-    else:
-        found = layer_backward(
-            ctx.cell,
-            grad_out,
-            grad_h_n,
-            None if c_0 is None else grad_c_n,
-            kept,
-            x,
-            bias,
-            peephole,
-            ctx.roles,
-            values,
-            offsets,
-            columns,
-            lists[3 * count :],
-            starts,
-            lengths,
-            ctx.reverse,
-            needs_x,
-        )
-    grad_x, grad_h_0, grad_c_0, grad_bias, grad_peephole, *grad_values = found
+    grad_x, grad_h_0, grad_c_0, grad_bias, grad_peephole, *grad_values = layer_backward(
+        ctx.cell,
+        grad_out,
+        grad_h_n,
+        None if c_0 is None else grad_c_n,
+        kept,
+        x,
+        h_0,
+        c_0,
+        bias,
+        peephole,
+        ctx.roles,
+        values,
+        offsets,
+        columns,
+        lists[3 * count :],
+        starts,
+        lengths,
+        ctx.reverse,
+        needs_x,
+    )
     return (
         None,
         grad_x if needs_x else None,

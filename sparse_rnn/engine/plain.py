@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,19 +93,24 @@ def layer_backward(
     The layer is run once more, so that nothing is kept for this meanwhile. ``gradients`` are those of ``out``, ``h_n``
     and, of a cell that has it, ``c_n``; ``inputs`` are x, h_0, c_0, bias, peephole and the values.
     """
-    with torch.enable_grad():
-        given = [None if tensor is None else tensor.detach().requires_grad_() for tensor in inputs]
-        x, h_0, c_0, bias, peephole, *values = given
-        assert x is not None
-        assert h_0 is not None
-        x.requires_grad_(needs_x)
-        kept = [own for own in values if own is not None]
+    wanted = [tensor is not None and (needs_x or index > 0) for index, tensor in enumerate(inputs)]
+
+    def run(*changing: Tensor) -> tuple[Tensor, ...]:
+        given = iter(changing)
+        arguments: list[Any] = [
+            next(given) if is_wanted else tensor for tensor, is_wanted in zip(inputs, wanted, strict=True)
+        ]
+        x, h_0, c_0, bias, peephole, *values = arguments
         results = layer(
-            cell, x, h_0, c_0, bias, peephole, roles, kept, offsets, columns, (), starts, lengths, reverse
+            cell, x, h_0, c_0, bias, peephole, roles, values, offsets, columns, (), starts, lengths, reverse
         )  # fmt: skip
-    wanted = [tensor for tensor in given if tensor is not None and tensor.requires_grad]
-    found = iter(torch.autograd.grad(results[: len(gradients)], wanted, gradients, materialize_grads=True))
-    return [x.new_empty(0) if tensor is None or not tensor.requires_grad else next(found) for tensor in given]
+        return results[: len(gradients)]
+
+    # Not by backward(), which does not work inside an operator.
+    given = (tensor for tensor, is_wanted in zip(inputs, wanted, strict=True) if is_wanted)
+    backward: Any = torch.func.vjp(run, *given)[1]
+    found = iter(backward(tuple(gradients)))
+    return [next(found) if is_wanted else torch.empty(0, dtype=gradients[0].dtype) for is_wanted in wanted]
 
 
 def _step(cell: str, peephole: Tensor | None, roles: Sequence[str]) -> Callable[..., tuple[Tensor, ...]]:
