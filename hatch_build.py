@@ -28,6 +28,7 @@ FLAGS = ["-O3", "-std=c11", "-fPIC", "-Wno-psabi", "-fno-math-errno", "-fno-trap
 PLAIN = {"plain": ["-DVECTOR_BYTES=16"]}
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mprefer-vector-width=512"]
+NEON = {"neon": ["-DVECTOR_BYTES=16"]}
 X86_64 = {**PLAIN, "avx2": ["-DVECTOR_BYTES=32", *AVX2], "avx512": ["-DVECTOR_BYTES=64", *AVX2, *AVX512]}
 
 
@@ -71,7 +72,7 @@ def compiled_kernels(sources: Path, folder: Path) -> Path:
     if sys.platform == "win32":
         raise OSError("they are written for the compilers of Linux and macOS.")
     compiler = shlex.split(os.environ.get("CC", "cc"))
-    backends = X86_64 if platform.machine() in ("x86_64", "AMD64") else PLAIN
+    backends = {"x86_64": X86_64, "aarch64": NEON, "arm64": NEON}.get(platform.machine(), PLAIN)
     units = {name: (f"{name}.c", []) for name in ("dispatch", "threads", "pattern")}
     for backend, own in backends.items():
         for is_double in (0, 1):

@@ -23,6 +23,7 @@ _STEPS = {
 }
 
 
+@torch.autocast("cpu", enabled=False)
 def layer(
     cell: str,
     x: Tensor,

@@ -14,7 +14,7 @@ from sparse_rnn.engine.sequences import joined_bias
 from sparse_rnn.recurrent import find_recurrent
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 
-BACKENDS = [name for name in ("plain", "avx2", "avx512") if library() and library().select(name.encode())]
+BACKENDS = [name for name in ("plain", "neon", "avx2", "avx512") if library() and library().select(name.encode())]
 if library():
     library().select(None)
 KINDS = {

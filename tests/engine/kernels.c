@@ -116,7 +116,7 @@ static void run(const shape *s) {
 }
 
 int main(void) {
-  static const char *backends[] = {"plain", "avx2", "avx512"};
+  static const char *backends[] = {"plain", "neon", "avx2", "avx512"};
   static const int64_t batches[] = {1, 2, 5, 9, 17, 33, 70}, units[] = {1, 7, 37, 70}, percents[] = {0, 20, 101};
   int runs = 0;
   for (size_t backend = 0; backend < sizeof backends / sizeof *backends; backend++) {
