@@ -204,3 +204,37 @@ def test_get_file_writer(tmp_path):
         compat.add_summary(board, scalar("loss", 1.0))
     [file] = tmp_path.iterdir()
     assert b"loss" in file.read_bytes()
+
+
+def test_version():
+    weight = torch.zeros(2)
+    before = compat.version_of(weight)
+    weight.data.add_(1)  # not counted
+    assert compat.version_of(weight) == before
+    weight[0].add_(1)
+    assert compat.version_of(weight) == before + 1
+    with torch.inference_mode():
+        assert compat.version_of(torch.zeros(2)) == -1
+
+
+def test_is_functorch_wrapped_tensor():
+    seen = []
+
+    def look(x):
+        seen.append(compat.is_transformed(x))
+        return x.sum()
+
+    look(torch.ones(2)), torch.func.grad(look)(torch.ones(2)), torch.func.vmap(look)(torch.ones(2, 2))
+    assert seen == [False, True, True]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_who_just_calls():
+    seen = []
+
+    def look(x):
+        seen.append(compat.plain_call())
+        return x + 1
+
+    look(torch.ones(2)), torch.jit.trace(look, torch.ones(2), check_trace=False)
+    assert seen == [True, False]

@@ -1,0 +1,290 @@
+"""The layers of a model in training: over their kept weights they do what they do as dense layers with zeros."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_sequence
+
+from sparse_rnn import Masks, PeepholeLSTM
+from sparse_rnn.engine import live
+from sparse_rnn.engine.live import Engine, paused
+from sparse_rnn.recurrent.kernels import find_targets
+
+I, H = 5, 19
+LAYERS = {
+    "tanh": lambda **kw: nn.RNN(I, H, **kw),
+    "relu without bias": lambda **kw: nn.RNN(I, H, nonlinearity="relu", bias=False, **kw),
+    "gru, two layers and directions": lambda **kw: nn.GRU(I, H, 2, bidirectional=True, **kw),
+    "lstm, batch first": lambda **kw: nn.LSTM(I, H, batch_first=True, **kw),
+    "projected lstm": lambda **kw: nn.LSTM(I, H, 2, proj_size=4, bidirectional=True, **kw),
+    "full peepholes": lambda **kw: PeepholeLSTM(I, H, 2, bidirectional=True, **kw),
+    "diagonal peepholes": lambda **kw: PeepholeLSTM(I, H, peepholes="diagonal", **kw),
+}
+INPUTS = {
+    "batch": lambda: torch.randn(7, 6, I, dtype=torch.float64),
+    "one sequence": lambda: torch.randn(7, I, dtype=torch.float64),
+    "packed": lambda: pack_sequence(
+        [torch.randn(n, I, dtype=torch.float64) for n in (3, 7, 1, 5)], enforce_sorted=False
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def sparse():
+    """Runs a model by masks; what it said is in ``said``."""
+    engines = []
+
+    def sparse(masks, kind="sparse"):
+        said = []
+        engine = Engine(kind, said.append)
+        engine.said = said
+        engine.update(masks)
+        engines.append(engine)
+        return engine
+
+    yield sparse
+    for engine in engines:
+        engine.remove()
+
+
+def pruned(model, density=0.3):
+    kernels = find_targets(model)
+    masks = Masks.of(kernels, {name: torch.rand(kernel.shape) < density for name, kernel in kernels.items()})
+    masks.apply_()
+    return masks
+
+
+def results(model, x, hx=None):
+    """Outputs, last states and gradients, those of removed weights too."""
+    model.zero_grad()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="LSTM with projections")
+        output, state = model(x, hx)
+    data = getattr(output, "data", output) if not isinstance(output, torch.Tensor) else output
+    states = state if isinstance(state, tuple) else (state,)
+    (data.sin().sum() + sum(part.square().sum() for part in states)).backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return [data.detach(), *(part.detach() for part in states)], gradients
+
+
+def same(one, other, masks):
+    """Whether results are equal, gradients where the weights are kept."""
+    values = all(torch.allclose(a, b, rtol=1e-10, atol=1e-12) for a, b in zip(one[0], other[0], strict=True))
+    kept = {name: masks.get(name, torch.ones_like(value)) for name, value in one[1].items()}
+    return values and all(
+        torch.allclose(value * kept[name], other[1][name] * kept[name], rtol=1e-10, atol=1e-12)
+        for name, value in one[1].items()
+    )
+
+
+@pytest.mark.parametrize("x", INPUTS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_over_its_kept_weights_is_the_dense_one_with_zeros(layer, x, sparse):
+    model, given = LAYERS[layer](dtype=torch.float64), INPUTS[x]()
+    masks = pruned(model)
+    dense = results(model, given)
+    engine = sparse(masks)
+    found = results(model, given)
+    assert same(found, dense, masks)
+    assert all((found[1][name][~mask] == 0).all() for name, mask in masks.items())
+    assert engine.said == [f"{type(model).__name__} computes sparse: as was asked for."]
+    engine.remove()
+    assert all(torch.equal(a, b) for a, b in zip(results(model, given)[1].values(), dense[1].values(), strict=True))
+
+
+@pytest.mark.parametrize("layer", ["gru, two layers and directions", "lstm, batch first"])
+def test_initial_states_have_gradients(layer, sparse):
+    model, x = LAYERS[layer](dtype=torch.float64), INPUTS["batch"]()
+    masks = pruned(model)
+    batch = 7 if "first" in layer else 6
+    count = 4 if "two" in layer else 1
+    states = [torch.randn(count, batch, H, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    hx = tuple(states) if "lstm" in layer else states[0]
+    gradients = []
+    for _ in range(2):
+        for state in states:
+            state.grad = None
+        results(model, x, hx)
+        gradients.append([state.grad for state in states])
+        sparse(masks)
+    assert all(a is b is None or torch.allclose(a, b) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("pattern", ["*_ih_*", "*_hh_*"])
+def test_a_kernel_without_a_mask_is_kept_whole(pattern, sparse):
+    model, x = nn.LSTM(I, H, dtype=torch.float64), INPUTS["batch"]()
+    kernels = find_targets(model, [pattern])
+    masks = Masks.of(kernels, {name: torch.rand(kernel.shape) < 0.3 for name, kernel in kernels.items()})
+    masks.apply_()
+    dense = results(model, x)
+    sparse(masks)
+    assert same(results(model, x), dense, masks)
+
+
+def test_masks_may_change(sparse):
+    model, x = nn.GRU(I, H, dtype=torch.float64), INPUTS["batch"]()
+    first = pruned(model, 0.8)
+    engine = sparse(first)
+    results(model, x)
+    second = pruned(model, 0.3)
+    dense = results(model, x)[0]
+    engine.update(second)
+    assert same(results(model, x), (dense, results(model, x)[1]), second)
+    gradients = results(model, x)[1]
+    assert all((gradients[name][~mask] == 0).all() for name, mask in second.items())
+
+
+def test_gradients_add_up_and_are_the_users_own(sparse):
+    model, x = nn.GRU(60, 600), torch.randn(3, 4, 60)  # large enough for memory that is used again
+    sparse(pruned(model, 0.05))
+    weight = model.weight_hh_l0
+    (once,) = torch.autograd.grad(model(x)[0].sum(), weight)
+    kept = once.clone()
+    model(x)[0].sum().backward()
+    model(-x)[0].sum().backward()
+    (other,) = torch.autograd.grad(model(-x)[0].sum(), weight)
+    assert torch.equal(once, kept)
+    assert torch.allclose(weight.grad, once + other, atol=1e-5)
+
+
+def test_weights_that_change_are_gathered_anew(sparse):
+    model, x = nn.GRU(I, H, dtype=torch.float64), INPUTS["batch"]()
+    masks = pruned(model)
+    engine = sparse(masks)
+    before = model(x)[0]
+    with torch.no_grad():
+        model.weight_hh_l0.mul_(2)
+    after = model(x)[0]
+    assert not torch.equal(before, after)
+    model.weight_hh_l0.data.mul_(0.5)  # which torch does not count
+    engine.forget()
+    assert torch.equal(model(x)[0], before)
+
+
+def test_paused_layers_have_gradients_of_removed_weights(sparse):
+    model, x = nn.GRU(I, H), torch.randn(7, 6, I)
+    masks = pruned(model)
+    dense = results(model, x)[1]
+    engine = sparse(masks)
+    with paused():
+        assert torch.equal(results(model, x)[1]["weight_hh_l0"], dense["weight_hh_l0"])
+    engine.begin_step([], dense=True)
+    assert torch.equal(results(model, x)[1]["weight_hh_l0"], dense["weight_hh_l0"])
+    engine.begin_step([], dense=False)
+    assert (results(model, x)[1]["weight_hh_l0"][~masks["weight_hh_l0"]] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda model: model(torch.randn(7, 6, I + 1)),
+        lambda model: model(torch.randn(7, 6, 2, I)),
+        lambda model: model(torch.randn(7, 6, I), torch.zeros(1, 5, H)),
+        lambda model: model(torch.randn(7, 6, I, dtype=torch.float64)),
+    ],
+)
+def test_what_does_not_fit_is_refused_as_the_layer_refuses_it(wrong, sparse):
+    model = nn.GRU(I, H)
+    masks = pruned(model)
+    with pytest.raises((RuntimeError, ValueError)) as dense:
+        wrong(model)
+    sparse(masks)
+    with pytest.raises(type(dense.value)) as found:
+        wrong(model)
+    assert str(found.value) == str(dense.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_autocast_traces_transforms_and_copies_go_to_the_layer_itself(sparse):
+    model, x = nn.GRU(I, H), torch.randn(7, 6, I)
+    masks = pruned(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        dense = model(x)[0]
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+    gradient = torch.func.grad(lambda weights: torch.func.functional_call(model, weights, x)[0].sum())
+    transformed = gradient(weights)["weight_hh_l0"]
+    engine = sparse(masks)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model(x)[0], dense)
+    assert torch.equal(gradient(weights)["weight_hh_l0"], transformed)
+    with torch.no_grad():
+        assert torch.allclose(torch.jit.trace(model, x)(x)[0], model(x)[0], atol=1e-6)
+    engine.said.clear()
+    copy.deepcopy(model)(x)
+    nn.GRU(I, H)(x)
+    assert engine.said == []
+
+
+class Doubling(nn.GRU):
+    def forward(self, input, hx=None):
+        return super().forward(2 * input, hx)
+
+
+def test_a_subclass_that_calls_the_layer_keeps_its_own_forward(sparse):
+    model, x = Doubling(I, H, dtype=torch.float64), INPUTS["batch"]()
+    masks = pruned(model)
+    dense = results(model, x)
+    engine = sparse(masks)
+    assert same(results(model, x), dense, masks)
+    assert engine.said
+
+
+def test_layers_that_share_their_kernels_add_up_their_gradients(sparse):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = (nn.GRU(H, H, dtype=torch.float64) for _ in range(2))
+            self.two.weight_hh_l0 = self.one.weight_hh_l0
+
+        def forward(self, x, hx=None):
+            return self.two(self.one(x)[0])
+
+    model, x = Tied(), torch.randn(7, 6, H, dtype=torch.float64)
+    masks = pruned(model)
+    dense = results(model, x)
+    sparse(masks)
+    assert same(results(model, x), dense, masks)
+
+
+def test_calls_of_one_step_share_what_was_gathered(sparse, monkeypatch):
+    model, x = nn.LSTM(I, H, dtype=torch.float64), INPUTS["batch"]()
+    masks = pruned(model)
+
+    def stepwise():
+        model.zero_grad()
+        state, outputs = None, []
+        for step in x:
+            output, state = model(step.unsqueeze(0), state)
+            outputs.append(output)
+        torch.cat(outputs).sin().sum().backward()
+        return [torch.cat(outputs).detach()], {name: p.grad for name, p in model.named_parameters()}
+
+    dense = stepwise()
+    sparse(masks)
+    gathered = []
+    take = live.kernels().take
+    monkeypatch.setattr(live.kernels(), "take", lambda *args: gathered.append(args) or take(*args))
+    assert same(stepwise(), dense, masks)
+    assert len(gathered) == 2
+
+
+def test_nothing_is_placed_where_nothing_is_removed_or_kernels_are_missing(sparse, monkeypatch):
+    model = nn.GRU(I, H)
+    forward = nn.GRU.forward
+    sparse(Masks.full(find_targets(model)))
+    sparse(pruned(model), "dense")
+    monkeypatch.setattr(live, "library", lambda: None)
+    engine = sparse(pruned(model))
+    assert nn.GRU.forward is forward
+    assert engine.said == [
+        "The sparse kernels are not built, so that pruned layers compute as dense ones: install a C compiler, then "
+        "sparse_rnn again."
+    ]

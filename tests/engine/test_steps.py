@@ -1,0 +1,159 @@
+"""Optimizers on kept weights: what they do to a network is what they do as they were written."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from sparse_rnn.engine.steps import KeptSteps
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    "fused adam": lambda p: torch.optim.Adam(p, lr=0.01, fused=True),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, amsgrad=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, centered=True, momentum=0.5),
+    "adagrad": torch.optim.Adagrad,
+    "adadelta": torch.optim.Adadelta,
+    "adamax": torch.optim.Adamax,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+}
+I, H = 20, 30
+
+
+class Pair:
+    """A network with an optimizer on kept weights, and its twin with one on all."""
+
+    def __init__(self, make):
+        torch.manual_seed(0)
+        self.plain = nn.Linear(I, H)
+        self.mask = torch.rand(H, I) < 0.1
+        self.plain.weight.data.mul_(self.mask)
+        self.kept = copy.deepcopy(self.plain)
+        self.make = make
+        self.optimizers = [make(self.plain.parameters()), make(self.kept.parameters())]
+        self.steps = KeptSteps()
+        self.steps.update({self.kept.weight: positions(self.mask)})
+        self.steps.attach(self.optimizers[1])
+
+    def step(self, with_closure=False):
+        x = torch.randn(5, I)
+        for model, optimizer in zip((self.plain, self.kept), self.optimizers, strict=True):
+
+            def closure(model=model):
+                model.zero_grad()
+                loss = model(x).square().sum()
+                loss.backward()
+                model.weight.grad.mul_(self.mask)
+                return loss
+
+            if with_closure:
+                optimizer.step(closure)
+            else:
+                closure()
+                optimizer.step()
+
+    def check(self):
+        for a, b in zip(self.plain.parameters(), self.kept.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+        plain, kept = (optimizer.state_dict()["state"] for optimizer in self.optimizers)
+        torch.testing.assert_close(plain, kept, rtol=1e-6, atol=1e-7)
+
+
+def positions(mask):
+    return mask.flatten().nonzero().flatten().int()
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("with_closure", [False, True])
+def test_an_optimizer_does_to_kept_weights_what_it_does_to_all(make, with_closure):
+    pair = Pair(make)
+    for _ in range(4):
+        pair.step(with_closure)
+    pair.check()
+    assert not pair.kept.weight[~pair.mask].any()
+
+
+def test_a_checkpoint_in_between_changes_nothing():
+    pair = Pair(OPTIMIZERS["adam"])
+    pair.step()
+    state = pair.optimizers[1].state_dict()
+    assert state["state"][0]["exp_avg"].shape == (H, I)
+    pair.optimizers[1] = pair.make(pair.kept.parameters())
+    pair.optimizers[1].load_state_dict(state)
+    pair.steps.attach(pair.optimizers[1])
+    pair.step()
+    pair.check()
+
+
+def test_other_positions_take_the_states_along():
+    pair = Pair(OPTIMIZERS["adam"])
+    pair.step()
+    pair.mask = pair.mask & (torch.rand(H, I) < 0.5)
+    with torch.no_grad():
+        for model, optimizer in zip((pair.plain, pair.kept), pair.optimizers, strict=True):
+            model.weight.mul_(pair.mask)
+            pair.steps.spread()
+            for name in ("exp_avg", "exp_avg_sq"):
+                optimizer.state[model.weight][name].mul_(pair.mask)
+    pair.steps.update({pair.kept.weight: positions(pair.mask)})
+    pair.step()
+    pair.check()
+
+
+def test_what_is_held_goes_back_when_it_ends_or_fails():
+    pair = Pair(OPTIMIZERS["adam"])
+    pair.step()
+    optimizer = pair.optimizers[1]
+
+    def fails():
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 - raised above
+        optimizer.step(fails)
+    assert optimizer.param_groups[0]["params"][0] is pair.kept.weight
+    pair.steps.remove()
+    assert optimizer.state[pair.kept.weight]["exp_avg"].shape == (H, I)
+    pair.step()
+    pair.check()
+
+
+def test_two_holders_of_one_optimizer_put_back_their_own():
+    pair = Pair(OPTIMIZERS["adam"])
+    pair.kept.bias.data.zero_()
+    pair.plain.bias.data.zero_()
+    other = KeptSteps()
+    other.update({pair.kept.bias: torch.arange(H, dtype=torch.int32)})
+    other.attach(pair.optimizers[1])
+    for with_closure in (False, True):
+        pair.step(with_closure)
+    assert [id(p) for p in pair.optimizers[1].param_groups[0]["params"]] == [id(p) for p in pair.kept.parameters()]
+    other.spread()
+    pair.check()
+
+
+def test_optimizers_that_look_at_a_whole_matrix_step_as_they_were_written():
+    class Normed(torch.optim.Adam):
+        """Divides by the norm of a matrix, for all that is known."""
+
+    pair = Pair(Normed)
+    pair.step()
+    assert pair.optimizers[1].state[pair.kept.weight]["exp_avg"].shape == (H, I)
+
+
+def test_a_weight_without_a_gradient_is_left_alone():
+    pair = Pair(OPTIMIZERS["sgd"])
+    before = pair.kept.weight.clone()
+    pair.kept.weight.grad = None
+    pair.optimizers[1].step()
+    assert torch.equal(pair.kept.weight, before)
+
+
+def test_changes_are_counted():
+    pair = Pair(OPTIMIZERS["sgd"])
+    product = (pair.kept.weight * pair.kept.weight).sum()
+    pair.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
