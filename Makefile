@@ -18,12 +18,14 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# A stamp is as old as the last installation, so that only changed requirements install again.
-.venv/installed: pyproject.toml constraints.txt | .venv
+# A stamp is as old as the last installation, so that only changed requirements and changed C sources install again.
+INSTALLED := pyproject.toml constraints.txt hatch_build.py $(wildcard sparse_rnn/engine/csrc/*)
+
+.venv/installed: $(INSTALLED) | .venv
 	$(BIN)/python -m pip install --quiet --editable . --constraint constraints.txt
 	touch $@
 
-.venv/installed-dev: pyproject.toml constraints.txt | .venv
+.venv/installed-dev: $(INSTALLED) | .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev,torchtext]' --constraint constraints.txt
 	touch $@
 

@@ -7,12 +7,15 @@ C++ is in them, so that one build serves every version of Python and torch.
 from __future__ import annotations
 
 import ctypes
+import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 from torch import Tensor
 
 BUILT = Path(__file__).with_name("_kernels.so")
+NOT_BUILT = "The sparse kernels are not built: install a C compiler, and then sparse-rnn anew from its sources."
 
 ROLES = ("ih", "hh", "ch", "hr")
 CELLS = ("rnn_tanh", "rnn_relu", "gru", "lstm")
@@ -75,11 +78,25 @@ _RESULTS = {"backend": _TEXT, "select": ctypes.c_int}
 
 
 class Library:
-    """The functions of the kernels, without their prefix ``sparse_rnn_``.
+    """The functions of the kernels, without their prefix ``sparse_rnn_``; ``engine.h`` says what each does.
 
     Args:
         path: The shared library.
+
+    Raises:
+        OSError: If it is not there, or is not for this machine.
+        AttributeError: If it was built from other sources and has not all functions.
     """
+
+    forward: Callable[..., None]
+    backward: Callable[..., None]
+    backend: Callable[[], bytes]
+    select: Callable[[bytes | None], int]
+    count: Callable[..., None]
+    list: Callable[..., None]
+    transpose: Callable[..., None]
+    take: Callable[..., None]
+    put: Callable[..., None]
 
     def __init__(self, path: Path) -> None:
         loaded = ctypes.CDLL(str(path))
@@ -87,9 +104,6 @@ class Library:
             function = getattr(loaded, f"sparse_rnn_{name}")
             function.argtypes, function.restype = arguments, _RESULTS.get(name)
             setattr(self, name, function)
-
-    def __getattr__(self, name: str) -> ctypes._NamedFuncPointer:
-        raise AttributeError(f"The kernels have no function {name}.")
 
 
 @lru_cache(maxsize=1)
@@ -109,10 +123,16 @@ def kernels() -> Library:
     """
     loaded = library()
     if loaded is None:
-        raise RuntimeError(f"The sparse kernels are not built: there is no {BUILT.name} that loads.")
+        raise RuntimeError(NOT_BUILT)
     return loaded
 
 
+@lru_cache(maxsize=1)
+def warn_not_built() -> None:
+    """Say once that torch's operations stand in for the kernels."""
+    warnings.warn(f"{NOT_BUILT} PyTorch's own operations stand in for them, which are slower.", stacklevel=2)
+
+
 def pointer(tensor: Tensor | None) -> int | None:
-    """Return where a tensor lies, for C; None for none, and for one without elements that something may read."""
+    """Return where a tensor lies, for C; None for none."""
     return None if tensor is None else tensor.data_ptr()

@@ -1,19 +1,31 @@
 """The kernels in C as operators of torch: they can be differentiated, traced, exported and compiled.
 
+Where the kernels are not built the operator computes the same in torch's own operations.
+
 N rows are packed as in :class:`torch.nn.utils.rnn.PackedSequence`; B sequences, longest first, T steps, I inputs, H
-units, P outputs (H, or the size of a projection), S slots of a unit (the rows of its pre-activations; a GRU has 4,
-since the candidate's part that comes from the state stands apart).
+units, P outputs (H, or the size of a projection), S slots of a unit (the rows of its pre-activations; a GRU has 4, as
+the candidate's part that comes from the state stands apart).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, List  # noqa: UP035 - PyTorch 2.6 reads no other spelling of a list of tensors
 
 import torch
 from torch import Tensor
 
-from sparse_rnn.engine.library import CELLS, ROLES, Call, KernelPointers, kernels, pointer
+from sparse_rnn.engine import plain
+from sparse_rnn.engine.library import (
+    CELLS,
+    ROLES,
+    Call,
+    KernelPointers,
+    kernels,
+    library,
+    pointer,
+    warn_not_built,
+)
 from sparse_rnn.engine.memory import scratch
 from sparse_rnn.engine.pattern import transposed
 
@@ -35,7 +47,7 @@ def slots(cell: str, role: str) -> tuple[int, ...]:
     return tuple(range(slots_of_unit(cell)))
 
 
-@torch.library.custom_op("sparse_rnn::layer", mutates_args=())
+@torch.library.custom_op("sparse_rnn::layer", mutates_args=(), device_types="cpu")
 def layer(
     cell: str,
     x: Tensor,
@@ -63,8 +75,8 @@ def layer(
         c_0: [B, H], of an LSTM.
         bias: [H, S].
         peephole: [3, H], of the input, forget and output gate, where the cell state is read unit by unit.
-        roles: The kernels that there are, divided by spaces: ``ih``, ``hh``, ``ch`` (reads the cell state), ``hr``
-            (a projection).
+        roles: The kernels that there are, divided by spaces: ``ih``, ``hh``, ``ch`` (reads the whole cell state),
+            ``hr`` (a projection).
         values: For each kernel its kept weights, in the order of its pattern.
         offsets: Of each pattern.
         columns: Of each pattern.
@@ -78,9 +90,15 @@ def layer(
     Returns:
         ``out`` [N, P], ``h_n`` [B, P], ``c_n`` [B, H] (empty if the cell has none), and what is kept.
     """
+    _check_types(x, (h_0, c_0, bias, peephole), values)
     sizes = _Sizes(cell, x, h_0, c_0, starts)
-    out, h_n, c_n = _outputs(x, h_0, c_0)
     kept = scratch(sizes.kept("hr" in roles.split()), x)
+    if library() is None:
+        warn_not_built()
+        arguments = roles.split(), values, offsets, columns, scales, starts, lengths, reverse
+        return *plain.layer(cell, x, h_0, c_0, bias, peephole, *arguments), kept if training else x.new_empty(0)
+    out, h_n, c_n = _outputs(x, h_0, c_0)
+    x, h_0, c_0, bias, peephole, *values = _contiguous(x, h_0, c_0, bias, peephole, *values)
     call = _call(sizes, cell, x, h_0, c_0, bias, peephole, starts, lengths, reverse)
     _describe_kernels(call, roles, values, offsets, columns, scales, sizes)
     _place(call, sizes.places("hr" in roles.split()), kept)
@@ -114,7 +132,7 @@ def _(
     return *_outputs(x, h_0, c_0), x.new_empty(kept)
 
 
-@torch.library.custom_op("sparse_rnn::layer_backward", mutates_args=())
+@torch.library.custom_op("sparse_rnn::layer_backward", mutates_args=(), device_types="cpu")
 def layer_backward(
     cell: str,
     grad_out: Tensor,
@@ -122,6 +140,8 @@ def layer_backward(
     grad_c_n: Tensor | None,
     kept: Tensor,
     x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor | None,
     bias: Tensor | None,
     peephole: Tensor | None,
     roles: str,
@@ -133,11 +153,18 @@ def layer_backward(
     lengths: Tensor,
     reverse: bool,
     needs_x: bool,
-) -> list[Tensor]:
+) -> List[Tensor]:  # noqa: UP006
     """Return the gradients of x, h_0, c_0, bias, peephole and the values, in this order; empty where there is none.
 
     The arguments are those of :func:`layer`, its gradients, and what it kept.
     """
+    if library() is None:
+        given = [grad_out, grad_h_n] if grad_c_n is None else [grad_out, grad_h_n, grad_c_n]
+        arguments = roles.split(), offsets, columns, starts, lengths, reverse
+        return plain.layer_backward(cell, given, [x, h_0, c_0, bias, peephole, *values], needs_x, *arguments)
+    grad_out, grad_h_n, grad_c_n, bias, peephole, *values = _contiguous(
+        grad_out, grad_h_n, grad_c_n, bias, peephole, *values
+    )
     sizes = _Sizes(cell, x, grad_h_n, grad_c_n, starts)
     gradients = _gradients(x, grad_h_n, grad_c_n, bias, peephole, values, needs_x)
     projected = "hr" in roles.split()
@@ -157,8 +184,6 @@ def layer_backward(
         kernel.block_values, kernel.gradient = pointer(block_values[index]), pointer(grad_values[index])
     working = scratch(sizes.scratch(projected, needs_x, call.threads), x)
     _place(call, sizes.scratch_places(projected, needs_x, call.threads), working)
-    grad_out, grad_h_n = grad_out.contiguous(), grad_h_n.contiguous()
-    grad_c_n = None if grad_c_n is None else grad_c_n.contiguous()
     call.grad_out, call.grad_h_n, call.grad_c_n = pointer(grad_out), pointer(grad_h_n), pointer(grad_c_n)
     call.grad_x = pointer(grad_x) if needs_x else None
     call.grad_h_0, call.grad_c_0 = pointer(grad_h_0), pointer(grad_c_0)
@@ -176,6 +201,8 @@ def _(
     grad_c_n: Tensor | None,
     kept: Tensor,
     x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor | None,
     bias: Tensor | None,
     peephole: Tensor | None,
     roles: str,
@@ -192,16 +219,19 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    cell, x, _, c_0, bias, peephole, roles, values, offsets, columns, blocks, scales, *others, _ = inputs
-    starts, lengths, reverse = others
-    if scales:
-        raise RuntimeError("Weights of 8 bits have no gradients: take float32 ones to train.")
-    ctx.cell, ctx.roles, ctx.reverse, ctx.has_c, ctx.blocks = cell, roles, reverse, c_0 is not None, len(blocks)
-    ctx.save_for_backward(output[3], x, bias, peephole, starts, lengths, *values, *offsets, *columns, *blocks)
+    cell, x, h_0, c_0, bias, peephole, roles, *lists, starts, lengths, reverse, training = inputs
+    values, offsets, columns, blocks, _ = lists
+    if any(own.dtype != x.dtype for own in values):
+        raise RuntimeError("Weights of 8 and 16 bits have no gradients: take float32 ones to train.")
+    if not training:
+        raise RuntimeError("There are no gradients of a layer that was not told to keep what they need.")
+    ctx.cell, ctx.roles, ctx.reverse, ctx.blocks = cell, roles, reverse, len(blocks)
+    tensors = output[3], x, h_0, c_0, bias, peephole, starts, lengths
+    ctx.save_for_backward(*tensors, *values, *offsets, *columns, *blocks)
 
 
 def _backward(ctx: Any, grad_out: Tensor, grad_h_n: Tensor, grad_c_n: Tensor, _: Tensor) -> tuple[Any, ...]:
-    kept, x, bias, peephole, starts, lengths, *lists = ctx.saved_tensors
+    kept, x, h_0, c_0, bias, peephole, starts, lengths, *lists = ctx.saved_tensors
     count = len(ctx.roles.split())
     values, offsets, columns = (lists[i * count : (i + 1) * count] for i in range(3))
     needs_x = ctx.needs_input_grad[1]
@@ -209,9 +239,11 @@ def _backward(ctx: Any, grad_out: Tensor, grad_h_n: Tensor, grad_c_n: Tensor, _:
         ctx.cell,
         grad_out,
         grad_h_n,
-        grad_c_n if ctx.has_c else None,
+        None if c_0 is None else grad_c_n,
         kept,
         x,
+        h_0,
+        c_0,
         bias,
         peephole,
         ctx.roles,
@@ -228,7 +260,7 @@ def _backward(ctx: Any, grad_out: Tensor, grad_h_n: Tensor, grad_c_n: Tensor, _:
         None,
         grad_x if needs_x else None,
         grad_h_0,
-        grad_c_0 if ctx.has_c else None,
+        None if c_0 is None else grad_c_0,
         None if bias is None else grad_bias,
         None if peephole is None else grad_peephole,
         None,
@@ -295,6 +327,21 @@ class _Sizes:
         return sum(self.scratch_places(projected, needs_x, threads).values())
 
 
+def _check_types(x: Tensor, others: Sequence[Tensor | None], values: Sequence[Tensor]) -> None:
+    """Refuse what the kernels would misread, as they are given addresses alone."""
+    if x.dtype not in (torch.float32, torch.float64):
+        raise RuntimeError(f"The sparse engine computes in float32 or float64, and the input is {x.dtype}.")
+    if any(tensor is not None and tensor.dtype != x.dtype for tensor in others):
+        raise RuntimeError(f"The states, biases and peepholes must be {x.dtype}, as the input is.")
+    compressed = (torch.bfloat16, torch.int8) if x.dtype == torch.float32 else ()
+    if any(own.dtype not in (x.dtype, *compressed) for own in values):
+        raise RuntimeError(f"The weights do not fit an input that is {x.dtype}.")
+
+
+def _contiguous(*tensors: Any) -> list[Any]:
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
+
+
 def _outputs(x: Tensor, h_0: Tensor, c_0: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     return (
         x.new_empty(x.shape[0], h_0.shape[1]),
@@ -312,14 +359,8 @@ def _gradients(
     values: Sequence[Tensor],
     needs_x: bool,
 ) -> list[Tensor]:
-    others = (x.new_empty(0) if tensor is None else torch.empty_like(tensor) for tensor in (bias, peephole))
-    return [
-        torch.empty_like(x) if needs_x else x.new_empty(0),
-        x.new_empty(h.shape),
-        x.new_empty(0 if c is None else c.shape),
-        *others,
-        *(torch.empty_like(own) for own in values),
-    ]
+    inputs = (x if needs_x else None, h, c, bias, peephole, *values)
+    return [x.new_empty(0 if tensor is None else tensor.shape) for tensor in inputs]
 
 
 def _call(

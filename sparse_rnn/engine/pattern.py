@@ -7,8 +7,10 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from sparse_rnn.engine.library import kernels, pointer
+from sparse_rnn.engine.library import kernels, library, pointer
+from sparse_rnn.errors import UsageError
 
 # Numbers of 16 bits name inputs and slots.
 MOST = 65536
@@ -41,16 +43,18 @@ class Pattern:
 
     @classmethod
     def of(cls, mask: Tensor, slots: tuple[int, ...], slots_of_unit: int) -> Pattern:
-        """List the positions of a mask [G·H, I], True = kept; its G row blocks are the gates."""
+        """List the positions of a mask [G·H, I], True = kept; its G row blocks are the gates.
+
+        Raises:
+            UsageError: If the kernel is too large.
+        """
         gates = len(slots)
         units, inputs = len(mask) // gates, mask.shape[1]
+        if max(inputs, units * slots_of_unit) > MOST or mask.numel() >= 2**31:
+            raise UsageError(f"a kernel {list(mask.shape)} is too large for the sparse engine, which counts in 16 bits")
         mask = mask.to("cpu", torch.bool).contiguous()
-        offsets = torch.empty(len(mask) + 1, dtype=torch.int32)
-        kernels().count(pointer(mask), gates, units, inputs, pointer(offsets))
-        kept = int(offsets[-1])
-        columns, positions = torch.empty(kept, dtype=torch.uint16), torch.empty(kept, dtype=torch.int32)
-        kernels().list(pointer(mask), gates, units, inputs, pointer(offsets), pointer(columns), pointer(positions))
-        return cls(offsets, columns, positions, inputs, gates, slots, slots_of_unit)
+        listed = _list_by_torch if library() is None else _list
+        return cls(*listed(mask, gates, units, inputs), inputs, gates, slots, slots_of_unit)
 
     @property
     def kept(self) -> int:
@@ -58,9 +62,31 @@ class Pattern:
         return len(self.columns)
 
     @cached_property
-    def blocks(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The transpose in blocks of slots: where each input's entries begin, their slots, their places in values."""
+    def blocks(self) -> tuple[Tensor, ...]:
+        """The transpose in blocks of slots: where each input's entries begin, their slots, their places in values.
+
+        Only the kernels in C read it: where they are not built it is empty.
+        """
+        if library() is None:
+            return ()
         return transposed(self.offsets, self.columns, self.inputs, self.slots, self.slots_of_unit)
+
+
+def _list(mask: Tensor, gates: int, units: int, inputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    offsets = torch.empty(len(mask) + 1, dtype=torch.int32)
+    kernels().count(pointer(mask), gates, units, inputs, pointer(offsets))
+    kept = int(offsets[-1])
+    columns, positions = torch.empty(kept, dtype=torch.uint16), torch.empty(kept, dtype=torch.int32)
+    kernels().list(pointer(mask), gates, units, inputs, pointer(offsets), pointer(columns), pointer(positions))
+    return offsets, columns, positions
+
+
+def _list_by_torch(mask: Tensor, gates: int, units: int, inputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    by_unit = mask.view(gates, units, inputs).transpose(0, 1).reshape(-1, inputs)
+    rows, columns = by_unit.nonzero(as_tuple=True)
+    offsets = F.pad(by_unit.sum(1).cumsum(0), (1, 0))
+    positions = (rows % gates * units + rows // gates) * inputs + columns
+    return offsets.int(), columns.to(torch.uint16), positions.int()
 
 
 def transposed(

@@ -10,12 +10,9 @@ from sparse_rnn.data import SequentialDigits
 from sparse_rnn.engine import SparseGRU, SparseLSTM, SparsePeepholeLSTM, SparseRNN, compact
 from sparse_rnn.engine.compact import replaced
 from sparse_rnn.engine.layers import SparseLayer
-from sparse_rnn.engine.library import library
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import LanguageModel, SequenceClassifier
 from sparse_rnn.recurrent import PeepholeLSTM
-
-pytestmark = pytest.mark.skipif(library() is None, reason="The kernels are not built.")
 
 
 class Tagger(nn.Module):

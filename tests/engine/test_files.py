@@ -11,11 +11,8 @@ from torch import nn
 
 from sparse_rnn.engine import SparseLSTM, compact, load, save
 from sparse_rnn.engine.files import written_whole
-from sparse_rnn.engine.library import library
 from sparse_rnn.errors import MissingFileError, UsageError
 from sparse_rnn.modules import LanguageModel, SequenceClassifier
-
-pytestmark = pytest.mark.skipif(library() is None, reason="The kernels are not built.")
 
 
 class Foreign(pl.LightningModule):

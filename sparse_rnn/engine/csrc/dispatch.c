@@ -16,11 +16,18 @@
 
 static int always(void) { return 1; }
 
+#if defined(__aarch64__)
+DECLARE(neon)
+#else
 DECLARE(plain)
+#endif
 #if defined(__x86_64__)
 DECLARE(avx512)
 DECLARE(avx2)
-static int has_avx512(void) { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"); }
+static int has_avx512(void) {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+}
 static int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 #endif
 
@@ -31,13 +38,17 @@ typedef struct {
   void (*backward[2])(const call *);
 } backend;
 
-/* The best first. On ARM the plain one is NEON, which every 64-bit ARM has. */
+/* The best first. Every 64-bit ARM has NEON. */
 static const backend backends[] = {
 #if defined(__x86_64__)
     BACKEND(avx512, has_avx512),
     BACKEND(avx2, has_avx2),
 #endif
+#if defined(__aarch64__)
+    BACKEND(neon, always),
+#else
     BACKEND(plain, always),
+#endif
 };
 
 static const backend *chosen;

@@ -18,12 +18,14 @@
 
 enum { WIDEST = 32, MOST_TOGETHER = 4, SECOND_LEVEL_CACHE = 1024 * 1024 };
 
-INLINE REAL from_bfloat(uint16_t bits) {
+#if !REAL_IS_DOUBLE
+INLINE float from_bfloat(uint16_t bits) {
   uint32_t wide = (uint32_t)bits << 16;
   float value;
   memcpy(&value, &wide, sizeof value);
-  return (REAL)value;
+  return value;
 }
+#endif
 
 #define WIDTH 1
 #include "product.h"
@@ -355,8 +357,8 @@ static void kernel_gradients(const call *c, int role, int64_t begin, int64_t end
   const kernel *k = &c->kernels[role];
   if (!k->offsets) return;
   int64_t slots = role == HR ? 1 : slots_of(c->cell), slots_all = role == HR ? c->outputs : c->units * slots;
-  memset((REAL *)k->gradient + k->offsets[begin * gates], 0,
-         (k->offsets[end * gates] - k->offsets[begin * gates]) * sizeof(REAL));
+  int64_t first = k->offsets[begin * gates], kept = k->offsets[end * gates] - first;
+  if (kept > 0) memset((REAL *)k->gradient + first, 0, kept * sizeof(REAL)); /* where nothing is kept it is NULL */
   void *read = role == IH ? c->inputs_kept : role == HH ? c->h : role == CH ? c->c : c->unprojected;
   int64_t kept_steps = role == HH || role == CH ? c->steps + 1 : c->steps;
   REAL *grad_bias = c->grad_bias;
