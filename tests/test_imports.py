@@ -14,8 +14,8 @@ ORDER = [
     ["sparsity"],
     ["scores"],
     ["pruning"],
-    ["checkpoints", "schedules"],
     ["engine"],
+    ["checkpoints", "schedules"],
     ["callbacks"],
     ["analysis", "compare"],
     ["cli"],
@@ -25,7 +25,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 # data and modules can be trained without pruning.
 APART = ["data", "modules"]
 LAYER = "sparse_rnn.recurrent.peephole"  # a layer as those of torch.nn
-MATHEMATICS = ["recurrent", "sparsity", "scores", "pruning"]
+MATHEMATICS = ["recurrent", "sparsity", "scores", "pruning", "engine"]
 
 
 def module_of(path):

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from sparse_rnn.engine import ops
 from sparse_rnn.engine.direct import run_directly
+from sparse_rnn.engine.library import library
 from sparse_rnn.engine.weights import Layers
 
 State: TypeAlias = "Tensor | tuple[Tensor, Tensor]"
@@ -101,7 +102,7 @@ def run_layers(
         for tensors in ([x, *state], *(weights.tensors for directions in layers for weights in directions))
         for tensor in tensors
     )
-    if not (training or _is_traced(x)):
+    if not (training or library() is None or _is_traced(x)):
         return run_directly(layers, x, starts, lengths, state, dropout)
     last: list[list[Tensor]] = [[] for _ in state]
     for index, directions in enumerate(layers):
