@@ -102,7 +102,7 @@ def run_layers(
         for tensors in ([x, *state], *(weights.tensors for directions in layers for weights in directions))
         for tensor in tensors
     )
-    if not (training or library() is None or _is_traced(x)):
+    if not (training or _is_traced(x) or library() is None):
         return run_directly(layers, x, starts, lengths, state, dropout)
     last: list[list[Tensor]] = [[] for _ in state]
     for index, directions in enumerate(layers):
