@@ -199,10 +199,11 @@ class SparseLayer(nn.Module):
         if torch.compiler.is_compiling():
             return self._made()
         places = tuple([buffer.data_ptr() for buffer in self._buffers.values() if buffer is not None])
-        if self._prepared is None or self._prepared[0] != places:
+        prepared = self._prepared
+        if prepared is None or prepared[0] != places:
             self.check(dict(self.named_buffers()))
-            self._prepared = places, self._made()
-        return self._prepared[1]
+            self._prepared = prepared = places, self._made()
+        return prepared[1]
 
     def _made(self) -> Layers:
         made = [self._weights(suffix) for suffix, _ in self._places()]
@@ -430,7 +431,7 @@ class SparsePeepholeLSTM(SparseLayer):
         check_choice("peepholes", peepholes, Peepholes)
         roles = ("ih", "hh", "ch") if peepholes == "full" else ("ih", "hh")
         sizes = (input_size, hidden_size, hidden_size)
-        self.peepholes = peepholes
+        self.peepholes = peepholes  # which vectors() asks for
         super().__init__("lstm", roles, sizes, num_layers, bias, batch_first, dropout, bidirectional, dtype)
 
     @property
