@@ -9,9 +9,9 @@ BIN := .venv/bin
 fit: .venv/installed
 	$(BIN)/python -m sparse_rnn fit --config $(CONFIG) $(ARGS)
 
-# Tests multiply small matrices, which more threads only slow down.
+# Tests multiply small matrices, which more threads only slow down; two processes take a file each in turn.
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check

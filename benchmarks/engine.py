@@ -67,8 +67,8 @@ def inference(seconds: float) -> None:
         pruned(layer, 1 - SPARSITY)
         for row in time_layers(layer, compact(layer), BATCHES, steps, seconds):
             print(
-                f"{name:9} {row.batch:5} {row.dense:9.3f} {row.sparse:9.3f} {row.ratio:6.1f} {row.dense_bytes / 1e6:9.2f} "
-                f"{row.sparse_bytes / 1e6:9.2f} {row.bandwidth:6.1f} {row.error:10.1e}",
+                f"{name:9} {row.batch:5} {row.dense:9.3f} {row.sparse:9.3f} {row.ratio:6.1f} "
+                f"{row.dense_bytes / 1e6:9.2f} {row.sparse_bytes / 1e6:9.2f} {row.bandwidth:6.1f} {row.error:10.1e}",
                 flush=True,
             )
 

@@ -13,7 +13,8 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize(("page", "code"), EXAMPLES, ids=[page for page, _ in EXAMPLES])
-def test_examples_run(page, code, capsys):
+def test_examples_run(page, code, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, page, "exec"), {})
     if page == "criteria.md":
         assert "1620 of 32400 weights kept" in capsys.readouterr().out

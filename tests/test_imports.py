@@ -16,7 +16,6 @@ ORDER = [
     ["pruning"],
     ["engine"],
     ["checkpoints", "schedules"],
-    ["engine"],
     ["callbacks"],
     ["analysis", "compare"],
     ["cli"],

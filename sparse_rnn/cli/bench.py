@@ -39,8 +39,8 @@ def bench(args: Sequence[str]) -> None:
         print(f"{name}: density {layer.density:.2%}, kernels: {layer.backend}, {torch.get_num_threads()} threads")
     width = max(len("layer"), *(len(name) for name, _ in layers))
     print(
-        f"{'layer':{width}} {'batch':>5} {'dense ms':>9} {'sparse ms':>9} {'ratio':>6} {'dense MB':>9} {'sparse MB':>9} "
-        f"{'GB/s':>6} {'difference':>10}"
+        f"{'layer':{width}} {'batch':>5} {'dense ms':>9} {'sparse ms':>9} {'ratio':>6} {'dense MB':>9} "
+        f"{'sparse MB':>9} {'GB/s':>6} {'difference':>10}"
     )
     for row in time_layers(model, small, known.batch, known.steps, known.seconds):
         print(
@@ -62,12 +62,7 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, help="checkpoint of the model")
-    add(
-        "--dtype",
-        choices=("float32", "bfloat16", "int8"),
-        default="float32",
-        help="as for export (default: %(default)s)",
-    )
+    add("--dtype", choices=DTYPES, default="float32", help="as for export (default: %(default)s)")
     add("--batch", type=_positive, nargs="+", default=BATCHES, help="batch sizes (default: 1 4 16 64)")
     add("--steps", type=_positive, default=20, help="steps of a sequence (default: %(default)s)")
     add("--seconds", type=float, default=1.0, help="how long to time each batch size (default: %(default)s)")

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -191,16 +192,15 @@ def _built(path: Path, metadata: Mapping[str, str]) -> nn.Module:
     advice = f"build it and give it as load({str(path)!r}, model=...)."
     if "model" not in metadata:
         raise UsageError(f"{path} does not say how to build its model: {advice}")
-    # Lightning, which takes seconds to import, is needed for its modules alone.
-    from lightning.pytorch import LightningModule
-
-    from sparse_rnn.checkpoints import build
-
     try:
-        model: nn.Module = build(LightningModule, "model", json.loads(metadata["model"]))
-    except (UsageError, TypeError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path} does not build its model, so {advice} {error}") from error
-    return model
+        known = json.loads(metadata["model"])
+        where, _, name = known["class_path"].rpartition(".")
+        kind = getattr(import_module(where), name)
+        if not issubclass(kind, nn.Module):
+            raise TypeError(f"{kind.__name__} is no nn.Module")
+        return kind(**known["init_args"])
+    except (ImportError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} does not build its model ({one_line(str(error))}), so {advice}") from error
 
 
 def _filled(path: Path, model: nn.Module, layers: Mapping[str, SparseLayer]) -> nn.Module:

@@ -85,7 +85,7 @@ class SparseLayer(nn.Module):
             self.register_buffer(f"offsets_{shape.path}", torch.zeros(shape.rows + 1, dtype=torch.int32))
             if dtype == torch.int8:
                 self.register_buffer(f"scales_{shape.path}", torch.zeros(shape.rows))
-        for name, wanted in self._vectors():
+        for name, wanted in self.vectors():
             self.register_buffer(name, torch.zeros(wanted, dtype=self.real))
         self._prepared: tuple[tuple[int, ...], Layers] | None = None
         self.register_load_state_dict_pre_hook(_prepare_to_load)
@@ -114,9 +114,9 @@ class SparseLayer(nn.Module):
 
     @property
     def backend(self) -> str:
-        """What it computes with: ``avx512``, ``avx2``, ``neon`` or ``plain``; ``none`` where no kernels are built."""
+        """What it computes with: ``avx512``, ``avx2``, ``neon`` or ``plain``; ``torch`` where no kernels are built."""
         loaded = library()
-        return "none" if loaded is None else loaded.backend().decode()
+        return "torch" if loaded is None else loaded.backend().decode()
 
     def flatten_parameters(self) -> None:
         """Do nothing: models written for torch.nn's layers call it before they run them."""
@@ -159,7 +159,7 @@ class SparseLayer(nn.Module):
         """
         for shape in self._kernels():
             check_kernel(shape.path, tensors, shape.rows, shape.inputs, self.dtype, label)
-        for name, wanted in self._vectors():
+        for name, wanted in self.vectors():
             check_tensor(f"{label}{name}", tensors[name], self.real, wanted)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class SparseLayer(nn.Module):
             for role in self.roles:
                 yield _Shape(f"{role}_{suffix}", *shapes[role])
 
-    def _vectors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+    def vectors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield the names and shapes of all that is no kernel."""
         for suffix, _ in self._places():
             if self.bias:
@@ -199,10 +199,11 @@ class SparseLayer(nn.Module):
         if torch.compiler.is_compiling():
             return self._made()
         places = tuple([buffer.data_ptr() for buffer in self._buffers.values() if buffer is not None])
-        if self._prepared is None or self._prepared[0] != places:
+        prepared = self._prepared
+        if prepared is None or prepared[0] != places:
             self.check(dict(self.named_buffers()))
-            self._prepared = places, self._made()
-        return self._prepared[1]
+            self._prepared = prepared = places, self._made()
+        return prepared[1]
 
     def _made(self) -> Layers:
         made = [self._weights(suffix) for suffix, _ in self._places()]
@@ -430,7 +431,7 @@ class SparsePeepholeLSTM(SparseLayer):
         check_choice("peepholes", peepholes, Peepholes)
         roles = ("ih", "hh", "ch") if peepholes == "full" else ("ih", "hh")
         sizes = (input_size, hidden_size, hidden_size)
-        self.peepholes = peepholes
+        self.peepholes = peepholes  # which vectors() asks for
         super().__init__("lstm", roles, sizes, num_layers, bias, batch_first, dropout, bidirectional, dtype)
 
     @property
@@ -438,8 +439,9 @@ class SparsePeepholeLSTM(SparseLayer):
         """What to call the class with for another such layer."""
         return super().options | {"peepholes": self.peepholes}
 
-    def _vectors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        yield from super()._vectors()
+    def vectors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Yield the names and shapes of all that is no kernel."""
+        yield from super().vectors()
         if self.peepholes == "diagonal":
             yield from ((f"peephole_{suffix}", (3, self.hidden_size)) for suffix, _ in self._places())
 

@@ -114,10 +114,27 @@ def test_a_model_that_differs_is_refused(path):
         load(path, model=Foreign(31))
 
 
-def test_a_class_that_cannot_be_built_is_told(path):
+@pytest.mark.parametrize(
+    ("kind", "arguments", "reason"),
+    [
+        ("nowhere.Model", {}, "No module named 'nowhere'"),
+        ("sparse_rnn.modules.Nothing", {}, "has no attribute 'Nothing'"),
+        ("os.system", {"command": "true"}, "issubclass"),
+        ("pathlib.Path", {}, "Path is no nn.Module"),
+        ("sparse_rnn.modules.SequenceClassifier", {}, "missing 2 required positional arguments"),
+        (
+            "sparse_rnn.modules.SequenceClassifier",
+            {"input_size": 3, "num_classes": 1},
+            "num_classes=1: give at least 2",
+        ),
+    ],
+)
+def test_a_class_that_cannot_be_built_is_told(path, kind, arguments, reason):
     save(compact(sparsify(SequenceClassifier(8, 10, hidden_size=40))), path)
-    rewrite(path, model=json.dumps({"class_path": "nowhere.Model", "init_args": {}}))
-    with pytest.raises(UsageError, match="does not build its model, so build it and give it as load"):
+    rewrite(path, model=json.dumps({"class_path": kind, "init_args": arguments}))
+    with pytest.raises(
+        UsageError, match=rf"does not build its model \(.*{reason}.*\), so build it and give it as load"
+    ):
         load(path)
 
 

@@ -217,6 +217,13 @@ def test_a_packed_sequence_that_lies_is_refused(pruned, sparse):
         layer(packed, torch.zeros(1, 3, 19))
 
 
+def test_a_batch_may_be_empty(pruned, sparse):
+    layer = sparse(pruned("lstm"))
+    for x in (torch.zeros(5, 0, 20), torch.zeros(5, 0, 20, requires_grad=True)):
+        output, (h_n, c_n) = layer(x)
+        assert (output.shape, h_n.shape, c_n.shape) == ((5, 0, 19), (1, 0, 19), (1, 0, 19))
+
+
 def test_other_types_and_devices_are_refused(pruned, sparse):
     layer = sparse(pruned("gru"))
     with pytest.raises(UsageError, match=r"input is torch.float64; the layer computes in torch.float32"):
