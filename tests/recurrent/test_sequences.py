@@ -46,7 +46,11 @@ def scores_of(criterion, model, x):
     return {name.removeprefix("rnn."): score for name, score in criterion.score(model, x, None, targets).items()}
 
 
-@pytest.mark.parametrize("criterion", [JacobianSpectrum(), JacobianSpectrum(gamma="author"), SynFlow()], ids=["jacobian", "author", "synflow"])
+@pytest.mark.parametrize(
+    "criterion",
+    [JacobianSpectrum(), JacobianSpectrum(gamma="author"), SynFlow()],
+    ids=["jacobian", "author", "synflow"],
+)
 @pytest.mark.parametrize("pieces", [[1] * STEPS, [2, 4]], ids=["one step a call", "chunks"])
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"batch_first": True}], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
