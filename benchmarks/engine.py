@@ -3,6 +3,7 @@
     python benchmarks/engine.py inference [--seconds 4]     # a layer with its gates, 95 % sparse, as compact() makes it
     python benchmarks/engine.py training [--steps 30]       # a whole step of a fit, and a plain loop's, with Adam
     python benchmarks/engine.py grid [--output grid.csv]    # over density, size, threads and batch: where dense wins
+    python benchmarks/engine.py fit [--output grid.csv]     # the costs that sparse_rnn/engine/choice.py estimates with
 
 Times are medians; a ratio is the median of the ratios of runs that stood side by side.
 """
@@ -14,14 +15,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from machine import describe
+from scipy.optimize import nnls
 from torch import nn
 from tqdm import tqdm
 
 from sparse_rnn import Masks
 from sparse_rnn.engine import compact
-from sparse_rnn.engine.choice import choose
+from sparse_rnn.engine.choice import Size, choose
 from sparse_rnn.engine.live import Engine
 from sparse_rnn.engine.timing import side_by_side, time_layers
 from sparse_rnn.recurrent.kernels import find_targets
@@ -33,8 +36,12 @@ LAYERS = {
     "LSTM-1600": (nn.LSTM, 400, 1600, 20),
     "GRU-400": (nn.GRU, 28, 400, 28),
 }
+CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
+GRID = ("cell", "units", "density", "batch", "threads", "pass", "dense_ms", "sparse_ms", "ratio")
+STEPS = 10
 DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5)
 SIZES = (100, 200, 400, 1000, 2000, 4000)
+LARGEST = 4000  # takes minutes to train: inference only
 BATCHES = (1, 16, 64)
 
 
@@ -109,29 +116,30 @@ def training(seconds: float) -> None:
 
 
 def grid(output: Path, seconds: float) -> None:
-    """Time forward passes, and with backward ones, over the grid; a grid that was interrupted goes on."""
-    fields = ("cell", "units", "density", "batch", "threads", "pass", "dense_ms", "sparse_ms", "auto")
-    done = {tuple(row[:6]) for row in csv.reader(output.open())} if output.exists() else set()
-    cells = {"gru": nn.GRU, "lstm": nn.LSTM}
-    points = list(itertools.product(cells, SIZES, DENSITIES, BATCHES, (1, 2)))
+    """Time forward passes, and those with a backward pass, over the grid; one that was interrupted goes on."""
+    done = {tuple(row[:5]) for row in csv.reader(output.open())} if output.exists() else set()
+    points = [
+        *itertools.product(CELLS, SIZES, DENSITIES, BATCHES, (2,)),
+        *itertools.product(CELLS, SIZES, (0.05,), BATCHES, (1,)),
+    ]
     with output.open("a", newline="") as file:
         writer = csv.writer(file)
         if not done:
-            writer.writerow(fields)
-        for cell, units, density, batch, threads in tqdm(points, file=sys.stderr):
-            if (cell, str(units), str(density), str(batch), str(threads), "training") in done:
-                continue
-            torch.set_num_threads(threads)
-            for row in timed(cells[cell], units, density, batch, seconds):
-                writer.writerow([cell, units, density, batch, threads, *row])
-            file.flush()
+            writer.writerow(GRID)
+        for point in tqdm(points, file=sys.stderr):
+            if tuple(map(str, point)) not in done:
+                writer.writerows([*point, *row] for row in timed(*point, seconds))
+                file.flush()
+    report(output)
 
 
-def timed(kind: type[nn.Module], units: int, density: float, batch: int, seconds: float) -> list[list[object]]:
-    """Time a layer with as many inputs as units, on ten steps, both ways."""
-    layer = kind(units, units)
+def timed(cell: str, units: int, density: float, batch: int, threads: int, seconds: float) -> list[list[object]]:
+    """Time a layer with as many inputs as units, on ten steps, both ways: milliseconds a step."""
+    torch.manual_seed(0)
+    torch.set_num_threads(threads)
+    layer = CELLS[cell](units, units)
     masks = pruned(layer, density)
-    x = torch.randn(10, batch, units)
+    x = torch.randn(STEPS, batch, units)
     engine = Engine("sparse", lambda _: None)
     engine.update(masks)
 
@@ -144,20 +152,72 @@ def timed(kind: type[nn.Module], units: int, density: float, batch: int, seconds
                 output.sum().backward()
 
     rows: list[list[object]] = []
-    for training in (False, True):
-        dense, sparse, _ = side_by_side(lambda: run(True, training), lambda: run(False, training), seconds)  # noqa: B023
-        kept = sum(int(mask.count_nonzero()) for mask in masks.values())
-        auto = choose([(units, units, kept)], batch, training).sparse
-        rows.append(
-            ["training" if training else "inference", f"{dense:.3f}", f"{sparse:.3f}", "sparse" if auto else "dense"]
-        )
+    for training in (False, True) if units < LARGEST else (False,):
+        dense, sparse, ratio = side_by_side(lambda: run(True, training), lambda: run(False, training), seconds)  # noqa: B023
+        purpose = "training" if training else "inference"
+        rows.append([purpose, f"{dense / STEPS:.4f}", f"{sparse / STEPS:.4f}", f"{ratio:.3f}"])
     engine.remove()
     return rows
 
 
+def report(path: Path) -> None:
+    """Print where auto does not choose the faster way, and a table of ratios."""
+    rows = list(csv.DictReader(path.open()))
+    wrong = []
+    for row in rows:
+        units, batch, ratio = int(row["units"]), int(row["batch"]), float(row["ratio"])
+        gates = {"gru": 3, "lstm": 4}[row["cell"]]
+        total = 2 * gates * units**2
+        size = Size(total, round(total * float(row["density"])), 4 * units)
+        sparse = choose([size], batch, row["pass"] == "training").sparse
+        loss = (1 / ratio if sparse else ratio) - 1
+        if loss > 0.1:
+            wrong.append(f"{' '.join(row.values())}: auto takes {'sparse' if sparse else 'dense'}")
+    print(f"auto loses more than a tenth at {len(wrong)} of {len(rows)} points", *wrong, sep="\n  ")
+    for purpose, cell in itertools.product(("inference", "training"), CELLS):
+        for batch in BATCHES:
+            print(
+                f"\n{purpose}, {cell}, batch {batch}, 2 threads: dense / sparse\n{'units':>6}",
+                *(f"{d:7.0%}" for d in DENSITIES),
+            )
+            for units in SIZES:
+                found = {
+                    float(row["density"]): float(row["ratio"])
+                    for row in rows
+                    if (row["pass"], row["cell"], row["batch"], row["units"], row["threads"])
+                    == (purpose, cell, str(batch), str(units), "2")
+                }
+                if found:
+                    print(f"{units:6}", *(f"{found[d]:7.2f}" for d in DENSITIES if d in found))
+
+
+def fit(path: Path) -> None:
+    """Print the costs of choice.py that come nearest to a grid, by least squares of relative errors."""
+    rows = [row for row in csv.DictReader(path.open()) if row["threads"] == "2"]
+    for purpose in ("inference", "training"):
+        own = [row for row in rows if row["pass"] == purpose]
+        total, kept, gated, batch = (np.array(column, dtype=float) for column in zip(*map(_size, own), strict=True))
+        tiles = np.ceil(batch / 32)
+        ones = np.ones_like(total)
+        for name, columns in (
+            ("dense", [total, total * batch, gated * batch, ones]),
+            ("sparse", [kept * tiles, kept * batch, gated * batch, ones]),
+        ):
+            milliseconds = np.array([float(row[f"{name}_ms"]) for row in own])
+            scaled = np.stack(columns, 1) / milliseconds[:, None]
+            costs, _ = nnls(scaled * 1e-6, ones)
+            print(purpose, name, " ".join(f"{cost:.4g}" for cost in costs))
+
+
+def _size(row: dict[str, str]) -> tuple[float, ...]:
+    units = int(row["units"])
+    total = 2 * {"gru": 3, "lstm": 4}[row["cell"]] * units**2
+    return total, total * float(row["density"]), 4 * units, int(row["batch"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("inference", "training", "grid"))
+    parser.add_argument("part", choices=("inference", "training", "grid", "fit"))
     parser.add_argument("--seconds", type=float, default=4.0, help="how long to time each pair")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, default=Path("engine_grid.csv"), help="where the grid goes")
@@ -168,8 +228,10 @@ def main() -> None:
         inference(known.seconds)
     elif known.part == "training":
         training(known.seconds)
-    else:
+    elif known.part == "grid":
         grid(known.output, known.seconds)
+    else:
+        fit(known.output)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from sparse_rnn.engine import ops
-from sparse_rnn.engine.choice import Choice, choose
+from sparse_rnn.engine.choice import Choice, Size, choose
 from sparse_rnn.engine.library import kernels, library, pointer
 from sparse_rnn.engine.memory import Pool
 from sparse_rnn.engine.pattern import Pattern
@@ -176,7 +176,7 @@ class _LiveModule:
             batch = int(input.batch_sizes[0]) if isinstance(input, PackedSequence) else self._batch(data)
             key = batch, torch.is_grad_enabled()
             if key not in self._choices:
-                self._choices[key] = choose([layer.sizes() for layer in self._each()], *key)
+                self._choices[key] = choose([layer.size() for layer in self._each()], *key)
             choice = self._choices[key]
         self._say(choice)
         return choice.sparse
@@ -239,11 +239,12 @@ class _LiveLayer:
         for kernel in self._kernels.values():
             kernel.forget()
 
-    def sizes(self) -> tuple[int, int, int]:
-        """Return the numbers of inputs and units, and how many weights are kept."""
-        weight_ih, weight_hh = self._parameter("ih"), self._parameter("hh")
+    def size(self) -> Size:
+        """Return what says how long a step takes."""
+        total = sum(self._parameter(role).numel() for role in self._kernels)
         kept = sum(kernel.kept for kernel in self._kernels.values())
-        return weight_ih.shape[1], weight_hh.shape[1], kept
+        units = self._parameter("ih").shape[0] // len(ops.slots(self.cell, "ih"))
+        return Size(total, kept, units * ops.slots_of_unit(self.cell))
 
     def positions(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         for role, kernel in self._kernels.items():
