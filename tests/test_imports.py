@@ -25,7 +25,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 # data and modules can be trained without pruning.
 APART = ["data", "modules"]
 LAYER = "sparse_rnn.recurrent.peephole"  # a layer as those of torch.nn
-MATHEMATICS = ["recurrent", "sparsity", "scores", "pruning", "engine"]
+MATHEMATICS = ["recurrent", "sparsity", "scores", "pruning"]
 
 
 def module_of(path):

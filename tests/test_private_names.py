@@ -14,7 +14,7 @@ def private(tree):
     """The lines that touch a private name of an object that is not the class's own, or a private module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
-            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            own = ast.unparse(node.value) in ("self", "cls", "super()")
             hidden = node.attr.startswith("_") and not node.attr.endswith("__") and node.attr not in PUBLIC
             if (hidden and not own) or ast.unparse(node).startswith("torch.ops.") or node.attr == "__dict__":
                 yield node.lineno, ast.unparse(node)

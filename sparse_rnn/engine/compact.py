@@ -173,7 +173,7 @@ def _kernel(cell: str, role: str, weight: Tensor, mask: Tensor, dtype: torch.dty
     if dtype != torch.int8:
         return {"values": values.to(dtype), **where}
     rows = torch.repeat_interleave(pattern.offsets.diff())
-    largest = values.new_zeros(len(weight)).scatter_reduce(0, rows, values.abs(), "amax")
+    largest = values.new_zeros(len(weight)).scatter_reduce(0, rows.long(), values.abs(), "amax")
     scales = largest / _LARGEST_BYTE
     small = (values / scales.where(scales > 0, 1)[rows]).round().to(torch.int8)
     return {"values": small, "scales": scales, **where}

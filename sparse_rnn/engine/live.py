@@ -342,6 +342,7 @@ class _Kept(torch.autograd.Function):
     def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor, None, None]:
         # Its memory is 0 but for the kept positions, where whatever it was last is overwritten.
         dense = ctx.gradients.take(ctx.shape, grad_values.dtype)
+        grad_values = grad_values.contiguous()  # that of a sum is one number, expanded
         kernels().put(
             pointer(grad_values),
             pointer(ctx.pattern.positions),

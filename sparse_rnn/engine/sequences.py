@@ -129,7 +129,7 @@ def run_layers(
                 training,
             )
             outputs.append(out)
-            for collected, part in zip(last, new, strict=False):  # without c one of them is empty
+            for collected, part in zip(last, new[: len(last)], strict=True):  # without c one of them is empty
                 collected.append(part)
         x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
         if dropout > 0 and index + 1 < len(layers):

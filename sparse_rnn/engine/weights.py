@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
@@ -78,7 +78,9 @@ class Weights:
                 own * torch.repeat_interleave(scale, offsets.diff(), output_size=own.shape[0])
                 for own, scale, offsets in zip(values, self.scales, self.offsets, strict=True)
             ]
-        return replace(self, values=values, scales=())
+        # Not by replace(), which PyTorch 2.6 cannot compile.
+        kernels = self.roles, values, self.offsets, self.columns, self.blocks
+        return Weights(self.cell, *kernels, bias=self.bias, peephole=self.peephole)
 
 
 Layers: TypeAlias = Sequence[Sequence[Weights]]

@@ -10,9 +10,11 @@ from torch.nn.utils.rnn import pack_sequence
 
 from sparse_rnn import Masks, PeepholeLSTM
 from sparse_rnn.engine import live
+from sparse_rnn.engine.library import library
 from sparse_rnn.engine.live import Engine, paused
 from sparse_rnn.recurrent.kernels import find_targets
 
+pytestmark = pytest.mark.skipif(library() is None, reason="the kernels are not built")
 FEATURES, UNITS = 5, 19
 LAYERS = {
     "tanh": lambda **kw: nn.RNN(FEATURES, UNITS, **kw),

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from sparse_rnn.engine.library import library
 from sparse_rnn.engine.steps import KeptSteps
 
+pytestmark = pytest.mark.skipif(library() is None, reason="the kernels are not built")
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
     "adam": lambda p: torch.optim.Adam(p, lr=0.01),

@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from sparse_rnn import OneShotPruning, PeepholeLSTM, prune
 from sparse_rnn.cli import main
 from sparse_rnn.data import SequentialDigits
+from sparse_rnn.engine import compact
 from sparse_rnn.modules import SequenceClassifier
 
 # A resumed run has a folder of its own, of which ModelCheckpoint warns.
@@ -55,3 +56,10 @@ def test_a_mistake_takes_one_line(capsys):
         main([*FIT, "--pruning.sparsty", "0.9"])
     assert exit_.value.code == 2
     assert "sparsty" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("kind", [torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM, PeepholeLSTM])
+def test_a_sparse_layer_computes_what_the_dense_layer_does(kind):
+    layer, x = kind(4, 40), torch.randn(6, 3, 4)
+    prune(layer, x, sparsity=0.9, criterion="magnitude")
+    torch.testing.assert_close(compact(layer)(x)[0], layer(x)[0], atol=1e-5, rtol=0)
