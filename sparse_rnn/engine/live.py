@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -20,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from sparse_rnn.engine import ops
 from sparse_rnn.engine.choice import Choice, Size, choose
 from sparse_rnn.engine.library import kernels, library, pointer
-from sparse_rnn.engine.memory import Pool
+from sparse_rnn.engine.memory import scratch
 from sparse_rnn.engine.pattern import Pattern
 from sparse_rnn.engine.sequences import call_like_torch, joined_bias
 from sparse_rnn.engine.steps import KeptSteps
@@ -297,7 +296,6 @@ class _LiveKernel:
         self._mask = mask
         self.kept = int(mask.count_nonzero())
         self._pattern: Pattern | None = None
-        self._gradients = Pool(np.zeros)
         self.forget()
 
     @property
@@ -316,7 +314,7 @@ class _LiveKernel:
         graph = torch.is_grad_enabled() and parameter.requires_grad
         state = parameter.data_ptr(), version_of(parameter)
         if graph not in self._gathered or self._gathered[graph][0] != state:
-            self._gathered[graph] = state, _Kept.apply(parameter, self.pattern, self._gradients)
+            self._gathered[graph] = state, _Kept.apply(parameter, self.pattern)
         return self._gathered[graph][1]
 
 
@@ -324,8 +322,8 @@ class _Kept(torch.autograd.Function):
     """The kept weights of a dense kernel; the gradient is dense again, and 0 at removed weights."""
 
     @staticmethod
-    def forward(ctx: Any, parameter: Tensor, pattern: Pattern, gradients: Pool) -> Tensor:
-        ctx.pattern, ctx.gradients, ctx.shape = pattern, gradients, tuple(parameter.shape)
+    def forward(ctx: Any, parameter: Tensor, pattern: Pattern) -> Tensor:
+        ctx.pattern, ctx.shape = pattern, parameter.shape
         dense = parameter.detach().contiguous()
         values = dense.new_empty(pattern.kept)
         kernels().take(
@@ -339,9 +337,8 @@ class _Kept(torch.autograd.Function):
         return values
 
     @staticmethod
-    def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor, None, None]:
-        # Its memory is 0 but for the kept positions, where whatever it was last is overwritten.
-        dense = ctx.gradients.take(ctx.shape, grad_values.dtype)
+    def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor, None]:
+        dense = scratch(ctx.shape.numel(), grad_values).view(ctx.shape).zero_()
         grad_values = grad_values.contiguous()  # that of a sum is one number, expanded
         kernels().put(
             pointer(grad_values),
@@ -351,7 +348,7 @@ class _Kept(torch.autograd.Function):
             torch.get_num_threads(),
             pointer(dense),
         )
-        return dense, None, None
+        return dense, None
 
 
 def _cell_of(module: nn.Module) -> str:

@@ -290,3 +290,14 @@ def test_nothing_is_placed_where_nothing_is_removed_or_kernels_are_missing(spars
         "The sparse kernels are not built, so that pruned layers compute as dense ones: install a C compiler, then "
         "sparse_rnn again."
     ]
+
+
+def test_what_somebody_writes_into_a_gradient_is_not_in_the_next(sparse):
+    model, x = nn.GRU(60, 600), torch.randn(3, 4, 60)
+    masks = pruned(model, 0.05)
+    sparse(masks)
+    results(model, x)
+    for parameter in model.parameters():
+        parameter.grad.add_(1.0)  # noise, for instance
+    gradients = results(model, x)[1]
+    assert all((gradients[name][~mask] == 0).all() for name, mask in masks.items())
