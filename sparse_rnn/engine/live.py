@@ -20,7 +20,7 @@ from sparse_rnn.engine import ops
 from sparse_rnn.engine.choice import Choice, Size, choose
 from sparse_rnn.engine.library import kernels, library, pointer
 from sparse_rnn.engine.memory import scratch
-from sparse_rnn.engine.pattern import Pattern
+from sparse_rnn.engine.pattern import MOST, Pattern
 from sparse_rnn.engine.sequences import call_like_torch, joined_bias
 from sparse_rnn.engine.steps import KeptSteps
 from sparse_rnn.engine.weights import Weights
@@ -164,50 +164,58 @@ class _LiveModule:
         return call_like_torch(layers, input, hx, self._state_sizes, module.batch_first, dropout)
 
     def _runs(self, input: Any, hx: Any) -> bool:
-        if self._engine.dense or _PAUSED.get() or not plain_call():
-            return False
         data = input.data if isinstance(input, PackedSequence) else input
-        if not isinstance(data, Tensor) or not self._fits(input, data, hx):
+        if self._engine.dense or _PAUSED.get() or not plain_call() or not isinstance(data, Tensor):
             return False
-        if self._engine.kind == "sparse":
-            choice = Choice(True, "as was asked for")
-        else:
-            batch = int(input.batch_sizes[0]) if isinstance(input, PackedSequence) else self._batch(data)
-            key = batch, torch.is_grad_enabled()
-            if key not in self._choices:
-                self._choices[key] = choose([layer.size() for layer in self._each()], *key)
-            choice = self._choices[key]
+        obstacle = self._obstacle()
+        choice = Choice(False, obstacle) if obstacle else self._chosen(input, data)
+        if not self._fits(input, data, hx):
+            return False
         self._say(choice)
         return choice.sparse
 
+    def _obstacle(self) -> str:
+        """Say why the kernels cannot run the layer as it is now; empty where they can."""
+        weight = self._found.module.weight_hh_l0
+        if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.float64):
+            return f"the sparse kernels take float32 and float64 on a CPU, not {weight.dtype} on {weight.device.type}"
+        if torch.is_autocast_enabled("cpu"):
+            return "the sparse kernels do not compute in autocast's type"
+        if not all(layer.is_countable for layer in self._each()):
+            return f"the sparse kernels count up to {MOST:,} inputs and pre-activations"
+        return ""
+
+    def _chosen(self, input: Any, data: Tensor) -> Choice:
+        if self._engine.kind == "sparse":
+            return Choice(True, "as was asked for")
+        key = self._batch(input, data), torch.is_grad_enabled()
+        if key not in self._choices:
+            self._choices[key] = choose([layer.size() for layer in self._each()], *key)
+        return self._choices[key]
+
     def _fits(self, input: Any, data: Tensor, hx: Any) -> bool:
-        """Tell whether the arguments are right and of a kind that the kernels know; the layer itself refuses others."""
+        """Tell whether the layer itself would take the arguments, which refuses others in its own words."""
         weight = self._found.module.weight_hh_l0
         states = hx if isinstance(hx, tuple | list) else () if hx is None else (hx,)
-        tensors = [data, weight, *states]
-        same = all(
-            isinstance(tensor, Tensor)
-            and tensor.device.type == "cpu"
-            and tensor.dtype == weight.dtype
-            and not is_transformed(tensor)
-            for tensor in tensors
-        )
-        if not same or weight.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
+        for tensor in (data, *states):
+            if not isinstance(tensor, Tensor) or (tensor.device, tensor.dtype) != (weight.device, weight.dtype):
+                return False
+        if any(map(is_transformed, (data, weight, *states))):
             return False
         packed = isinstance(input, PackedSequence)
         if data.dim() != 2 and (packed or data.dim() != 3):
             return False
         if data.shape[-1] != self._found.module.input_size or data.numel() == 0:
             return False
-        batch = (int(input.batch_sizes[0]),) if packed else () if data.dim() == 2 else (self._batch(data),)
+        batched = (self._batch(input, data),) if packed or data.dim() == 3 else ()
         count = sum(len(directions) for directions in self._layers)
-        wanted = [(count, *batch, size) for size in self._state_sizes]
+        wanted = [(count, *batched, size) for size in self._state_sizes]
         return not states or [tuple(state.shape) for state in states] == wanted
 
-    def _batch(self, data: Tensor) -> int:
-        if data.dim() == 2:
-            return 1
-        return int(data.shape[0 if self._found.module.batch_first else 1])
+    def _batch(self, input: Any, data: Tensor) -> int:
+        if isinstance(input, PackedSequence):
+            return int(input.batch_sizes[0])
+        return 1 if data.dim() < 3 else int(data.shape[0 if self._found.module.batch_first else 1])
 
     def _say(self, choice: Choice) -> None:
         which = "sparse" if choice.sparse else "dense"
@@ -237,6 +245,14 @@ class _LiveLayer:
     def forget(self) -> None:
         for kernel in self._kernels.values():
             kernel.forget()
+
+    @property
+    def is_countable(self) -> bool:
+        """Whether 16 bits name all inputs and pre-activations."""
+        pre_activations = (
+            self._parameter("hh").shape[0] // len(ops.slots(self.cell, "hh")) * ops.slots_of_unit(self.cell)
+        )
+        return max(pre_activations, *(self._parameter(role).shape[1] for role in self._kernels)) <= MOST
 
     def size(self) -> Size:
         """Return what says how long a step takes."""
@@ -338,6 +354,9 @@ class _Kept(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor, None]:
+        if torch.is_grad_enabled():  # somebody differentiates the gradients
+            dense = grad_values.new_zeros(ctx.shape.numel())
+            return dense.index_put((ctx.pattern.positions.long(),), grad_values).view(ctx.shape), None
         dense = scratch(ctx.shape.numel(), grad_values).view(ctx.shape).zero_()
         grad_values = grad_values.contiguous()  # that of a sum is one number, expanded
         kernels().put(

@@ -235,27 +235,16 @@ def _backward(ctx: Any, grad_out: Tensor, grad_h_n: Tensor, grad_c_n: Tensor, _:
     count = len(ctx.roles.split())
     values, offsets, columns = (lists[i * count : (i + 1) * count] for i in range(3))
     needs_x = ctx.needs_input_grad[1]
-    grad_x, grad_h_0, grad_c_0, grad_bias, grad_peephole, *grad_values = layer_backward(
-        ctx.cell,
-        grad_out,
-        grad_h_n,
-        None if c_0 is None else grad_c_n,
-        kept,
-        x,
-        h_0,
-        c_0,
-        bias,
-        peephole,
-        ctx.roles,
-        values,
-        offsets,
-        columns,
-        lists[3 * count :],
-        starts,
-        lengths,
-        ctx.reverse,
-        needs_x,
-    )
+    inputs = (x, h_0, c_0, bias, peephole)
+    if torch.is_grad_enabled():  # somebody differentiates the gradients, which the kernels do not
+        gradients = (grad_out, grad_h_n) if c_0 is None else (grad_out, grad_h_n, grad_c_n)
+        pattern = (ctx.roles.split(), offsets, columns, starts, lengths, ctx.reverse)
+        found = plain.layer_backward(ctx.cell, gradients, [*inputs, *values], needs_x, *pattern)
+    else:
+        given = (ctx.cell, grad_out, grad_h_n, None if c_0 is None else grad_c_n, kept, *inputs, ctx.roles)
+        blocks = lists[3 * count :]
+        found = layer_backward(*given, values, offsets, columns, blocks, starts, lengths, ctx.reverse, needs_x)
+    grad_x, grad_h_0, grad_c_0, grad_bias, grad_peephole, *grad_values = found
     return (
         None,
         grad_x if needs_x else None,

@@ -278,6 +278,39 @@ def test_calls_of_one_step_share_what_was_gathered(sparse, monkeypatch):
     assert len(gathered) == 2
 
 
+@pytest.mark.parametrize("layer", LAYERS)
+def test_gradients_can_be_differentiated(layer, sparse):
+    def penalty():
+        """As of a critic whose gradients are to have length 1."""
+        (gradient,) = torch.autograd.grad(model(x)[0].square().sum(), x, create_graph=True)
+        return torch.autograd.grad((gradient.norm() - 1).square(), list(model.parameters()))
+
+    model, x = LAYERS[layer](dtype=torch.float64), INPUTS["batch"]().requires_grad_()
+    if isinstance(model, PeepholeLSTM):
+        pytest.skip("PeepholeLSTM itself is differentiable once")
+    masks = pruned(model)
+    dense = penalty()
+    sparse(masks)
+    for (name, parameter), a, b in zip(model.named_parameters(), dense, penalty(), strict=True):
+        torch.testing.assert_close(a * masks.get(name, torch.ones_like(parameter)), b)
+
+
+def test_why_a_layer_computes_dense_is_said_once(sparse):
+    model, x = nn.GRU(FEATURES, UNITS), torch.randn(7, 6, FEATURES)
+    engine = sparse(pruned(model))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(x), model(x)
+    model.bfloat16()(x.bfloat16())
+    assert engine.said == ["GRU computes dense: the sparse kernels do not compute in autocast's type."]
+    other, large = nn.GRU(FEATURES, UNITS, dtype=torch.bfloat16), nn.RNN(70_000, 2)
+    engines = sparse(pruned(other)), sparse(pruned(large))
+    other(x.bfloat16()), large(torch.randn(1, 1, 70_000))
+    assert [engine.said for engine in engines] == [
+        ["GRU computes dense: the sparse kernels take float32 and float64 on a CPU, not torch.bfloat16 on cpu."],
+        ["RNN computes dense: the sparse kernels count up to 65,536 inputs and pre-activations."],
+    ]
+
+
 def test_nothing_is_placed_where_nothing_is_removed_or_kernels_are_missing(sparse, monkeypatch):
     model = nn.GRU(FEATURES, UNITS)
     forward = nn.GRU.forward
