@@ -1,12 +1,14 @@
 """The forward pass on CUDA, in Triton: one launch computes a step, gates and all, over the weights that are kept.
 
-A program has a block of rows, those of a unit's gates side by side, and a block of the batch. Its sums stay in registers,
-and from them it computes the units' states: no pre-activation is written to memory. It reads the arrays of the kernels in
-C as they are. The rows of a block are gone through together, to the end of the longest, several weights of each at a time;
-padding them in memory (sliced ELL) would take a second copy of the weights, which might be another than the first by now.
+A program has a block of rows, those of a unit's gates side by side, and a block of the batch. Its sums stay in
+registers, and from them it computes the states of its units: no pre-activation is written to memory.
 
-The sizes of the blocks have not been tuned on a device. The launches of the steps are not captured in a CUDA graph here.
-A caller can capture them: of sequences of one length nothing is copied to the device.
+It reads the arrays that the kernels in C read. The rows of a block are gone through together, to the end of the
+longest, several weights of each at a time. Sliced ELL would pad them to one length in memory, but hold all weights
+twice, and its copy would have to follow whatever is loaded into the layer.
+
+The sizes of the blocks have not been tuned on a device. Nothing here captures the launches of the steps in a CUDA
+graph. A caller can: of sequences of one length nothing is copied to the device.
 
 T steps, B sequences, I inputs, H units, P outputs, S slots of a unit; see :mod:`sparse_rnn.engine.ops`. What a kernel
 reads and writes is [units, B], so that neighbours in memory are multiplied by the same weight.
@@ -79,7 +81,7 @@ def layer(
 
 
 def _padding(starts: Tensor, lengths: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
-    """Return which row a sequence reads in a step [T, B], any one once it is over; and where each row is among these."""
+    """Return which row a sequence reads in a step [T, B], any once it is over; and where each row is among these."""
     steps, sequences = torch.arange(len(starts), device="cpu").unsqueeze(1), torch.arange(len(lengths), device="cpu")
     runs = steps < lengths
     rows = torch.where(runs, starts[(lengths - 1 - steps).clamp(min=0) if reverse else steps] + sequences, 0)
@@ -200,7 +202,9 @@ def _step(
     unit, slot = tl.program_id(0) * UNITS + row // SLOTS, row % SLOTS
     real = unit < units
     sums = tl.zeros((ROWS, LANES, BATCH), x.dtype.element_ty)
-    if CELL == "gru":  # the candidate has a slot for what comes from the input, 2, and one for what comes from the state
+    if (
+        CELL == "gru"
+    ):  # the candidate has a slot for what comes from the input, 2, and one for what comes from the state
         sums = _add(
             sums, ih_values, ih_scales, ih_offsets, ih_columns, x,
             unit * 3 + slot, real & (slot < 3), sequence, running, batch, LANES,

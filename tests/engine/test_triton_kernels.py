@@ -1,7 +1,8 @@
 """The kernels in Triton: in its interpreter on the CPU, and on a device where there is one.
 
 The interpreter has to be asked for before Triton is imported, and then nothing of the process reaches a device: those
-tests run in a process of their own, which runs this file with TRITON_INTERPRET=1.
+tests run in a process of their own, which runs this file with TRITON_INTERPRET=1. That the kernels can be compiled
+for a device is tested without one.
 """
 
 import os
@@ -11,18 +12,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pack_sequence
 
-from sparse_rnn.engine import plain, triton_kernels
+from sparse_rnn.engine import ops, plain, triton_kernels
 
 pytestmark = pytest.mark.skipif(not triton_kernels.available(), reason="Triton is not installed")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in a process of its own")
+compiled = pytest.mark.skipif(INTERPRETED, reason="is about compiled kernels")
+on_device = pytest.mark.skipif(INTERPRETED or not torch.cuda.is_available(), reason="there is no CUDA device")
+# Triton 3.9 says so whenever it compiles.
+quiet = pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION is unset:UserWarning")
 KINDS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "projected_lstm", "peephole_lstm", "diagonal_peephole_lstm"]
 RAGGED = [4, 3, 3, 1, 1]
 
 
+@compiled
 @pytest.mark.slow
-@pytest.mark.skipif(INTERPRETED, reason="is what this is")
 def test_in_the_interpreter():
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
@@ -90,8 +96,8 @@ def test_values_of_16_and_8_bits_are_read_as_by_torch(case, close, kind, dtype):
 @interpreted
 def test_absent_weights_do_not_read_infinite_inputs(case, close):
     arguments = arguments_of(case("rnn_relu", [1], inputs=3, units=17, density=0.3))
-    arguments[1][:, 0] = torch.inf
     with torch.no_grad():
+        arguments[1][:, 0] = torch.inf
         found, wanted = triton_kernels.layer(*arguments)[0], plain.layer(*arguments)[0]
     torch.testing.assert_close(found, wanted)
     assert found.isfinite().any()
@@ -105,3 +111,97 @@ def test_the_given_states_stay_as_they_are(case, kind):
     with torch.no_grad():
         triton_kernels.layer(*arguments)
     assert all(torch.equal(a, b) for a, b in zip(before, [s for s in arguments[2:4] if s is not None], strict=True))
+
+
+def compile_for_a_device(kernel, tensors, **constants):
+    """Compile a kernel for an H100; of the tensors that it has, the types are given by name."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    numbers = dict.fromkeys(("running", "batch", "units", "outputs"), "i32")
+    constants |= {"ROWS": triton_kernels.ROWS, "LANES": triton_kernels.LANES // constants["BATCH"]}
+    types = {name: tensors.get(name) or numbers.get(name) or "constexpr" for name in kernel.arg_names}
+    given = {name: constants.get(name) for name, kind in types.items() if kind == "constexpr"}
+    return triton.compile(ASTSource(kernel, types, given), target=GPUTarget("cuda", 90, 32)).asm["cubin"]
+
+
+def types_of_kernel(role, values="fp32"):
+    scales = {f"{role}scales": "*fp32"} if values == "i8" else {}
+    return {f"{role}values": f"*{values}", **scales, f"{role}offsets": "*i32", f"{role}columns": "*u16"}
+
+
+@compiled
+@quiet
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "values", "batch"),
+    [
+        ("rnn_tanh", "fp32", 1),
+        ("rnn_relu", "fp16", 8),
+        ("gru", "i8", 4),
+        ("lstm", "bf16", 16),
+        ("lstm", "fp64", 2),
+        ("projected_lstm", "fp32", 1),
+        ("peephole_lstm", "fp32", 1),
+        ("diagonal_peephole_lstm", "fp32", 1),
+    ],
+)
+def test_the_kernels_compile_for_a_device(kind, values, batch):
+    is_lstm = kind.endswith("lstm")
+    real = "*fp64" if values == "fp64" else "*fp32"
+    names = ["bias", "x", "h", "new_h", *(("c", "new_c") if is_lstm else ())]
+    names += ["peephole"] if kind.startswith("diagonal") else []
+    names += [] if kind.startswith("projected") else ["out"]
+    roles = ("ih_", "hh_", *(("ch_",) if kind == "peephole_lstm" else ()))
+    tensors = {name: kind for role in roles for name, kind in types_of_kernel(role, values).items()}
+    cell = "lstm" if is_lstm else kind
+    constants = {"CELL": cell, "SLOTS": ops.slots_of_unit(cell), "BATCH": batch}
+    assert compile_for_a_device(triton_kernels._step, tensors | dict.fromkeys(names, real), **constants)
+    if kind.startswith("projected"):
+        tensors = types_of_kernel("", values) | dict.fromkeys(("read", "h", "new_h", "out"), real)
+        assert compile_for_a_device(triton_kernels._project, tensors, BATCH=batch)
+
+
+def parts(result):
+    """The numbers of what a layer returns."""
+    output, state = result
+    return [output.data, *(state if isinstance(state, tuple) else [state])]
+
+
+@on_device
+@quiet
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_a_layer_on_a_device_gives_what_it_gives_on_the_cpu(pruned, sparse, close, kind, dtype):
+    layer = sparse(pruned(kind, num_layers=2, bidirectional=True), dtype)
+    sequences = [torch.randn(length, 20) for length in (7, 2, 4)]
+    inputs = [torch.stack([sequences[0]] * 3, 1), pack_sequence(sequences, enforce_sorted=False)]
+    wanted = [parts(layer(x)) for x in inputs]
+    layer = layer.cuda()
+    assert layer.backend == "triton"
+    for x, own in zip(inputs, wanted, strict=True):
+        agree(close, [part.cpu() for part in parts(layer(x.cuda()))], own)
+
+
+@on_device
+@quiet
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_on_a_device_are_those_of_the_cpu(pruned, sparse, kind):
+    layer, x = sparse(pruned(kind)), torch.randn(5, 3, 20, requires_grad=True)
+    (wanted,) = torch.autograd.grad(layer(x)[0].square().sum(), x)
+    (found,) = torch.autograd.grad(layer.cuda()(x.cuda())[0].square().sum(), x)
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+@on_device
+@quiet
+def test_sequences_of_one_length_are_captured_in_a_graph(pruned, sparse):
+    layer, x = sparse(pruned("lstm")).cuda(), torch.randn(5, 3, 20, device="cuda")
+    with torch.no_grad():
+        wanted = layer(x)[0]
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            found = layer(x)[0]
+    graph.replay()
+    torch.testing.assert_close(found, wanted)
