@@ -273,7 +273,9 @@ class SparseLayer(nn.Module):
 
     @property
     def _device(self) -> torch.device:
-        return self.get_buffer("offsets_ih_l0").device
+        any_buffer = self._buffers["offsets_ih_l0"]  # by name it would take microseconds of each call
+        assert any_buffer is not None
+        return any_buffer.device
 
     def _check_device(self, name: str, tensor: Tensor) -> None:
         if tensor.device != self._device:

@@ -128,7 +128,7 @@ class _Step:
         sizes = {"running": running, "batch": batch, "ROWS": ROWS, "BATCH": block, "LANES": LANES // block}
         unprojected = x_IB.new_empty(self._units, batch) if self._projected else new[0]
         slots = ops.slots_of_unit(self._cell)
-        _step[triton.cdiv(self._units, ROWS // slots), triton.cdiv(batch, block)](
+        _compute[triton.cdiv(self._units, ROWS // slots), triton.cdiv(batch, block)](
             *(tensor for role in ("ih", "hh", "ch") for tensor in self._kernels[role]),
             self._bias,
             self._peephole,
@@ -158,13 +158,15 @@ def _add(sums, values, scales, offsets, columns, read, row, exists, sequence, ru
     """Add the products of rows of a kernel with what it reads to sums [ROWS, LANES, BATCH]."""
     begin = tl.load(offsets + row, mask=exists, other=0)
     end = tl.load(offsets + row + 1, mask=exists, other=0)
+    if scales is not None:
+        scale = tl.load(scales + row, mask=exists, other=0)[:, None]
     for first in range(0, tl.max(end - begin, 0), LANES):
         place = begin[:, None] + first + tl.arange(0, LANES)[None, :]
         kept = place < end[:, None]
         column = tl.load(columns + place, mask=kept, other=0).to(tl.int64)
         value = tl.load(values + place, mask=kept, other=0).to(sums.dtype)
         if scales is not None:
-            value *= tl.load(scales + row, mask=exists, other=0)[:, None]
+            value *= scale
         # What is read is masked too: an absent weight times a state that is infinite would be no number.
         number = tl.load(
             read + (column * batch)[:, :, None] + sequence[None, None, :],
@@ -188,7 +190,7 @@ def _tanh(x):
 
 
 @_jit
-def _step(
+def _compute(
     ih_values, ih_scales, ih_offsets, ih_columns,
     hh_values, hh_scales, hh_offsets, hh_columns,
     ch_values, ch_scales, ch_offsets, ch_columns,
