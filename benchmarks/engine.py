@@ -1,15 +1,19 @@
 """What sparse layers cost beside dense ones of this PyTorch: dense and sparse in turn in one run, with equal threads.
 
-    python benchmarks/engine.py inference [--seconds 4]     # a layer with its gates, 95 % sparse, as compact() makes it
-    python benchmarks/engine.py training [--steps 30]       # a whole step of a fit, and a plain loop's, with Adam
-    python benchmarks/engine.py grid [--output grid.csv]    # over density, size, threads and batch: where dense wins
-    python benchmarks/engine.py fit [--output grid.csv]     # the costs that sparse_rnn/engine/choice.py estimates with
+    python benchmarks/engine.py inference   # layers with their gates, 95 % sparse, as compact() makes them
+    python benchmarks/engine.py stream      # the same, a call for each step, with the state carried
+    python benchmarks/engine.py training    # a step of a plain loop with Adam and the masks
+    python benchmarks/engine.py epoch       # an epoch of fit with gru_mnist.yaml; needs SPARSE_RNN_DATA
+    python benchmarks/engine.py grid        # over density, size, threads and batch: where dense wins; may be interrupted
+    python benchmarks/engine.py costs       # of that grid: what sparse_rnn/engine/choice.py estimates with
 
 Times are medians; a ratio is the median of the ratios of runs that stood side by side.
 """
 
 import argparse
+import contextlib
 import csv
+import io
 import itertools
 import sys
 import time
@@ -17,16 +21,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import Timer
 from machine import describe
 from scipy.optimize import nnls
 from torch import nn
 from tqdm import tqdm
 
-from sparse_rnn import Masks
+from sparse_rnn import Masks, OneShotPruning
+from sparse_rnn.config_files import read_config
+from sparse_rnn.data import SequentialMNIST
 from sparse_rnn.engine import compact
 from sparse_rnn.engine.choice import Size, choose
 from sparse_rnn.engine.live import Engine
 from sparse_rnn.engine.timing import side_by_side, time_layers
+from sparse_rnn.modules import SequenceClassifier
 from sparse_rnn.recurrent.kernels import find_targets
 
 SPARSITY = 0.95
@@ -36,12 +45,13 @@ LAYERS = {
     "LSTM-1600": (nn.LSTM, 400, 1600, 20),
     "GRU-400": (nn.GRU, 28, 400, 28),
 }
+RESULTS = Path(__file__).parent / "results"
 CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
 GRID = ("cell", "units", "density", "batch", "threads", "pass", "dense_ms", "sparse_ms", "ratio")
 STEPS = 10
 DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5)
-SIZES = (100, 200, 400, 1000, 2000, 4000)
-LARGEST = 4000  # takes minutes to train: inference only
+SIZES = (32, 100, 200, 400, 1000, 2000)
+LARGEST, ITS_DENSITIES = 4000, (0.05, 0.5)  # takes minutes to train: inference only
 BATCHES = (1, 16, 64)
 
 
@@ -78,6 +88,44 @@ def inference(seconds: float) -> None:
                 f"{row.dense_bytes / 1e6:9.2f} {row.sparse_bytes / 1e6:9.2f} {row.bandwidth:6.1f} {row.error:10.1e}",
                 flush=True,
             )
+
+
+def stream(seconds: float) -> None:
+    """Print what a call of one step takes, beside a step within a whole sequence."""
+    print("layer     a call of one step, ms: dense   sparse  ratio   a step of a sequence, sparse: ms")
+    for name, (kind, inputs, units, steps) in LAYERS.items():
+        torch.manual_seed(0)
+        layer = kind(inputs, units).eval()
+        pruned(layer, 1 - SPARSITY)
+        small = compact(layer)
+        x = torch.randn(steps, 1, inputs)
+
+        def stepwise(layer: nn.Module, x: torch.Tensor = x) -> None:
+            state = None
+            for step in x.unbind():
+                _, state = layer(step.unsqueeze(0), state)
+
+        with torch.inference_mode():
+            dense, sparse, ratio = side_by_side(lambda: stepwise(layer), lambda: stepwise(small), seconds)  # noqa: B023
+            whole = side_by_side(lambda: small(x), lambda: small(x), seconds / 4)[0]  # noqa: B023
+        print(f"{name:9} {dense / steps:30.3f} {sparse / steps:8.3f} {ratio:6.1f} {whole / steps:31.3f}", flush=True)
+
+
+def epoch(seconds: float) -> None:
+    """Print what an epoch of the shipped configuration takes, and what it ends at."""
+    config = read_config("gru_mnist.yaml")
+    options = config["model"]["init_args"]
+    print("engine   seconds of training   val/error")
+    for engine in ("dense", "sparse", "dense", "sparse"):
+        seed_everything(0)
+        model = SequenceClassifier(**{name: value for name, value in options.items() if name != "optimizer"})
+        timer = Timer()
+        pruning = OneShotPruning(SPARSITY, engine=engine)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            trainer = Trainer(max_epochs=1, callbacks=[pruning, timer], logger=False, enable_checkpointing=False)
+            trainer.fit(model, SequentialMNIST(**config["data"]["init_args"]))
+        error = float(trainer.callback_metrics["val/error"])
+        print(f"{engine:8} {timer.time_elapsed('train'):19.1f} {error:11.2f}", flush=True)
 
 
 class Step:
@@ -121,6 +169,7 @@ def grid(output: Path, seconds: float) -> None:
     points = [
         *itertools.product(CELLS, SIZES, DENSITIES, BATCHES, (2,)),
         *itertools.product(CELLS, SIZES, (0.05,), BATCHES, (1,)),
+        *itertools.product(CELLS, (LARGEST,), ITS_DENSITIES, BATCHES, (2,)),
     ]
     with output.open("a", newline="") as file:
         writer = csv.writer(file)
@@ -180,7 +229,7 @@ def report(path: Path) -> None:
                 f"\n{purpose}, {cell}, batch {batch}, 2 threads: dense / sparse\n{'units':>6}",
                 *(f"{d:7.0%}" for d in DENSITIES),
             )
-            for units in SIZES:
+            for units in (*SIZES, LARGEST):
                 found = {
                     float(row["density"]): float(row["ratio"])
                     for row in rows
@@ -188,10 +237,10 @@ def report(path: Path) -> None:
                     == (purpose, cell, str(batch), str(units), "2")
                 }
                 if found:
-                    print(f"{units:6}", *(f"{found[d]:7.2f}" for d in DENSITIES if d in found))
+                    print(f"{units:6}", *(f"{found[d]:7.2f}" if d in found else " " * 7 for d in DENSITIES))
 
 
-def fit(path: Path) -> None:
+def costs(path: Path) -> None:
     """Print the costs of choice.py that come nearest to a grid, by least squares of relative errors."""
     rows = [row for row in csv.DictReader(path.open()) if row["threads"] == "2"]
     for purpose in ("inference", "training"):
@@ -205,8 +254,8 @@ def fit(path: Path) -> None:
         ):
             milliseconds = np.array([float(row[f"{name}_ms"]) for row in own])
             scaled = np.stack(columns, 1) / milliseconds[:, None]
-            costs, _ = nnls(scaled * 1e-6, ones)
-            print(purpose, name, " ".join(f"{cost:.4g}" for cost in costs))
+            found, _ = nnls(scaled * 1e-6, ones)
+            print(purpose, name, " ".join(f"{cost:.4g}" for cost in found))
 
 
 def _size(row: dict[str, str]) -> tuple[float, ...]:
@@ -217,21 +266,15 @@ def _size(row: dict[str, str]) -> tuple[float, ...]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("inference", "training", "grid", "fit"))
+    parser.add_argument("part", choices=("inference", "stream", "training", "epoch", "grid", "costs"))
     parser.add_argument("--seconds", type=float, default=4.0, help="how long to time each pair")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--output", type=Path, default=Path("engine_grid.csv"), help="where the grid goes")
+    parser.add_argument("--output", type=Path, default=RESULTS / "engine_grid.csv", help="where the grid is")
     known = parser.parse_args()
-    torch.set_num_threads(known.threads)
     print(describe())
-    if known.part == "inference":
-        inference(known.seconds)
-    elif known.part == "training":
-        training(known.seconds)
-    elif known.part == "grid":
-        grid(known.output, known.seconds)
+    if known.part in ("grid", "costs"):
+        grid(known.output, known.seconds) if known.part == "grid" else costs(known.output)
     else:
-        fit(known.output)
+        {"inference": inference, "stream": stream, "training": training, "epoch": epoch}[known.part](known.seconds)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from sparse_rnn.errors import UsageError
 
 
 def check_tensor(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int | None, ...]) -> None:
-    """Refuse a tensor of another type or shape, or elsewhere than in the CPU's memory.
+    """Refuse a tensor of another type or shape, or elsewhere than on the CPU or CUDA.
 
     Args:
         name: What to call it in the message.
@@ -34,8 +34,8 @@ def check_tensor(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int
     ):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise UsageError(f"{name} has shape {list(tensor.shape)}; it must have [{wanted}].")
-    if tensor.device.type != "cpu" or not tensor.is_contiguous():
-        raise UsageError(f"{name} is on {tensor.device}, or not contiguous: the sparse layers compute on the CPU.")
+    if tensor.device.type not in ("cpu", "cuda") or not tensor.is_contiguous():
+        raise UsageError(f"{name} is on {tensor.device}, or not contiguous: the sparse layers compute on CPU and CUDA.")
 
 
 def check_kernel(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -114,7 +115,9 @@ class SparseLayer(nn.Module):
 
     @property
     def backend(self) -> str:
-        """What it computes with: ``avx512``, ``avx2``, ``neon`` or ``plain``; ``torch`` where no kernels are built."""
+        """What it computes with: ``avx512``, ``avx2``, ``neon``, ``plain``, on CUDA ``triton``; else ``torch``."""
+        if self._device.type == "cuda":
+            return "triton" if find_spec("triton") else "torch"
         loaded = library()
         return "torch" if loaded is None else loaded.backend().decode()
 
@@ -201,7 +204,10 @@ class SparseLayer(nn.Module):
         places = tuple([buffer.data_ptr() for buffer in self._buffers.values() if buffer is not None])
         prepared = self._prepared
         if prepared is None or prepared[0] != places:
-            self.check(dict(self.named_buffers()))
+            buffers = dict(self.named_buffers())
+            self.check(buffers)
+            for name, buffer in buffers.items():
+                self._check_device(name, buffer)
             self._prepared = prepared = places, self._made()
         return prepared[1]
 
@@ -234,8 +240,7 @@ class SparseLayer(nn.Module):
             raise UsageError(f"input has {x.dim()} dimensions; it must have 3, or 2 without a batch.")
         if x.shape[-1] != self.input_size:
             raise UsageError(f"input has {x.shape[-1]} features; the layer's input_size is {self.input_size}.")
-        if x.device.type != "cpu":
-            raise UsageError(f"input is on {x.device}; the sparse layers compute on the CPU.")
+        self._check_device("input", x)
         batch = _packed_batch(input) if isinstance(input, PackedSequence) else self._batch(input)
         if x.dtype != self.real:
             self._check_autocast("input", x)
@@ -260,13 +265,24 @@ class SparseLayer(nn.Module):
             shape = (layers, *(state.shape[1:-1] if batch is None else batch), size)
             if state.shape != shape:
                 raise UsageError(f"{name} has shape {list(state.shape)}; for this input it must have {list(shape)}.")
+            self._check_device(name, state)
             if state.dtype != self.real:
                 self._check_autocast(name, state)
                 states = tuple(state.to(self.real) for state in states)
         return (states[0], states[1]) if pair else states[0]
 
+    @property
+    def _device(self) -> torch.device:
+        any_buffer = self._buffers["offsets_ih_l0"]  # by name it would take microseconds of each call
+        assert any_buffer is not None
+        return any_buffer.device
+
+    def _check_device(self, name: str, tensor: Tensor) -> None:
+        if tensor.device != self._device:
+            raise UsageError(f"{name} is on {tensor.device}, the layer on {self._device}: move one of them with .to().")
+
     def _check_autocast(self, name: str, tensor: Tensor) -> None:
-        if not torch.is_autocast_enabled("cpu"):
+        if not torch.is_autocast_enabled(tensor.device.type):
             raise UsageError(f"{name} is {tensor.dtype}; the layer computes in {self.real}: convert it with .to().")
 
 
@@ -482,4 +498,4 @@ def _prepare_to_load(
     layer.check(own | given, label=prefix)
     for name, tensor in given.items():
         if own[name].shape != tensor.shape:
-            setattr(layer, name, torch.empty_like(tensor))
+            setattr(layer, name, torch.empty_like(tensor, device=own[name].device))

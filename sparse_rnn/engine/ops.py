@@ -1,6 +1,7 @@
 """The kernels in C as operators of torch: they can be differentiated, traced, exported and compiled.
 
-Where the kernels are not built the operator computes the same in torch's own operations.
+Where the kernels are not built the operator computes the same in torch's own operations. So does the backward pass on
+CUDA; the forward pass there is in Triton, if that is installed.
 
 N rows are packed as in :class:`torch.nn.utils.rnn.PackedSequence`; B sequences, longest first, T steps, I inputs, H
 units, P outputs (H, or the size of a projection), S slots of a unit (the rows of its pre-activations; a GRU has 4, as
@@ -9,7 +10,7 @@ the candidate's part that comes from the state stands apart).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, List  # noqa: UP035 - PyTorch 2.6 reads no other spelling of a list of tensors
 
 import torch
@@ -47,7 +48,7 @@ def slots(cell: str, role: str) -> tuple[int, ...]:
     return tuple(range(slots_of_unit(cell)))
 
 
-@torch.library.custom_op("sparse_rnn::layer", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("sparse_rnn::layer", mutates_args=(), device_types=("cpu", "cuda"))
 def layer(
     cell: str,
     x: Tensor,
@@ -82,7 +83,7 @@ def layer(
         columns: Of each pattern.
         blocks: Of each pattern, three after each other; none if they are to be found when they are needed.
         scales: For each kernel what to multiply the values of a row by, [rows]; none unless they are int8.
-        starts: [T], int64, in which row each step begins.
+        starts: [T], int64, in which row each step begins; always on the CPU, as ``lengths`` is.
         lengths: [B], int64, falling.
         reverse: Whether each sequence is read from its end.
         training: Whether what a backward pass needs is to be kept.
@@ -91,14 +92,16 @@ def layer(
         ``out`` [N, P], ``h_n`` [B, P], ``c_n`` [B, H] (empty if the cell has none), and what is kept.
     """
     _check_types(x, (h_0, c_0, bias, peephole), values)
+    x, h_0, c_0, bias, peephole, *values = _contiguous(x, h_0, c_0, bias, peephole, *values)
+    arguments = cell, x, h_0, c_0, bias, peephole, roles.split(), values, offsets, columns, scales
+    if x.is_cuda:
+        return *_on_cuda()(*arguments, starts, lengths, reverse), x.new_empty(0)
     sizes = _Sizes(cell, x, h_0, c_0, starts)
     kept = scratch(sizes.kept("hr" in roles.split()), x)
     if library() is None:
         warn_not_built()
-        arguments = roles.split(), values, offsets, columns, scales, starts, lengths, reverse
-        return *plain.layer(cell, x, h_0, c_0, bias, peephole, *arguments), kept if training else x.new_empty(0)
+        return *plain.layer(*arguments, starts, lengths, reverse), kept if training else x.new_empty(0)
     out, h_n, c_n = _outputs(x, h_0, c_0)
-    x, h_0, c_0, bias, peephole, *values = _contiguous(x, h_0, c_0, bias, peephole, *values)
     call = _call(sizes, cell, x, h_0, c_0, bias, peephole, starts, lengths, reverse)
     _describe_kernels(call, roles, values, offsets, columns, scales, sizes)
     _place(call, sizes.places("hr" in roles.split()), kept)
@@ -128,11 +131,12 @@ def _(
     reverse: bool,
     training: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    kept = _Sizes(cell, x, h_0, c_0, starts).kept("hr" in roles.split()) if training else 0
+    is_kept = training and x.device.type != "cuda"
+    kept = _Sizes(cell, x, h_0, c_0, starts).kept("hr" in roles.split()) if is_kept else 0
     return *_outputs(x, h_0, c_0), x.new_empty(kept)
 
 
-@torch.library.custom_op("sparse_rnn::layer_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("sparse_rnn::layer_backward", mutates_args=(), device_types=("cpu", "cuda"))
 def layer_backward(
     cell: str,
     grad_out: Tensor,
@@ -158,7 +162,7 @@ def layer_backward(
 
     The arguments are those of :func:`layer`, its gradients, and what it kept.
     """
-    if library() is None:
+    if x.is_cuda or library() is None:
         given = [grad_out, grad_h_n] if grad_c_n is None else [grad_out, grad_h_n, grad_c_n]
         arguments = roles.split(), offsets, columns, starts, lengths, reverse
         return plain.layer_backward(cell, given, [x, h_0, c_0, bias, peephole, *values], needs_x, *arguments)
@@ -314,6 +318,13 @@ class _Sizes:
     def scratch(self, projected: bool, needs_x: bool, threads: int) -> int:
         """Return the size of all of it."""
         return sum(self.scratch_places(projected, needs_x, threads).values())
+
+
+def _on_cuda() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    # Triton takes long to import, and is for CUDA alone.
+    from sparse_rnn.engine import triton_kernels
+
+    return triton_kernels.layer if triton_kernels.available() else plain.layer
 
 
 def _check_types(x: Tensor, others: Sequence[Tensor | None], values: Sequence[Tensor]) -> None:

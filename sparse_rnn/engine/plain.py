@@ -23,7 +23,6 @@ _STEPS = {
 }
 
 
-@torch.autocast("cpu", enabled=False)
 def layer(
     cell: str,
     x: Tensor,
@@ -55,7 +54,8 @@ def layer(
 
     def pre_activations(role: str, read: Tensor) -> Tensor:
         """Multiply by a kernel, whose rows are ordered by unit; the result [N, G·H] is ordered by gate."""
-        product = (kernels[role] @ read.t()).t()
+        with torch.autocast(read.device.type, enabled=False):
+            product = (kernels[role] @ read.t()).t()
         ordered = product if role == "hr" else product.unflatten(1, (units, -1)).transpose(1, 2).flatten(1)
         return ordered + biases[role] if role in biases else ordered
 
@@ -67,7 +67,7 @@ def layer(
     x = pre_activations("ih", x)  # of all steps at once
     step = _step(cell, peephole, roles)
     state: tuple[Tensor, ...] = (h_0,) if c_0 is None else (h_0, c_0)
-    rows, outputs = _rows(starts, lengths, reverse), []
+    rows, outputs = [own.to(x.device) for own in _rows(starts, lengths, reverse)], []
     for own in rows:
         running = len(own)
         new = step(project, x.index_select(0, own), tuple(part[:running] for part in state))
@@ -111,7 +111,7 @@ def layer_backward(
     given = (tensor for tensor, is_wanted in zip(inputs, wanted, strict=True) if is_wanted)
     backward: Any = torch.func.vjp(run, *given)[1]
     found = iter(backward(tuple(gradients)))
-    return [next(found) if is_wanted else torch.empty(0, dtype=gradients[0].dtype) for is_wanted in wanted]
+    return [next(found) if is_wanted else gradients[0].new_empty(0) for is_wanted in wanted]
 
 
 def _step(cell: str, peephole: Tensor | None, roles: Sequence[str]) -> Callable[..., tuple[Tensor, ...]]:
@@ -135,7 +135,7 @@ def _biases(cell: str, bias: Tensor | None) -> dict[str, Tensor]:
 
 def _rows(starts: Tensor, lengths: Tensor, reverse: bool) -> list[Tensor]:
     """List, for each step, the rows of the sequences that are not over, the longest first."""
-    sequences = torch.arange(len(lengths))
+    sequences = torch.arange(len(lengths), device=lengths.device)
     rows = []
     for step in range(len(starts)):
         own = lengths[lengths > step]
@@ -152,7 +152,7 @@ def _reals(values: Tensor, offsets: Tensor, scale: Tensor | None, dtype: torch.d
 def _matrix(values: Tensor, offsets: Tensor, columns: Tensor, inputs: int) -> Tensor:
     rows = len(offsets) - 1
     if torch.is_grad_enabled():
-        places = torch.arange(rows).repeat_interleave(offsets.diff()) * inputs + columns.long()
+        places = torch.arange(rows, device=offsets.device).repeat_interleave(offsets.diff()) * inputs + columns.long()
         return values.new_zeros(rows * inputs).index_put((places,), values).view(rows, inputs)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)

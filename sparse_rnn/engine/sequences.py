@@ -59,7 +59,7 @@ def call_like_torch(
         if hx is not None and order is not None:
             state = [part.index_select(1, order) for part in state]
         starts = batch_sizes.cumsum(0) - batch_sizes
-        lengths = (batch_sizes.unsqueeze(0) > torch.arange(batch).unsqueeze(1)).sum(1)
+        lengths = (batch_sizes.unsqueeze(0) > torch.arange(batch, device="cpu").unsqueeze(1)).sum(1)
         rows, state = run_layers(layers, rows, starts, lengths, state, dropout)
         if places is not None:
             state = [part.index_select(1, places) for part in state]
@@ -88,7 +88,7 @@ def run_layers(
     Args:
         layers: The layers, each with its directions.
         x: [N, I].
-        starts: [T], int64, in which row each step begins.
+        starts: [T], int64, in which row each step begins; always on the CPU, as ``lengths`` is.
         lengths: [B], int64, falling.
         state: h, and c where there is one, [layers · directions, B, units].
         dropout: Probability of dropping an output between layers.
@@ -101,7 +101,7 @@ def run_layers(
         for tensors in ([x, *state], *(weights.tensors for directions in layers for weights in directions))
         for tensor in tensors
     )
-    if not (training or _is_traced(x) or library() is None):
+    if not (training or _is_traced(x) or library() is None or x.is_cuda):
         return run_directly(layers, x, starts, lengths, state, dropout)
     last: list[list[Tensor]] = [[] for _ in state]
     for index, directions in enumerate(layers):

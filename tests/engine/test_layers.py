@@ -229,8 +229,10 @@ def test_other_types_and_devices_are_refused(pruned, sparse):
     layer = sparse(pruned("gru"))
     with pytest.raises(UsageError, match=r"input is torch.float64; the layer computes in torch.float32"):
         layer(torch.zeros(5, 3, 20, dtype=torch.float64))
-    with pytest.raises(UsageError, match="input is on meta; the sparse layers compute on the CPU"):
+    with pytest.raises(UsageError, match="input is on meta, the layer on cpu"):
         layer(torch.zeros(5, 3, 20, device="meta"))
+    with pytest.raises(UsageError, match="h_0 is on meta, the layer on cpu"):
+        layer(torch.zeros(5, 3, 20), torch.zeros(1, 3, 19, device="meta"))
 
 
 def test_under_autocast_it_takes_what_the_layers_before_it_give(pruned, sparse):

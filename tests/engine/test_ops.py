@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sparse_rnn.engine import ops, pattern
 from sparse_rnn.engine.library import library, warn_not_built
@@ -229,3 +230,20 @@ def test_without_kernels_one_sentence_says_what_to_do(case, monkeypatch):
     with pytest.warns(UserWarning, match="install a C compiler"):
         own.by_engine()
     own.by_engine()
+
+
+def test_a_trace_on_a_device_keeps_nothing_for_the_backward_pass(case):
+    own = case("lstm", RAGGED, inputs=3, units=7)
+    arguments = own.arguments(own.leaves(torch.float32))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+
+        def moved(argument):
+            if isinstance(argument, list):
+                return [moved(own) for own in argument]
+            if not isinstance(argument, torch.Tensor) or argument.dtype == torch.int64:
+                return argument
+            return torch.empty(argument.shape, dtype=argument.dtype, device="cuda")
+
+        out, h_n, c_n, kept = ops.layer(*map(moved, arguments))
+    assert {tensor.device.type for tensor in (out, h_n, c_n, kept)} == {"cuda"}
+    assert [tensor.shape for tensor in (out, h_n, c_n, kept)] == [(sum(RAGGED), 7), (6, 7), (6, 7), (0,)]
