@@ -27,6 +27,27 @@ typedef REAL AT_WIDTH(tile);
 typedef REAL AT_WIDTH(tile) __attribute__((vector_size(TILE_LANES * REAL_BYTES), aligned(REAL_BYTES), may_alias));
 #endif
 
+#if WIDTH == 1
+/* Four states are put together to a vector, so that a load brings four weights. */
+#define ACCUMULATE(name, type, number)                                                                                 \
+  INLINE void AT_WIDTH(name)(const kernel *k, int64_t row, const REAL *states, REAL sums[CHAINS][TILE_VECTORS]) {      \
+    const uint16_t *c = k->columns;                                                                                    \
+    const type *values = k->values;                                                                                    \
+    quad own[2];                                                                                                       \
+    memset(own, 0, sizeof own);                                                                                        \
+    int64_t i = k->offsets[row], end = k->offsets[row + 1];                                                            \
+    for (; i + 8 <= end; i += 8)                                                                                       \
+      for (int half = 0; half < 2; half++) {                                                                           \
+        const type *v = values + i + 4 * half;                                                                         \
+        const uint16_t *at = c + i + 4 * half;                                                                         \
+        quad weights = four_##type(v);                                                                                 \
+        quad read = {states[at[0]], states[at[1]], states[at[2]], states[at[3]]};                                      \
+        own[half] += weights * read;                                                                                   \
+      }                                                                                                                \
+    for (; i < end; i++) sums[0][0] += number(values[i]) * states[c[i]];                                               \
+    for (int lane = 0; lane < 4; lane++) sums[lane % CHAINS][0] += own[0][lane] + own[1][lane];                        \
+  }
+#else
 #define ACCUMULATE(name, type, number)                                                                                 \
   INLINE void AT_WIDTH(name)(const kernel *k, int64_t row, const REAL *states,                                         \
                              AT_WIDTH(tile) sums[CHAINS][TILE_VECTORS]) {                                              \
@@ -46,6 +67,7 @@ typedef REAL AT_WIDTH(tile) __attribute__((vector_size(TILE_LANES * REAL_BYTES),
       for (int v = 0; v < TILE_VECTORS; v++) sums[0][v] += value * state[v];                                           \
     }                                                                                                                  \
   }
+#endif
 
 #define AS_IT_IS(value) (value)
 ACCUMULATE(accumulate_reals, REAL, AS_IT_IS)

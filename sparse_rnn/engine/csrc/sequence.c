@@ -27,6 +27,27 @@ INLINE float from_bfloat(uint16_t bits) {
 }
 #endif
 
+/* Four weights as they are stored. */
+INLINE quad four_REAL(const REAL *values) {
+  quad four;
+  memcpy(&four, values, sizeof four);
+  return four;
+}
+
+#if !REAL_IS_DOUBLE
+INLINE quad four_uint16_t(const uint16_t *values) {
+  return (quad){from_bfloat(values[0]), from_bfloat(values[1]), from_bfloat(values[2]), from_bfloat(values[3])};
+}
+
+INLINE quad four_int8_t(const int8_t *values) {
+  typedef int8_t bytes __attribute__((vector_size(4)));
+  typedef int32_t whole __attribute__((vector_size(16)));
+  bytes four;
+  memcpy(&four, values, sizeof four);
+  return __builtin_convertvector(__builtin_convertvector(four, whole), quad);
+}
+#endif
+
 #define WIDTH 1
 #include "product.h"
 #define WIDTH 4

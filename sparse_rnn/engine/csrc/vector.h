@@ -12,6 +12,7 @@ enum { GROUP = 32 };
 
 typedef REAL vec __attribute__((vector_size(VECTOR_BYTES)));
 typedef INTEGER ivec __attribute__((vector_size(VECTOR_BYTES)));
+typedef REAL quad __attribute__((vector_size(4 * sizeof(REAL))));
 
 /* Places in two vectors after each other, as constants: only those become one instruction. f(lanes, half, i) gives that
  * of each lane i. */
