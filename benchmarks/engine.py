@@ -4,7 +4,7 @@
     python benchmarks/engine.py stream      # the same, a call for each step, with the state carried
     python benchmarks/engine.py training    # a step of a plain loop with Adam and the masks
     python benchmarks/engine.py epoch       # an epoch of fit with gru_mnist.yaml; needs SPARSE_RNN_DATA
-    python benchmarks/engine.py grid        # over density, size, threads and batch: where dense wins; may be interrupted
+    python benchmarks/engine.py grid        # over density, size, threads and batch; may be interrupted
     python benchmarks/engine.py costs       # of that grid: what sparse_rnn/engine/choice.py estimates with
 
 Times are medians; a ratio is the median of the ratios of runs that stood side by side.
