@@ -32,7 +32,7 @@ from sparse_rnn import Masks, OneShotPruning
 from sparse_rnn.config_files import read_config
 from sparse_rnn.data import SequentialMNIST
 from sparse_rnn.engine import compact
-from sparse_rnn.engine.choice import Size, choose
+from sparse_rnn.engine.choice import CACHED, Size, choose
 from sparse_rnn.engine.live import Engine
 from sparse_rnn.engine.timing import side_by_side, time_layers
 from sparse_rnn.modules import SequenceClassifier
@@ -218,7 +218,7 @@ def report(path: Path) -> None:
         gates = {"gru": 3, "lstm": 4}[row["cell"]]
         total = 2 * gates * units**2
         size = Size(total, round(total * float(row["density"])), 4 * units)
-        sparse = choose([size], batch, row["pass"] == "training").sparse
+        sparse = choose(row["cell"], [size], batch, row["pass"] == "training").sparse
         loss = (1 / ratio if sparse else ratio) - 1
         if loss > 0.1:
             wrong.append(f"{' '.join(row.values())}: auto takes {'sparse' if sparse else 'dense'}")
@@ -243,19 +243,18 @@ def report(path: Path) -> None:
 def costs(path: Path) -> None:
     """Print the costs of choice.py that come nearest to a grid, by least squares of relative errors."""
     rows = [row for row in csv.DictReader(path.open()) if row["threads"] == "2"]
-    for purpose in ("inference", "training"):
-        own = [row for row in rows if row["pass"] == purpose]
+    for cell, purpose in itertools.product(CELLS, ("inference", "training")):
+        own = [row for row in rows if (row["cell"], row["pass"]) == (cell, purpose)]
         total, kept, gated, batch = (np.array(column, dtype=float) for column in zip(*map(_size, own), strict=True))
-        tiles = np.ceil(batch / 32)
         ones = np.ones_like(total)
-        for name, columns in (
-            ("dense", [total, total * batch, gated * batch, ones]),
-            ("sparse", [kept * tiles, kept * batch, gated * batch, ones]),
-        ):
-            milliseconds = np.array([float(row[f"{name}_ms"]) for row in own])
-            scaled = np.stack(columns, 1) / milliseconds[:, None]
-            found, _ = nnls(scaled * 1e-6, ones)
-            print(purpose, name, " ".join(f"{cost:.4g}" for cost in found))
+        columns = {
+            "dense": [total, np.maximum(total - CACHED, 0), total * batch, gated * batch, batch, ones],
+            "sparse": [kept * np.ceil(batch / 32), kept * batch, gated * batch, ones],
+        }
+        for way, found in columns.items():
+            milliseconds = np.array([float(row[f"{way}_ms"]) for row in own])
+            fitted, _ = nnls(np.stack(found, 1) / milliseconds[:, None] * 1e-6, ones)
+            print(cell, purpose, way, " ".join(f"{cost:.4g}" for cost in fitted))
 
 
 def _size(row: dict[str, str]) -> tuple[float, ...]:

@@ -82,7 +82,7 @@ def fit(units: int, steps: int, *callbacks: Callback) -> SequenceClassifier:
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[OneShotPruning(sparsity=0.95), *callbacks],
+            callbacks=[OneShotPruning(sparsity=0.95, engine="dense"), *callbacks],
         )
         trainer.fit(model, BatchLoader(data, BATCH, shuffle=True))
     return model

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Sequences that share a weight; narrower tiles cost less.
+# Sequences that share a weight.
 _WIDEST = 32
+# Weights that a cache may hold.
+CACHED = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -39,42 +41,60 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class _Costs:
-    """Nanoseconds of a step on two threads.
+class _Dense:
+    """Nanoseconds of a step of a dense layer, on two threads.
 
     Attributes:
-        dense_weight: Of a dense weight, whatever the batch.
-        dense_product: Of a dense weight, for each sequence.
-        dense_gate: Of a pre-activation of a sequence.
-        dense_step: Of the rest.
-        kept_tile: Of a kept weight, for each tile of sequences.
-        kept_lane: Of a kept weight, for each lane of a tile.
+        weight: Of a weight, whatever the batch.
+        far_weight: Of a weight that finds no place in the cache, in addition.
+        product: Of a weight, for each sequence.
+        gate: Of a pre-activation of a sequence.
+        sequence: Of a sequence.
+        step: Of the rest.
+    """
+
+    weight: float
+    far_weight: float
+    product: float
+    gate: float
+    sequence: float
+    step: float
+
+    def __call__(self, size: Size, batch: int) -> float:
+        far = max(size.total - CACHED, 0)
+        weights = size.total * (self.weight + self.product * batch) + far * self.far_weight
+        return weights + batch * (self.gate * size.gated + self.sequence) + self.step
+
+
+@dataclass(frozen=True)
+class _Sparse:
+    """Nanoseconds of a step over kept weights, on two threads.
+
+    Attributes:
+        tile: Of a kept weight, for each tile of sequences.
+        lane: Of a kept weight, for each sequence.
         gate: Of a pre-activation of a sequence.
         step: Of the rest.
     """
 
-    dense_weight: float
-    dense_product: float
-    dense_gate: float
-    dense_step: float
-    kept_tile: float
-    kept_lane: float
+    tile: float
+    lane: float
     gate: float
     step: float
 
-    def dense(self, size: Size, batch: int) -> float:
-        """Estimate a step of the dense layer."""
-        weights = size.total * (self.dense_weight + self.dense_product * batch)
-        return weights + self.dense_gate * size.gated * batch + self.dense_step
-
-    def sparse(self, size: Size, batch: int) -> float:
-        """Estimate a step over the kept weights."""
-        weights = size.kept * (self.kept_tile * tiles(batch) + self.kept_lane * batch)
+    def __call__(self, size: Size, batch: int) -> float:
+        weights = size.kept * (self.tile * tiles(batch) + self.lane * batch)
         return weights + self.gate * size.gated * batch + self.step
 
 
-INFERENCE = _Costs(0.2, 0.025, 2.0, 1000.0, 0.5, 0.03, 2.0, 2000.0)
-TRAINING = _Costs(0.5, 0.055, 5.0, 5000.0, 3.0, 0.1, 6.0, 10_000.0)
+# Of inference, and of a forward pass with a backward one; "python benchmarks/engine.py costs" prints them. torch computes an
+# LSTM by oneDNN, and other cells by itself, which takes longer.
+COSTS = {
+    ("lstm", False): (_Dense(0.075, 0.21, 0.011, 0.71, 0, 16_500), _Sparse(0.30, 0.014, 1.25, 18_200)),
+    ("lstm", True): (_Dense(0.284, 0.70, 0.028, 3.35, 415, 49_900), _Sparse(1.25, 0.023, 6.57, 125_300)),
+    ("gru", False): (_Dense(0.091, 0.13, 0.018, 0, 229, 17_000), _Sparse(0.31, 0.018, 0.82, 14_000)),
+    ("gru", True): (_Dense(0.466, 1.80, 0.040, 1.86, 587, 111_500), _Sparse(1.44, 0.027, 5.71, 105_400)),
+}
 
 
 def tiles(batch: int) -> int:
@@ -87,20 +107,21 @@ def tiles(batch: int) -> int:
     return -(-batch // _WIDEST)
 
 
-def choose(layers: Sequence[Size], batch: int, training: bool) -> Choice:
+def choose(cell: str, layers: Sequence[Size], batch: int, training: bool) -> Choice:
     """Choose how a module computes.
 
     Args:
+        cell: Its cell, as :func:`sparse_rnn.engine.ops.layer` has it.
         layers: Its layers and directions.
         batch: Number of sequences.
         training: Whether gradients are computed.
 
     Example:
-        >>> choose([Size(total=100_000, kept=5_000, gated=400)], batch=64, training=True).sparse
+        >>> choose("gru", [Size(total=100_000, kept=5_000, gated=400)], batch=64, training=True).sparse
         True
     """
-    costs = TRAINING if training else INFERENCE
-    dense, sparse = (sum(cost(size, batch) for size in layers) for cost in (costs.dense, costs.sparse))
+    costs = COSTS["lstm" if cell == "lstm" else "gru", training]
+    dense, sparse = (sum(cost(size, batch) for size in layers) for cost in costs)
     density = sum(size.kept for size in layers) / sum(size.total for size in layers)
     purpose = "training" if training else "inference"
     return Choice(

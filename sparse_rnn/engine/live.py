@@ -190,7 +190,7 @@ class _LiveModule:
             return Choice(True, "as was asked for")
         key = self._batch(input, data), torch.is_grad_enabled()
         if key not in self._choices:
-            self._choices[key] = choose([layer.size() for layer in self._each()], *key)
+            self._choices[key] = choose(self._layers[0][0].cell, [layer.size() for layer in self._each()], *key)
         return self._choices[key]
 
     def _fits(self, input: Any, data: Tensor, hx: Any) -> bool:

@@ -12,26 +12,27 @@ def size(units, density):
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("batch", [1, 16, 64])
-def test_a_large_sparse_layer_is_computed_sparse_and_a_dense_one_dense(batch, training):
-    assert choose([size(2000, 0.05)], batch, training).sparse
-    assert not choose([size(2000, 1.0)], batch, training).sparse
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh"])
+def test_a_large_sparse_layer_is_computed_sparse_and_a_dense_one_dense(cell, batch, training):
+    assert choose(cell, [size(1000, 0.05)], batch, training).sparse
+    assert not choose(cell, [size(1000, 1.0)], batch, training).sparse
 
 
 @pytest.mark.parametrize("units", [50, 400, 2000])
 @pytest.mark.parametrize("training", [False, True])
 def test_what_is_worth_it_at_a_density_is_worth_it_at_lower_ones(units, training):
-    chosen = [choose([size(units, density / 100)], 64, training).sparse for density in range(1, 101)]
+    chosen = [choose("lstm", [size(units, density / 100)], 64, training).sparse for density in range(1, 101)]
     assert chosen == sorted(chosen, reverse=True)
 
 
 def test_layers_of_a_module_are_weighed_together():
     sparse, whole = size(1000, 0.01), size(100, 1.0)
-    assert choose([sparse, whole], 64, True).sparse
-    assert not choose([whole], 64, True).sparse
+    assert choose("lstm", [sparse, whole], 64, True).sparse
+    assert not choose("lstm", [whole], 64, True).sparse
 
 
 def test_the_reason_says_density_batch_and_purpose():
-    why = choose([size(400, 0.05)], 16, False).why
+    why = choose("lstm", [size(400, 0.05)], 16, False).why
     assert why.startswith("at a density of 5.0% and a batch of 16, a dense step takes about ")
     assert why.endswith("times as long as a sparse one (inference)")
 
