@@ -229,23 +229,33 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
         raise RuntimeError("Weights of 8 and 16 bits have no gradients: take float32 ones to train.")
     if not training:
         raise RuntimeError("There are no gradients of a layer that was not told to keep what they need.")
+    # Or else autograd would fill a tensor as large as what is kept with zeros, only to have a gradient of it.
+    ctx.set_materialize_grads(False)
     ctx.cell, ctx.roles, ctx.reverse, ctx.blocks = cell, roles, reverse, len(blocks)
     tensors = output[3], x, h_0, c_0, bias, peephole, starts, lengths
     ctx.save_for_backward(*tensors, *values, *offsets, *columns, *blocks)
 
 
-def _backward(ctx: Any, grad_out: Tensor, grad_h_n: Tensor, grad_c_n: Tensor, _: Tensor) -> tuple[Any, ...]:
+def _backward(
+    ctx: Any, grad_out: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Tensor | None, _: None
+) -> tuple[Any, ...]:
     kept, x, h_0, c_0, bias, peephole, starts, lengths, *lists = ctx.saved_tensors
+    grad_out = x.new_zeros(x.shape[0], h_0.shape[1]) if grad_out is None else grad_out
+    grad_h_n = torch.zeros_like(h_0) if grad_h_n is None else grad_h_n
+    if c_0 is None:
+        grad_c_n = None
+    elif grad_c_n is None:
+        grad_c_n = torch.zeros_like(c_0)
     count = len(ctx.roles.split())
     values, offsets, columns = (lists[i * count : (i + 1) * count] for i in range(3))
     needs_x = ctx.needs_input_grad[1]
     inputs = (x, h_0, c_0, bias, peephole)
     if torch.is_grad_enabled():  # somebody differentiates the gradients, which the kernels do not
-        gradients = (grad_out, grad_h_n) if c_0 is None else (grad_out, grad_h_n, grad_c_n)
+        gradients = [grad_out, grad_h_n, *(() if grad_c_n is None else (grad_c_n,))]
         pattern = (ctx.roles.split(), offsets, columns, starts, lengths, ctx.reverse)
         found = plain.layer_backward(ctx.cell, gradients, [*inputs, *values], needs_x, *pattern)
     else:
-        given = (ctx.cell, grad_out, grad_h_n, None if c_0 is None else grad_c_n, kept, *inputs, ctx.roles)
+        given = (ctx.cell, grad_out, grad_h_n, grad_c_n, kept, *inputs, ctx.roles)
         blocks = lists[3 * count :]
         found = layer_backward(*given, values, offsets, columns, blocks, starts, lengths, ctx.reverse, needs_x)
     grad_x, grad_h_0, grad_c_0, grad_bias, grad_peephole, *grad_values = found
