@@ -87,8 +87,8 @@ class _Sparse:
         return weights + self.gate * size.gated * batch + self.step
 
 
-# Of inference, and of a forward pass with a backward one; "python benchmarks/engine.py costs" prints them. torch computes
-# an LSTM by oneDNN, and other cells by itself, which is slower.
+# Of inference, and of a forward pass with a backward one; "python benchmarks/engine.py costs" prints them. An LSTM of
+# torch's is computed by oneDNN, other cells by torch itself, which is slower.
 COSTS = {
     ("lstm", False): (_Dense(0.075, 0.21, 0.011, 0.71, 0, 16_500), _Sparse(0.30, 0.014, 1.25, 18_200)),
     ("lstm", True): (_Dense(0.284, 0.70, 0.028, 3.35, 415, 49_900), _Sparse(1.25, 0.023, 6.57, 125_300)),
