@@ -301,7 +301,7 @@ class _LiveKernel:
         self._slots = ops.slots(cell, role)
         self._slots_of_unit = 1 if role == "hr" else ops.slots_of_unit(cell)
         self._mask: Tensor | None = None
-        self._gathered: dict[bool, tuple[tuple[int, int], Tensor]] = {}
+        self._gathered: dict[tuple[bool, bool], tuple[tuple[int, int], Tensor]] = {}
 
     def update(self, mask: Tensor | None, parameter: Tensor) -> None:
         """Take the mask of the kernel; without one everything is kept."""
@@ -327,11 +327,12 @@ class _LiveKernel:
 
     def values(self, parameter: Tensor) -> Tensor:
         """Gather the kept weights, or give those that were gathered if nothing has changed."""
-        graph = torch.is_grad_enabled() and parameter.requires_grad
+        # What is gathered in one mode cannot be used in the others.
+        mode = torch.is_grad_enabled() and parameter.requires_grad, torch.is_inference_mode_enabled()
         state = parameter.data_ptr(), version_of(parameter)
-        if graph not in self._gathered or self._gathered[graph][0] != state:
-            self._gathered[graph] = state, _Kept.apply(parameter, self.pattern)
-        return self._gathered[graph][1]
+        if mode not in self._gathered or self._gathered[mode][0] != state:
+            self._gathered[mode] = state, _Kept.apply(parameter, self.pattern)
+        return self._gathered[mode][1]
 
 
 class _Kept(torch.autograd.Function):

@@ -42,6 +42,7 @@ class Pattern:
     slots_of_unit: int
 
     @classmethod
+    @torch.inference_mode(False)  # a pattern that a validation is the first to need is trained with, too
     def of(cls, mask: Tensor, slots: tuple[int, ...], slots_of_unit: int) -> Pattern:
         """List the positions of a mask [G·H, I], True = kept; its G row blocks are the gates.
 
@@ -89,6 +90,7 @@ def _list_by_torch(mask: Tensor, gates: int, units: int, inputs: int) -> tuple[T
     return offsets.int(), columns.to(torch.uint16), positions.int()
 
 
+@torch.inference_mode(False)
 def transposed(
     offsets: Tensor, columns: Tensor, inputs: int, slots: tuple[int, ...], slots_of_unit: int
 ) -> tuple[Tensor, Tensor, Tensor]:

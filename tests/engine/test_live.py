@@ -171,6 +171,22 @@ def test_weights_that_change_are_gathered_anew(sparse):
     assert torch.equal(model(x)[0], before)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("before", [torch.inference_mode, torch.no_grad])
+def test_a_validation_may_come_first(before, frozen, sparse):
+    model, x = nn.GRU(FEATURES, UNITS, dtype=torch.float64), INPUTS["batch"]().requires_grad_()
+    masks = pruned(model)
+    model.requires_grad_(not frozen)
+    (dense,) = torch.autograd.grad(model(x)[0].sum(), x)
+    sparse(masks)
+    with before():
+        model(x)
+    (found,) = torch.autograd.grad(model(x)[0].sum(), x)
+    torch.testing.assert_close(found, dense)
+    with before():
+        assert torch.allclose(model(x)[0], model(x)[0])
+
+
 def test_paused_layers_have_gradients_of_removed_weights(sparse):
     model, x = nn.GRU(FEATURES, UNITS), torch.randn(7, 6, FEATURES)
     masks = pruned(model)
