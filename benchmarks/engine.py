@@ -3,6 +3,7 @@
     python benchmarks/engine.py inference   # layers with their gates, 95 % sparse, as compact() makes them
     python benchmarks/engine.py stream      # the same, a call for each step, with the state carried
     python benchmarks/engine.py training    # a step of a plain loop with Adam and the masks
+    python benchmarks/engine.py memory      # the peak of that step, in processes of their own
     python benchmarks/engine.py epoch       # an epoch of fit with gru_mnist.yaml; needs SPARSE_RNN_DATA
     python benchmarks/engine.py grid        # over density, size, threads and batch; may be interrupted
     python benchmarks/engine.py costs       # of that grid: what sparse_rnn/engine/choice.py estimates with
@@ -17,7 +18,10 @@ import io
 import itertools
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
 import torch
@@ -109,6 +113,27 @@ def stream(seconds: float) -> None:
             dense, sparse, ratio = side_by_side(lambda: stepwise(layer), lambda: stepwise(small), seconds)  # noqa: B023
             whole = side_by_side(lambda: small(x), lambda: small(x), seconds / 4)[0]  # noqa: B023
         print(f"{name:9} {dense / steps:30.3f} {sparse / steps:8.3f} {ratio:6.1f} {whole / steps:31.3f}", flush=True)
+
+
+def memory(seconds: float) -> None:
+    """Print the peak of memory of a process that makes training steps, less what it takes to import torch."""
+    print("            dense MiB  sparse MiB")
+    for name in ("GRU-400", "LSTM-2000"):
+        peaks = []
+        for is_sparse in (False, True):
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                peaks.append(pool.submit(peak, name, is_sparse).result())
+        print(f"{name:10} {peaks[0]:10.0f} {peaks[1]:11.0f}", flush=True)
+
+
+def peak(name: str, sparse: bool) -> float:
+    """Return the MiB that three training steps take at most."""
+    before = getrusage(RUSAGE_SELF).ru_maxrss
+    kind, inputs, units, steps = LAYERS[name]
+    step = Step(kind, inputs, units, steps, 1 - SPARSITY, sparse)
+    for _ in range(3):
+        step()
+    return (getrusage(RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
 def epoch(seconds: float) -> None:
@@ -263,9 +288,12 @@ def _size(row: dict[str, str]) -> tuple[float, ...]:
     return total, total * float(row["density"]), 4 * units, int(row["batch"])
 
 
+PARTS = {"inference": inference, "stream": stream, "training": training, "memory": memory, "epoch": epoch}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("inference", "stream", "training", "epoch", "grid", "costs"))
+    parser.add_argument("part", choices=(*PARTS, "grid", "costs"))
     parser.add_argument("--seconds", type=float, default=4.0, help="how long to time each pair")
     parser.add_argument("--output", type=Path, default=RESULTS / "engine_grid.csv", help="where the grid is")
     known = parser.parse_args()
@@ -273,7 +301,7 @@ def main() -> None:
     if known.part in ("grid", "costs"):
         grid(known.output, known.seconds) if known.part == "grid" else costs(known.output)
     else:
-        {"inference": inference, "stream": stream, "training": training, "epoch": epoch}[known.part](known.seconds)
+        PARTS[known.part](known.seconds)
 
 
 if __name__ == "__main__":

@@ -90,10 +90,10 @@ class _Sparse:
 # Of inference, and of a forward pass with a backward one; "python benchmarks/engine.py costs" prints them. An LSTM of
 # torch's is computed by oneDNN, other cells by torch itself, which is slower.
 COSTS = {
-    ("lstm", False): (_Dense(0.075, 0.21, 0.011, 0.71, 0, 16_500), _Sparse(0.30, 0.014, 1.25, 18_200)),
-    ("lstm", True): (_Dense(0.284, 0.70, 0.028, 3.35, 415, 49_900), _Sparse(1.25, 0.023, 6.57, 125_300)),
-    ("gru", False): (_Dense(0.091, 0.13, 0.018, 0, 229, 17_000), _Sparse(0.31, 0.018, 0.82, 14_000)),
-    ("gru", True): (_Dense(0.466, 1.80, 0.040, 1.86, 587, 111_500), _Sparse(1.44, 0.027, 5.71, 105_400)),
+    ("lstm", False): (_Dense(0.042, 0.23, 0.0097, 1.11, 0, 17_400), _Sparse(0.215, 0.0141, 0.94, 15_600)),
+    ("lstm", True): (_Dense(0.187, 0.74, 0.0240, 4.93, 379, 48_800), _Sparse(0.932, 0.0264, 4.35, 99_900)),
+    ("gru", False): (_Dense(0.072, 0.11, 0.0140, 2.10, 0, 17_000), _Sparse(0.214, 0.0156, 0.87, 14_300)),
+    ("gru", True): (_Dense(0.638, 1.25, 0.0219, 9.22, 0, 100_900), _Sparse(1.049, 0.0249, 4.41, 108_200)),
 }
 
 
