@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from sparse_rnn.engine import ops
 from sparse_rnn.engine.choice import Choice, Size, choose
 from sparse_rnn.engine.library import kernels, library, pointer
-from sparse_rnn.engine.memory import scratch
+from sparse_rnn.engine.memory import give_up_scratch, scratch
 from sparse_rnn.engine.pattern import MOST, Pattern
 from sparse_rnn.engine.sequences import call_like_torch, joined_bias
 from sparse_rnn.engine.steps import KeptSteps
@@ -126,6 +126,7 @@ class Engine:
         self._placed.close()
         self._modules = []
         self._steps.remove()
+        give_up_scratch()
 
 
 class _LiveModule:

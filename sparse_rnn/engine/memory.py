@@ -52,6 +52,12 @@ class Pool:
         weakref.finalize(view, self._give_back, block)
         return torch.from_numpy(view).view(dtype).view(shape)
 
+    def clear(self) -> None:
+        """Give up what nobody uses now."""
+        with self._lock:
+            self._back.clear()
+            self._free = []
+
     def _block(self, size: int) -> np.ndarray:
         with self._lock:
             self._time += 1
@@ -75,3 +81,8 @@ def scratch(size: int, like: Tensor) -> Tensor:
     if size * like.element_size() < SMALL:
         return like.new_empty(size)
     return _scratch.take((size,), like.dtype)
+
+
+def give_up_scratch() -> None:
+    """Let the system have the memory that no tensor uses."""
+    _scratch.clear()

@@ -38,6 +38,23 @@ def test_what_nobody_asks_for_is_given_up():
     assert not pool._free
 
 
+def test_what_nobody_uses_can_be_given_up_at_once():
+    made = []
+
+    def make(size, dtype):
+        made.append(size)
+        return np.empty(size, dtype)
+
+    pool = Pool(make)
+    held = pool.take((1000,), torch.float32).fill_(1)
+    del_me = pool.take((1000,), torch.float32)
+    del del_me
+    pool.clear()
+    pool.take((1000,), torch.float32).zero_()
+    assert len(made) == 3
+    assert held.all()
+
+
 def test_a_much_larger_block_is_not_wasted_on_little():
     pool = Pool(np.empty)
     large = pool.take((1000,), torch.float32)
