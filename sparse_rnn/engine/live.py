@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from sparse_rnn.engine import ops
 from sparse_rnn.engine.choice import Choice, Size, choose
 from sparse_rnn.engine.library import kernels, library, pointer
-from sparse_rnn.engine.memory import scratch
+from sparse_rnn.engine.memory import give_up_scratch, scratch
 from sparse_rnn.engine.pattern import MOST, Pattern
 from sparse_rnn.engine.sequences import call_like_torch, joined_bias
 from sparse_rnn.engine.steps import KeptSteps
@@ -34,6 +34,9 @@ EngineKind = Literal["auto", "sparse", "dense"]
 
 # Weights of a kernel from which on it pays to let an optimizer step on the kept ones only.
 LARGE = 1 << 17
+
+# Weights of a kernel that are looked at to tell whether it has changed unseen.
+SAMPLES = 64
 
 _PAUSED: ContextVar[bool] = ContextVar("paused", default=False)
 
@@ -112,8 +115,7 @@ class Engine:
         self.dense = dense
         self.forget()
         self._steps.update({kernel: positions for live in self._modules for kernel, positions in live.positions()})
-        for optimizer in optimizers:
-            self._steps.attach(optimizer)
+        self._steps.hold(optimizers)
 
     def spread(self) -> None:
         """Give the states of optimizers the shape of their parameters."""
@@ -124,6 +126,7 @@ class Engine:
         self._placed.close()
         self._modules = []
         self._steps.remove()
+        give_up_scratch()
 
 
 class _LiveModule:
@@ -302,6 +305,7 @@ class _LiveKernel:
         self._slots_of_unit = 1 if role == "hr" else ops.slots_of_unit(cell)
         self._mask: Tensor | None = None
         self._gathered: dict[tuple[bool, bool], tuple[tuple[int, int], Tensor]] = {}
+        self._sampled: Tensor | None = None
 
     def update(self, mask: Tensor | None, parameter: Tensor) -> None:
         """Take the mask of the kernel; without one everything is kept."""
@@ -312,6 +316,7 @@ class _LiveKernel:
         self._mask = mask
         self.kept = int(mask.count_nonzero())
         self._pattern: Pattern | None = None
+        self._sampled = None
         self.forget()
 
     @property
@@ -326,13 +331,25 @@ class _LiveKernel:
         self._gathered = {}
 
     def values(self, parameter: Tensor) -> Tensor:
-        """Gather the kept weights, or give those that were gathered if nothing has changed."""
+        """Gather the kept weights, or give those that were gathered if nothing has changed.
+
+        Torch does not count what is written to ``.data``, as averages and perturbations of weights are, between two
+        calls in one step. As they change nearly all weights, a few tell.
+        """
         # What is gathered in one mode cannot be used in the others.
         mode = torch.is_grad_enabled() and parameter.requires_grad, torch.is_inference_mode_enabled()
         state = parameter.data_ptr(), version_of(parameter)
-        if mode not in self._gathered or self._gathered[mode][0] != state:
-            self._gathered[mode] = state, _Kept.apply(parameter, self.pattern)
-        return self._gathered[mode][1]
+        gathered = self._gathered.get(mode)
+        if gathered is None or gathered[0] != state or not self._agrees(gathered[1], parameter):
+            self._gathered[mode] = gathered = state, _Kept.apply(parameter, self.pattern)
+        return gathered[1]
+
+    def _agrees(self, values: Tensor, parameter: Tensor) -> bool:
+        every = max(self.kept // SAMPLES, 1)
+        if self._sampled is None:
+            with torch.inference_mode(False):
+                self._sampled = self.pattern.positions[::every].long()
+        return torch.equal(values.detach()[::every], parameter.detach().reshape(-1)[self._sampled])
 
 
 class _Kept(torch.autograd.Function):

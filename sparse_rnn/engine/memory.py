@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Callable
+from threading import Lock
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ LINE = 64
 
 
 class Pool:
-    """Blocks of memory that come back when the last tensor over them is gone.
+    """Blocks of memory that come back when the last tensor over them is gone, whatever thread asks or lets go.
 
     Args:
         make: Makes a block of so many bytes.
@@ -36,6 +38,9 @@ class Pool:
         self._idle = idle
         self._free: list[tuple[int, np.ndarray]] = []
         self._time = 0
+        self._lock = Lock()
+        # A block may come back at any moment, while this thread holds the lock, too.
+        self._back: deque[np.ndarray] = deque()
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return a tensor over a block of the pool, as the block was left."""
@@ -47,16 +52,25 @@ class Pool:
         weakref.finalize(view, self._give_back, block)
         return torch.from_numpy(view).view(dtype).view(shape)
 
+    def clear(self) -> None:
+        """Give up what nobody uses now."""
+        with self._lock:
+            self._back.clear()
+            self._free = []
+
     def _block(self, size: int) -> np.ndarray:
-        self._time += 1
-        self._free = [(last, block) for last, block in self._free if self._time - last <= self._idle]
-        fitting = [index for index, (_, block) in enumerate(self._free) if size <= block.nbytes <= 2 * size]
-        if not fitting:
-            return self._make(size, np.uint8)
-        return self._free.pop(min(fitting, key=lambda index: self._free[index][1].nbytes))[1]
+        with self._lock:
+            self._time += 1
+            while self._back:
+                self._free.append((self._time, self._back.popleft()))
+            self._free = [(last, block) for last, block in self._free if self._time - last <= self._idle]
+            fitting = [index for index, (_, block) in enumerate(self._free) if size <= block.nbytes <= 2 * size]
+            if fitting:
+                return self._free.pop(min(fitting, key=lambda index: self._free[index][1].nbytes))[1]
+        return self._make(size, np.uint8)
 
     def _give_back(self, block: np.ndarray) -> None:
-        self._free.append((self._time, block))
+        self._back.append(block)
 
 
 _scratch = Pool(np.empty)
@@ -67,3 +81,8 @@ def scratch(size: int, like: Tensor) -> Tensor:
     if size * like.element_size() < SMALL:
         return like.new_empty(size)
     return _scratch.take((size,), like.dtype)
+
+
+def give_up_scratch() -> None:
+    """Let the system have the memory that no tensor uses."""
+    _scratch.clear()

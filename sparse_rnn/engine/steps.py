@@ -7,7 +7,8 @@ in both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ class KeptSteps:
     """Lets optimizers step on the kept weights of some parameters, until :meth:`remove`.
 
     During a step the optimizer's groups hold a vector of the kept weights in the place of each parameter. Its states
-    stay with the vectors between steps and are spread out, 0 at removed weights, whenever its state dict is asked for.
+    stay with the vectors between steps and are spread out, 0 at removed weights, whenever somebody reads them.
 
     Example:
         >>> layer = nn.Linear(100, 100)
@@ -57,8 +58,20 @@ class KeptSteps:
 
     def attach(self, optimizer: Any) -> None:
         """Let an optimizer step on kept weights, if it does to each weight what depends on that weight alone."""
-        if type(optimizer) in ELEMENTWISE and optimizer not in self._attached:
-            self._attached[optimizer] = _Attached(self, optimizer)
+        if type(optimizer) in ELEMENTWISE:
+            if optimizer not in self._attached:
+                self._attached[optimizer] = _Attached(self, optimizer)
+            self._attached[optimizer].stand_ready()
+
+    def hold(self, optimizers: Iterable[Any]) -> None:
+        """Attach these optimizers, and let go of all others: a project that makes new ones has done with them."""
+        wanted = list(optimizers)
+        for optimizer in [own for own in self._attached if not any(own is one for one in wanted)]:
+            attached = self._attached.pop(optimizer)
+            attached.spread()
+            attached.remove()
+        for optimizer in wanted:
+            self.attach(optimizer)
 
     def spread(self) -> None:
         """Give all states back the shape of their parameters."""
@@ -132,28 +145,68 @@ class _Attached:
         self._steps = steps
         self._optimizer = optimizer
         self._swapped: dict[nn.Parameter, _Vector] = {}
+        # Vectors whose states lie in the place of their parameters' between steps.
+        self._held: list[_Vector] = []
+        self._before = optimizer.register_step_pre_hook(self._before_step)
+        self._after = optimizer.register_step_post_hook(lambda *_: self._restore())
         self._handles = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(lambda *_: self._restore()),
+            self._before,
+            self._after,
             optimizer.register_state_dict_pre_hook(lambda _: self.spread()),
         ]
+
+    def stand_ready(self) -> None:
+        """Swap after the hooks of others and put back before them, so that they see the parameters.
+
+        What a step that failed has left in their place is put back now.
+        """
+        self._restore()
+        for handle, last in ((self._before, True), (self._after, False)):
+            hooks = handle.hooks_dict_ref()
+            if hooks is not None:
+                hooks.move_to_end(handle.id, last=last)
 
     def remove(self) -> None:
         for handle in self._handles:
             handle.remove()
+        state = self._optimizer.state
+        if isinstance(state, _States) and self in state.owners:
+            state.owners.remove(self)
+            if not state.owners:
+                self._optimizer.state = state.copy()
 
     def spread(self) -> None:
         """Give the states the shape of the parameters; a step that failed may have left the vectors in their place."""
         self._restore()
-        state = self._optimizer.state
-        for vector in self._steps.vectors:
-            if vector.kept in state:
-                state[vector.parameter] = _each(state.pop(vector.kept), vector.kept, vector.spread)
+        self.spread_held()
+
+    def spread_held(self) -> None:
+        """Give the states the shape of the parameters, unless a step is under way."""
+        held, self._held = self._held, []
+        states = self._states()
+        for vector in held:
+            found = dict.pop(states, vector.kept, None)
+            if found is not None:
+                states[vector.parameter] = _each(found, vector.kept, vector.spread)
+
+    def leave_held(self) -> None:
+        """Let the states of vectors lie where they are: a step is to read them."""
+        self._held = []
+
+    def _states(self) -> _States:
+        """Return the optimizer's states, of a kind that knows of the vectors; it may have been given others."""
+        states: Any = self._optimizer.state
+        if not isinstance(states, _States):
+            states = self._optimizer.state = _States(states)
+        if self not in states.owners:
+            states.owners.append(self)
+        return states
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Swap now, or after the closure, which makes the gradients."""
+        self._restore()
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
             self._swap()
@@ -169,6 +222,8 @@ class _Attached:
         return args, kwargs | {"closure": then_swap}
 
     def _swap(self) -> None:
+        for owner in self._states().owners:  # of another optimizer, too, whose states this one was given
+            owner.leave_held()
         for group in self._optimizer.param_groups:
             group["params"] = [self._gathered(parameter) for parameter in group["params"]]
 
@@ -178,9 +233,10 @@ class _Attached:
             return parameter
         vector.gather()
         self._swapped[vector.kept] = vector
-        state = self._optimizer.state
-        if parameter in state:
-            state[vector.kept] = _each(state.pop(parameter), parameter, vector.taken)
+        states = self._states()
+        found = dict.pop(states, parameter, None)
+        if found is not None:
+            states[vector.kept] = _each(found, parameter, vector.taken)
         return vector.kept
 
     def _restore(self) -> None:
@@ -193,6 +249,73 @@ class _Attached:
                 for parameter in group["params"]
             ]
         self._swapped = {}
+        states = self._states()
+        self._held = [vector for vector in self._steps.vectors if dict.__contains__(states, vector.kept)]
+
+
+class _States(defaultdict[Any, Any]):
+    """The states of an optimizer, which have the shape of the parameters for whoever reads them between steps.
+
+    Without that ``optimizer.state[parameter]`` would make an empty state, and the next step begin with it.
+
+    Attributes:
+        owners: Those who keep states of vectors here.
+    """
+
+    def __init__(self, states: Mapping[Any, Any]) -> None:
+        self.owners: list[_Attached] = []
+        super().__init__(dict, states)
+
+    def _spread(self) -> None:
+        for owner in self.owners:
+            owner.spread_held()
+
+    def __getitem__(self, key: Any) -> Any:
+        self._spread()
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self._spread()
+        return super().__contains__(key)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._spread()
+        return super().__iter__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy the states alone."""
+        self._spread()
+        return defaultdict, (dict,), None, None, iter(super().items())
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        self._spread()
+        return super().get(key, default)
+
+    def keys(self) -> Any:
+        self._spread()
+        return super().keys()
+
+    def values(self) -> Any:
+        self._spread()
+        return super().values()
+
+    def items(self) -> Any:
+        self._spread()
+        return super().items()
+
+    def pop(self, *args: Any) -> Any:
+        self._spread()
+        return super().pop(*args)
+
+    def setdefault(self, *args: Any) -> Any:
+        self._spread()
+        return super().setdefault(*args)
+
+    def copy(self) -> Any:
+        """Return the states as a plain optimizer has them."""
+        return defaultdict(dict, self.items())
+
+    __copy__ = copy
 
 
 def _each(state: Mapping[str, Any], like: Tensor, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class Hold:
         if mine:
             self.stepped = True
             self.optimizers.add(optimizer)
-            states = ((name, parameter, optimizer.state.get(parameter, {})) for name, parameter in mine)
+            # Past what an optimizer on kept weights does for those who read its states: it has no averages.
+            states = ((name, parameter, dict.get(optimizer.state, parameter, {})) for name, parameter in mine)
             averages = [found[1:] for name, parameter, state in states for found in averages_of(state, name, parameter)]
             self._zero([*mine, *averages])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
@@ -103,6 +103,19 @@ def test_layers_and_optimizers_are_as_they_were_after_the_fit(train):
     assert nn.LSTM.forward is forward
     optimizer = trainer.optimizers[0]
     assert all(value.shape == p.shape for p, state in optimizer.state.items() for value in [state["exp_avg"]])
+
+
+def test_another_callback_may_read_the_states_of_the_optimizer(train):
+    class Reads(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            for parameter in pl_module.parameters():
+                assert trainer.optimizers[0].state[parameter]["exp_avg"].shape == parameter.shape
+
+    ends = [
+        train(Project, [METHODS["rigl"](engine="sparse"), *readers]).lightning_module.state_dict()
+        for readers in ([], [Reads()])
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*(end.values() for end in ends), strict=True))
 
 
 def test_a_choice_that_does_not_exist_is_refused():

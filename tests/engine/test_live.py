@@ -171,6 +171,21 @@ def test_weights_that_change_are_gathered_anew(sparse):
     assert torch.equal(model(x)[0], before)
 
 
+@pytest.mark.parametrize("before", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_an_average_may_be_put_in_place_through_data_between_two_calls(before, sparse):
+    model, x = nn.GRU(FEATURES, UNITS, dtype=torch.float64), INPUTS["batch"]()
+    masks = pruned(model)
+    average = {name: 0.9 * parameter.detach() for name, parameter in model.named_parameters()}
+    averaged = copy.deepcopy(model)
+    averaged.load_state_dict(average)
+    sparse(masks)
+    with before():
+        model(x)
+        for name, parameter in model.named_parameters():
+            parameter.data.copy_(average[name])
+        torch.testing.assert_close(model(x)[0], averaged(x)[0])
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("before", [torch.inference_mode, torch.no_grad])
 def test_a_validation_may_come_first(before, frozen, sparse):

@@ -1,6 +1,11 @@
 """Memory that is used again: never while somebody holds it."""
 
+import random
+import sys
+from threading import Thread
+
 import numpy as np
+import pytest
 import torch
 
 from sparse_rnn.engine.memory import LINE, Pool, scratch
@@ -33,12 +38,59 @@ def test_what_nobody_asks_for_is_given_up():
     assert not pool._free
 
 
+def test_what_nobody_uses_can_be_given_up_at_once():
+    made = []
+
+    def make(size, dtype):
+        made.append(size)
+        return np.empty(size, dtype)
+
+    pool = Pool(make)
+    held = pool.take((1000,), torch.float32).fill_(1)
+    del_me = pool.take((1000,), torch.float32)
+    del del_me
+    pool.clear()
+    pool.take((1000,), torch.float32).zero_()
+    assert len(made) == 3
+    assert held.all()
+
+
 def test_a_much_larger_block_is_not_wasted_on_little():
     pool = Pool(np.empty)
     large = pool.take((1000,), torch.float32)
     where = large.data_ptr()
     del large
     assert pool.take((10,), torch.float32).data_ptr() != where
+
+
+@pytest.fixture
+def _threads_that_change_often():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_threads_that_change_often")
+def test_threads_do_not_get_the_same_memory():
+    pool, whole = Pool(np.empty), []
+
+    def use(number):
+        held, choice = [], random.Random(number)
+        for _ in range(1000):
+            held.append(pool.take((choice.randint(1000, 9000),), torch.float32).fill_(number))
+            if len(held) > 3:
+                held.pop(choice.randrange(len(held)))
+            if any((tensor != number).any() for tensor in held):
+                return
+        whole.append(number)
+
+    threads = [Thread(target=use, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(whole) == 4
 
 
 def test_scratch_has_the_type_of_what_it_is_for():

@@ -1,6 +1,8 @@
 """Optimizers on kept weights: what they do to a network is what they do as they were written."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -159,3 +161,108 @@ def test_changes_are_counted():
     pair.step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         product.backward()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda state, p: state[p],
+        lambda state, p: state.get(p),
+        lambda state, p: state.setdefault(p, {}),
+        lambda state, p: dict(state)[p],
+        lambda state, p: {**state}[p],
+        lambda state, p: next(own for key, own in state.items() if key is p),
+        lambda state, p: next(own for own in state.values() if own["exp_avg"].dim() == 2),
+        lambda state, p: p in state and next(state[key] for key in state if key is p),
+        lambda state, p: p in state.keys() and copy.copy(state)[p],  # noqa: SIM118 - a view of its own
+    ],
+)
+def test_whoever_reads_states_between_steps_sees_those_of_the_parameters(read):
+    pair = Pair(OPTIMIZERS["adam"])
+    for _ in range(3):
+        pair.step()
+        found = [
+            read(optimizer.state, model.weight)["exp_avg"]
+            for model, optimizer in zip((pair.plain, pair.kept), pair.optimizers, strict=True)
+        ]
+        torch.testing.assert_close(*found, rtol=1e-6, atol=1e-7)
+    pair.check()
+
+
+def test_states_can_be_taken_away_and_given_to_another_optimizer():
+    pair = Pair(OPTIMIZERS["adam"])
+    pair.step()
+    after = [pair.make(model.parameters()) for model in (pair.plain, pair.kept)]
+    for optimizer, before in zip(after, pair.optimizers, strict=True):
+        optimizer.state = before.state
+    pair.optimizers = after
+    pair.steps.hold(after[1:])
+    pair.step()
+    for model, optimizer in zip((pair.plain, pair.kept), after, strict=True):
+        optimizer.state[model.weight] = optimizer.state.pop(model.weight)
+    pair.step()
+    pair.check()
+
+
+def test_states_that_another_optimizer_was_given_are_shared_while_both_are_held():
+    pair = Pair(OPTIMIZERS["adam"])
+    pair.step()
+    after = pair.make(pair.kept.parameters())
+    after.state = pair.optimizers[1].state
+    pair.optimizers[1] = after
+    pair.steps.attach(after)
+    pair.step()
+    pair.check()
+
+
+def test_a_copy_of_an_optimizer_is_one_of_the_plain_kind():
+    pair = Pair(OPTIMIZERS["adam"])
+    pair.step()
+    copied = copy.deepcopy(pair.optimizers[1])
+    torch.testing.assert_close(copied.state_dict(), pair.optimizers[1].state_dict())
+    assert type(copied.state) is type(pair.optimizers[0].state)
+    pair.step()
+    pair.check()
+
+
+def test_optimizers_that_are_no_longer_used_are_let_go_as_they_were():
+    pair = Pair(OPTIMIZERS["adam"])
+    pair.step()
+    pair.steps.hold([])
+    assert type(pair.optimizers[1].state) is type(pair.optimizers[0].state)
+    left = weakref.ref(pair.optimizers[1])
+    pair.step()
+    pair.check()
+    pair.optimizers.clear()
+    gc.collect()
+    assert left() is None
+
+
+@pytest.mark.parametrize("with_closure", [False, True])
+def test_hooks_of_others_see_the_parameters(with_closure):
+    pair = Pair(OPTIMIZERS["adam"])
+    seen = []
+
+    def look(optimizer, *_):
+        seen.append([parameter.shape for parameter in optimizer.param_groups[0]["params"]])
+
+    pair.optimizers[1] = pair.make(pair.kept.parameters())
+    pair.optimizers[1].register_step_post_hook(look)
+    pair.steps.hold(pair.optimizers[1:])
+    pair.optimizers[1].register_step_pre_hook(look)
+    pair.steps.hold(pair.optimizers[1:])
+    pair.step(with_closure)
+    assert seen == [[parameter.shape for parameter in pair.kept.parameters()]] * 2
+    pair.check()
+
+
+def test_a_step_that_failed_is_undone_before_the_next():
+    pair = Pair(OPTIMIZERS["adam"])
+    pair.step()
+    optimizer = pair.optimizers[1]
+    optimizer.param_groups[0]["lr"] = "none"
+    with pytest.raises(TypeError):
+        optimizer.step()
+    optimizer.param_groups[0]["lr"] = 0.01
+    pair.steps.hold([optimizer])
+    assert optimizer.param_groups[0]["params"][0] is pair.kept.weight
