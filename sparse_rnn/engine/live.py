@@ -7,6 +7,7 @@ pass the gradient of a parameter is a dense tensor that is 0 where the weight is
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -203,7 +204,7 @@ class _LiveModule:
         for tensor in (data, *states):
             if not isinstance(tensor, Tensor) or (tensor.device, tensor.dtype) != (weight.device, weight.dtype):
                 return False
-        if any(map(is_transformed, (data, weight, *states))):
+        if any(map(is_transformed, (data, weight, *states))) or not all(layer.has_parameters for layer in self._each()):
             return False
         packed = isinstance(input, PackedSequence)
         if data.dim() != 2 and (packed or data.dim() != 3):
@@ -248,6 +249,11 @@ class _LiveLayer:
     def forget(self) -> None:
         for kernel in self._kernels.values():
             kernel.forget()
+
+    @property
+    def has_parameters(self) -> bool:
+        """Whether the kernels are parameters; other tensors that are called with need not be 0 where those are."""
+        return all(isinstance(self._parameter(role), nn.Parameter) for role in self._kernels)
 
     @property
     def is_countable(self) -> bool:
@@ -304,7 +310,7 @@ class _LiveKernel:
         self._slots = ops.slots(cell, role)
         self._slots_of_unit = 1 if role == "hr" else ops.slots_of_unit(cell)
         self._mask: Tensor | None = None
-        self._gathered: dict[tuple[bool, bool], tuple[tuple[int, int], Tensor]] = {}
+        self._gathered: dict[tuple[bool, bool], tuple[weakref.ref[Tensor], tuple[int, int], Tensor]] = {}
         self._sampled: Tensor | None = None
 
     def update(self, mask: Tensor | None, parameter: Tensor) -> None:
@@ -340,9 +346,13 @@ class _LiveKernel:
         mode = torch.is_grad_enabled() and parameter.requires_grad, torch.is_inference_mode_enabled()
         state = parameter.data_ptr(), version_of(parameter)
         gathered = self._gathered.get(mode)
-        if gathered is None or gathered[0] != state or not self._agrees(gathered[1], parameter):
-            self._gathered[mode] = gathered = state, _Kept.apply(parameter, self.pattern)
-        return gathered[1]
+        if gathered is not None:
+            of, before, values = gathered
+            if of() is parameter and before == state and self._agrees(values, parameter):
+                return values
+        values = _Kept.apply(parameter, self.pattern)
+        self._gathered[mode] = weakref.ref(parameter), state, values
+        return values
 
     def _agrees(self, values: Tensor, parameter: Tensor) -> bool:
         every = max(self.kept // SAMPLES, 1)

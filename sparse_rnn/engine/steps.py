@@ -90,12 +90,16 @@ class KeptSteps:
         """The vectors that have been stepped on."""
         return self._vectors.values()
 
+    def known_of(self, parameter: nn.Parameter) -> _Vector | None:
+        """Return the vector that a parameter has had so far."""
+        return self._vectors.get(parameter)
+
     def vector_of(self, parameter: nn.Parameter) -> _Vector | None:
         """Return the kept weights of a parameter that has a dense gradient on the CPU; None for any other."""
         gradient = parameter.grad
         if parameter not in self._positions or gradient is None or gradient.layout != torch.strided:
             return None
-        if not (parameter.is_contiguous() and gradient.is_contiguous() and gradient.dtype == parameter.dtype):
+        if not (parameter.is_contiguous() and gradient.dtype == parameter.dtype):
             return None
         if parameter not in self._vectors:
             self._vectors[parameter] = _Vector(parameter, self._positions[parameter])
@@ -121,6 +125,7 @@ class _Vector:
         self.kept.grad = None
 
     def taken(self, dense: Tensor) -> Tensor:
+        dense = dense.contiguous()
         values = dense.new_empty(len(self.positions))
         kernels().take(*self._call(dense), pointer(values))
         return values
@@ -131,7 +136,8 @@ class _Vector:
         return dense
 
     def _put(self, values: Tensor, dense: Tensor) -> None:
-        kernels().put(*self._call(values.contiguous()), pointer(dense))
+        values = values.contiguous()
+        kernels().put(*self._call(values), pointer(dense))
 
     def _call(self, source: Tensor) -> tuple[Any, ...]:
         threads = torch.get_num_threads()
@@ -183,11 +189,14 @@ class _Attached:
     def spread_held(self) -> None:
         """Give the states the shape of the parameters, unless a step is under way."""
         held, self._held = self._held, []
-        states = self._states()
         for vector in held:
-            found = dict.pop(states, vector.kept, None)
-            if found is not None:
-                states[vector.parameter] = _each(found, vector.kept, vector.spread)
+            self._spread_one(vector)
+
+    def _spread_one(self, vector: _Vector) -> None:
+        states = self._states()
+        found = dict.pop(states, vector.kept, None)
+        if found is not None:
+            states[vector.parameter] = _each(found, vector.kept, vector.spread)
 
     def leave_held(self) -> None:
         """Let the states of vectors lie where they are: a step is to read them."""
@@ -230,6 +239,9 @@ class _Attached:
     def _gathered(self, parameter: nn.Parameter) -> nn.Parameter:
         vector = self._steps.vector_of(parameter)
         if vector is None:
+            before = self._steps.known_of(parameter)
+            if before is not None:  # this step is made on the parameter, with the states from before
+                self._spread_one(before)
             return parameter
         vector.gather()
         self._swapped[vector.kept] = vector

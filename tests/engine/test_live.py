@@ -256,6 +256,37 @@ def test_autocast_traces_transforms_and_copies_go_to_the_layer_itself(sparse):
     assert engine.said == []
 
 
+def test_tensors_in_the_place_of_the_parameters_go_to_the_layer_itself(sparse):
+    """Those of an inner loop, whose values and gradients are not 0 where the model's weights are."""
+    model, x = nn.GRU(FEATURES, UNITS, dtype=torch.float64), INPUTS["batch"]()
+    masks = pruned(model)
+
+    def adapted():
+        weights = {name: value.clone() for name, value in model.named_parameters()}
+        for _ in range(2):
+            loss = torch.func.functional_call(model, weights, x)[0].square().sum()
+            gradients = torch.autograd.grad(loss, list(weights.values()))
+            weights = {name: value - 0.1 * own for (name, value), own in zip(weights.items(), gradients, strict=True)}
+        return weights
+
+    dense = adapted()
+    sparse(masks)
+    model(x)
+    torch.testing.assert_close(adapted(), dense)
+
+
+def test_another_parameter_at_the_same_place_is_not_taken_for_the_one_before(sparse):
+    model, x = nn.GRU(FEATURES, UNITS, dtype=torch.float64), INPUTS["batch"]()
+    masks = pruned(model)
+    sparse(masks)
+    model(x)[0].sum().backward()
+    for _ in range(2):
+        model.weight_hh_l0 = nn.Parameter(model.weight_hh_l0.detach())
+        assert model.weight_hh_l0.grad is None
+        model(x)[0].sum().backward()
+        assert model.weight_hh_l0.grad is not None
+
+
 class Doubling(nn.GRU):
     def forward(self, input, hx=None):
         return super().forward(2 * input, hx)

@@ -155,6 +155,32 @@ def test_a_weight_without_a_gradient_is_left_alone():
     assert torch.equal(pair.kept.weight, before)
 
 
+def laid_out_otherwise(matrix):
+    return matrix.t().contiguous().t()
+
+
+def test_gradients_and_states_may_be_laid_out_otherwise():
+    pair = Pair(OPTIMIZERS["adam"])
+    for step in range(4):
+        for model, optimizer in zip((pair.plain, pair.kept), pair.optimizers, strict=True):
+            gradient = torch.full((UNITS, FEATURES), 0.1).cumsum(0).cumsum(1) * pair.mask
+            model.weight.grad = laid_out_otherwise(gradient) if step % 2 else gradient
+            optimizer.step()
+            if step == 1:
+                state = optimizer.state[model.weight]
+                state["exp_avg"] = laid_out_otherwise(state["exp_avg"])
+    pair.check()
+
+
+def test_a_step_on_the_parameter_itself_goes_on_with_its_states():
+    pair = Pair(OPTIMIZERS["adam"])
+    for step in range(4):
+        for model in (pair.plain, pair.kept):
+            model.weight.data = laid_out_otherwise(model.weight.data) if step % 2 else model.weight.data.contiguous()
+        pair.step()
+    pair.check()
+
+
 def test_changes_are_counted():
     pair = Pair(OPTIMIZERS["sgd"])
     product = (pair.kept.weight * pair.kept.weight).sum()
