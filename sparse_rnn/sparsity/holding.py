@@ -65,7 +65,13 @@ class Hold:
         if mine:
             self.stepped = True
             self.optimizers.add(optimizer)
-            # Past what an optimizer on kept weights does for those who read its states: it has no averages.
-            states = ((name, parameter, dict.get(optimizer.state, parameter, {})) for name, parameter in mine)
+            states = ((name, parameter, _state_of(optimizer, parameter)) for name, parameter in mine)
             averages = [found[1:] for name, parameter, state in states for found in averages_of(state, name, parameter)]
             self._zero([*mine, *averages])
+
+
+def _state_of(optimizer: Optimizer, parameter: Tensor) -> dict[str, Any]:
+    """Look at a state past what an optimizer on kept weights does for those who read: that one has no averages."""
+    states: Any = optimizer.state
+    found: dict[str, Any] = dict.get(states, parameter, {}) if isinstance(states, dict) else states.get(parameter, {})
+    return found
