@@ -8,7 +8,8 @@ in both.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from typing import Any
 
 import torch
@@ -191,12 +192,17 @@ class _Attached:
         held, self._held = self._held, []
         for vector in held:
             self._spread_one(vector)
+        if held:  # in the order of the parameters again
+            states = self._states()
+            parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+            for key in [key for key in parameters if dict.__contains__(states, key)]:
+                dict.__setitem__(states, key, dict.pop(states, key))
 
     def _spread_one(self, vector: _Vector) -> None:
         states = self._states()
         found = dict.pop(states, vector.kept, None)
         if found is not None:
-            states[vector.parameter] = _each(found, vector.kept, vector.spread)
+            dict.__setitem__(states, vector.parameter, _each(found, vector.kept, vector.spread))
 
     def leave_held(self) -> None:
         """Let the states of vectors lie where they are: a step is to read them."""
@@ -206,7 +212,7 @@ class _Attached:
         """Return the optimizer's states, of a kind that knows of the vectors; it may have been given others."""
         states: Any = self._optimizer.state
         if not isinstance(states, _States):
-            states = self._optimizer.state = _States(states)
+            states = self._optimizer.state = _States(dict, states)
         if self not in states.owners:
             states.owners.append(self)
         return states
@@ -248,7 +254,7 @@ class _Attached:
         states = self._states()
         found = dict.pop(states, parameter, None)
         if found is not None:
-            states[vector.kept] = _each(found, parameter, vector.taken)
+            dict.__setitem__(states, vector.kept, _each(found, parameter, vector.taken))
         return vector.kept
 
     def _restore(self) -> None:
@@ -266,7 +272,7 @@ class _Attached:
 
 
 class _States(defaultdict[Any, Any]):
-    """The states of an optimizer, which have the shape of the parameters for whoever reads them between steps.
+    """The states of an optimizer, which have the shape of the parameters for whoever looks at them between steps.
 
     Without that ``optimizer.state[parameter]`` would make an empty state, and the next step begin with it.
 
@@ -274,60 +280,38 @@ class _States(defaultdict[Any, Any]):
         owners: Those who keep states of vectors here.
     """
 
-    def __init__(self, states: Mapping[Any, Any]) -> None:
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.owners: list[_Attached] = []
-        super().__init__(dict, states)
-
-    def _spread(self) -> None:
-        for owner in self.owners:
-            owner.spread_held()
-
-    def __getitem__(self, key: Any) -> Any:
-        self._spread()
-        return super().__getitem__(key)
-
-    def __contains__(self, key: object) -> bool:
-        self._spread()
-        return super().__contains__(key)
-
-    def __iter__(self) -> Iterator[Any]:
-        self._spread()
-        return super().__iter__()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy the states alone."""
-        self._spread()
-        return defaultdict, (dict,), None, None, iter(super().items())
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        self._spread()
-        return super().get(key, default)
-
-    def keys(self) -> Any:
-        self._spread()
-        return super().keys()
-
-    def values(self) -> Any:
-        self._spread()
-        return super().values()
-
-    def items(self) -> Any:
-        self._spread()
-        return super().items()
-
-    def pop(self, *args: Any) -> Any:
-        self._spread()
-        return super().pop(*args)
-
-    def setdefault(self, *args: Any) -> Any:
-        self._spread()
-        return super().setdefault(*args)
+        return defaultdict, (dict,), None, None, iter(self.items())
 
     def copy(self) -> Any:
         """Return the states as a plain optimizer has them."""
         return defaultdict(dict, self.items())
 
     __copy__ = copy
+
+
+def _spread_first(name: str) -> Callable[..., Any]:
+    method = getattr(defaultdict, name)
+
+    @wraps(method)
+    def spread_first(states: _States, *args: Any, **kwargs: Any) -> Any:
+        for owner in states.owners:
+            owner.spread_held()
+        return method(states, *args, **kwargs)
+
+    return spread_first
+
+
+for _name in (
+    *("__getitem__", "__setitem__", "__delitem__", "__contains__", "__iter__", "__reversed__", "__eq__", "__repr__"),
+    *("__or__", "__ror__", "get", "setdefault", "pop", "popitem", "update", "keys", "values", "items"),
+):
+    setattr(_States, _name, _spread_first(_name))
 
 
 def _each(state: Mapping[str, Any], like: Tensor, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:

@@ -200,6 +200,9 @@ def test_changes_are_counted():
         lambda state, p: next(own for key, own in state.items() if key is p),
         lambda state, p: next(own for own in state.values() if own["exp_avg"].dim() == 2),
         lambda state, p: p in state and next(state[key] for key in state if key is p),
+        lambda state, p: (state | {})[p],
+        lambda state, p: list(state.values())[0],  # noqa: RUF015 - the first of all
+        lambda state, p: state.update({p: {**state.pop(p)}}) or state[p],
         lambda state, p: p in state.keys() and copy.copy(state)[p],  # noqa: SIM118 - a view of its own
     ],
 )
@@ -237,6 +240,23 @@ def test_states_that_another_optimizer_was_given_are_shared_while_both_are_held(
     after.state = pair.optimizers[1].state
     pair.optimizers[1] = after
     pair.steps.attach(after)
+    pair.step()
+    pair.check()
+
+
+def test_states_that_are_set_or_deleted_are_those_of_the_next_step():
+    pair = Pair(OPTIMIZERS["adam"])
+    twins = list(zip((pair.plain, pair.kept), pair.optimizers, strict=True))
+    pair.step()
+    for model, optimizer in twins:
+        moment = 0.1 * pair.mask
+        optimizer.state[model.weight] = {"step": torch.tensor(5.0), "exp_avg": moment, "exp_avg_sq": moment.clone()}
+        assert list(optimizer.state) == list(model.parameters())
+    pair.step()
+    pair.check()
+    pair.step()
+    for model, optimizer in twins:
+        del optimizer.state[model.weight]
     pair.step()
     pair.check()
 
