@@ -86,6 +86,8 @@ def inference(seconds: float) -> None:
         torch.manual_seed(0)
         layer = kind(inputs, units).eval()
         pruned(layer, 1 - SPARSITY)
+        sizes = {dtype: compact(layer, dtype=dtype).nbytes for dtype in (torch.float32, torch.bfloat16, torch.int8)}
+        print(name, *(f"{str(dtype).removeprefix('torch.')} {size:,} bytes" for dtype, size in sizes.items()), sep="  ")
         for row in time_layers(layer, compact(layer), BATCHES, steps, seconds):
             print(
                 f"{name:9} {row.batch:5} {row.dense:9.3f} {row.sparse:9.3f} {row.ratio:6.1f} "
