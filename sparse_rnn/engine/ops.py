@@ -114,23 +114,9 @@ def layer(
 
 @layer.register_fake
 def _(
-    cell: str,
-    x: Tensor,
-    h_0: Tensor,
-    c_0: Tensor | None,
-    bias: Tensor | None,
-    peephole: Tensor | None,
-    roles: str,
-    values: Sequence[Tensor],
-    offsets: Sequence[Tensor],
-    columns: Sequence[Tensor],
-    blocks: Sequence[Tensor],
-    scales: Sequence[Tensor],
-    starts: Tensor,
-    lengths: Tensor,
-    reverse: bool,
-    training: bool,
+    cell: str, x: Tensor, h_0: Tensor, c_0: Tensor | None, bias: Any, peephole: Any, roles: str, *others: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    starts, *_, training = others[-4:]
     is_kept = training and x.device.type != "cuda"
     kept = _Sizes(cell, x, h_0, c_0, starts).kept("hr" in roles.split()) if is_kept else 0
     return *_outputs(x, h_0, c_0), x.new_empty(kept)
@@ -157,7 +143,7 @@ def layer_backward(
     lengths: Tensor,
     reverse: bool,
     needs_x: bool,
-) -> List[Tensor]:  # noqa: UP006
+) -> List[Tensor]:  # noqa: UP006 - as above
     """Return the gradients of x, h_0, c_0, bias, peephole and the values, in this order; empty where there is none.
 
     The arguments are those of :func:`layer`, its gradients, and what it kept.
@@ -198,27 +184,8 @@ def layer_backward(
 
 
 @layer_backward.register_fake
-def _(
-    cell: str,
-    grad_out: Tensor,
-    grad_h_n: Tensor,
-    grad_c_n: Tensor | None,
-    kept: Tensor,
-    x: Tensor,
-    h_0: Tensor,
-    c_0: Tensor | None,
-    bias: Tensor | None,
-    peephole: Tensor | None,
-    roles: str,
-    values: Sequence[Tensor],
-    offsets: Sequence[Tensor],
-    columns: Sequence[Tensor],
-    blocks: Sequence[Tensor],
-    starts: Tensor,
-    lengths: Tensor,
-    reverse: bool,
-    needs_x: bool,
-) -> list[Tensor]:
+def _(cell: str, grad_out: Tensor, grad_h_n: Tensor, grad_c_n: Tensor | None, *others: Any) -> list[Tensor]:
+    _, x, _, _, bias, peephole, _, values, *_, needs_x = others
     return _gradients(x, grad_h_n, grad_c_n, bias, peephole, values, needs_x)
 
 
