@@ -1,34 +1,45 @@
-"""Calls the kernels in C without going through torch, whose dispatch takes longer than a step of a small layer."""
+"""Calls the kernels in C without torch's operators, whose dispatch takes longer than a step of a small layer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparse_rnn.engine import ops
+from sparse_rnn.engine import ops, plain
 from sparse_rnn.engine.library import Call, kernels
 from sparse_rnn.engine.weights import Layers, Weights
 
 
 def run_directly(
-    layers: Layers, x: Tensor, starts: Tensor, lengths: Tensor, state: Sequence[Tensor], dropout: float
+    layers: Layers, x: Tensor, starts: Tensor, lengths: Tensor, state: Sequence[Tensor], dropout: float, training: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """Do the same as :func:`~sparse_rnn.engine.sequences.run_layers`, where nothing is traced or differentiated."""
+    """Do the same as :func:`~sparse_rnn.engine.sequences.run_layers`, where nothing is traced.
+
+    With ``training`` the results can be differentiated.
+    """
     state = [part.contiguous() for part in state]
-    last = [torch.empty_like(part) for part in state]
+    last = [torch.empty_like(part) for part in state] if not training else []
+    new: list[Sequence[Tensor]] = []
     index = 0
     for depth, directions in enumerate(layers):
-        x, outputs = x.contiguous(), []
+        x = x if x.stride(-1) == 1 else x.contiguous()
+        outputs = []
         for reverse, weights in enumerate(directions):
-            outputs.append(_run(weights, x, starts, lengths, state, last, index, reverse))
+            if training:
+                out, *states = _differentiable(weights, x, starts, lengths, [part[index] for part in state], reverse)
+                new.append(states)
+            else:
+                out = _run(weights, x, starts, lengths, state, last, index, reverse)
+            outputs.append(out)
             index += 1
-        x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
+        x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
         if dropout > 0 and depth + 1 < len(layers):
             x = F.dropout(x, dropout)
-    return x, last
+    return x, last if not training else [torch.stack(parts) for parts in zip(*new, strict=True)]
 
 
 def _run(
@@ -42,14 +53,14 @@ def _run(
     reverse: int,
 ) -> Tensor:
     """Run a layer in one direction from the states at an index; write those at the same index of the last ones."""
-    (rows, inputs), steps, batch = x.shape, starts.shape[0], lengths.shape[0]
+    (*rows, inputs), steps, batch = x.shape, starts.shape[0], lengths.shape[0]
     units, outputs, size = weights.units, weights.outputs, x.element_size()
-    out = x.new_empty(rows, outputs)
+    out = x.new_empty(*rows, outputs)
     call = Call.from_buffer_copy(weights.constant)  # its own one, as other threads may call the layer meanwhile
     call.type, call.threads, call.reverse = ops.TYPES[x.dtype], torch.get_num_threads(), reverse
     call.steps, call.batch, call.inputs = steps, batch, inputs
-    call.starts, call.lengths = starts.data_ptr(), lengths.data_ptr()
-    call.x, call.out = x.data_ptr(), out.data_ptr()
+    call.even, call.starts, call.lengths = len(rows) == 2, starts.data_ptr(), lengths.data_ptr()
+    call.x, call.x_strides, call.out = x.data_ptr(), ops.strides(x), out.data_ptr()
     at = index * batch * outputs * size
     call.h_0, call.h_n = state[0].data_ptr() + at, last[0].data_ptr() + at
     scratch = {"inputs_kept": steps * inputs, "h": (steps + 1) * outputs}
@@ -67,3 +78,65 @@ def _run(
         at += lanes * numbers * size
     kernels().forward(call)
     return out
+
+
+def _differentiable(
+    weights: Weights, x: Tensor, starts: Tensor, lengths: Tensor, state: Sequence[Tensor], reverse: int
+) -> tuple[Tensor, ...]:
+    """Run a layer in one direction; return its outputs and its last states."""
+    weights = weights if weights.values[0].dtype == x.dtype else weights.widened(x.dtype)
+    h_0, *c_0 = state
+    given = ops.contiguous(h_0, c_0[0] if c_0 else None, weights.bias, weights.peephole, *weights.values)
+    out, h_n, c_n = _Layer.apply(weights, starts, lengths, bool(reverse), x, *given)
+    return (out, h_n, c_n) if c_0 else (out, h_n)
+
+
+class _Layer(torch.autograd.Function):
+    """A layer in one direction, as :func:`sparse_rnn.engine.ops.layer` is."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weights: Weights,
+        starts: Tensor,
+        lengths: Tensor,
+        reverse: bool,
+        x: Tensor,
+        h_0: Tensor,
+        c_0: Tensor | None,
+        bias: Tensor | None,
+        peephole: Tensor | None,
+        *values: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        own = weights.roles, values, weights.offsets, weights.columns, ()
+        given = weights.cell, x, h_0, c_0, bias, peephole, *own, starts, lengths, reverse
+        out, h_n, c_n, kept = ops.run_kernels(*given, training=True)
+        ctx.save_for_backward(kept, x, h_0, c_0, bias, peephole, *values)
+        ctx.set_materialize_grads(False)
+        ctx.pattern = weights.roles, weights.offsets, weights.columns
+        ctx.cell, ctx.blocks, ctx.lengths = weights.cell, weights.blocks, (starts, lengths, reverse)
+        return out, h_n, c_n
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Tensor | None) -> Any:
+        kept, x, h_0, c_0, bias, peephole, *values = ctx.saved_tensors
+        roles, offsets, columns = ctx.pattern
+        needs_x = ctx.needs_input_grad[4]
+        grad_h_n, grad_c_n = ops.filled(grad_h_n, grad_c_n, h_0, c_0)
+        if torch.is_grad_enabled():  # somebody differentiates the gradients, which the kernels do not
+            rows = x.reshape(-1, x.shape[-1])
+            grad_rows = rows.new_zeros(len(rows), h_0.shape[1]) if grad_out is None else grad_out.reshape(len(rows), -1)
+            gradients = [grad_rows, grad_h_n] if grad_c_n is None else [grad_rows, grad_h_n, grad_c_n]
+            inputs = [rows, h_0, c_0, bias, peephole, *values]
+            found = plain.layer_backward(ctx.cell, gradients, inputs, needs_x, roles, offsets, columns, *ctx.lengths)
+            found[0] = found[0].view(x.shape) if needs_x else found[0]
+        else:
+            if grad_out is not None and grad_out.stride(-1) != 1:  # that of a sum is one number, expanded
+                grad_out = grad_out.contiguous()
+            grad_c_n = None if grad_c_n is None else grad_c_n.contiguous()
+            own = x, bias, peephole, roles, values, offsets, columns, ctx.blocks
+            given = ctx.cell, grad_out, grad_h_n.contiguous(), grad_c_n, kept, *own
+            starts, lengths, reverse = ctx.lengths
+            found = ops.run_kernels_backwards(*given, starts, lengths, reverse, needs_x)
+        present = (needs_x, True, c_0 is not None, bias is not None, peephole is not None, *[True] * len(values))
+        return None, None, None, None, *(grad if is_one else None for grad, is_one in zip(found, present, strict=True))

@@ -43,15 +43,23 @@ class KernelPointers(ctypes.Structure):
         ),
         ("inputs", _COUNT),
         ("type", _COUNT),
+        ("kept", _COUNT),
     ]
+
+
+class Strides(ctypes.Structure):
+    """``strides`` of ``engine.h``."""
+
+    _fields_ = [("step", _COUNT), ("sequence", _COUNT)]
 
 
 class Call(ctypes.Structure):
     """``call`` of ``engine.h``; attributes that are not set are absent."""
 
     _fields_ = [
-        *((name, _COUNT) for name in ("cell", "type", "threads", "reverse")),
+        *((name, _COUNT) for name in ("cell", "type", "threads", "reverse", "even")),
         *((name, _COUNT) for name in ("steps", "batch", "inputs", "units", "outputs")),
+        *((name, Strides) for name in ("x_strides", "grad_out_strides")),
         ("starts", _POINTER),
         ("lengths", _POINTER),
         ("kernels", KernelPointers * len(ROLES)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -44,7 +45,7 @@ class Pool:
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return a tensor over a block of the pool, as the block was left."""
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
         block = self._block(size + LINE)
         start = -block.ctypes.data % LINE
         view = block[start : start + size]

@@ -10,6 +10,7 @@ the candidate's part that comes from the state stands apart).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, List  # noqa: UP035 - PyTorch 2.6 reads no other spelling of a list of tensors
 
@@ -22,6 +23,7 @@ from sparse_rnn.engine.library import (
     ROLES,
     Call,
     KernelPointers,
+    Strides,
     kernels,
     library,
     pointer,
@@ -92,24 +94,53 @@ def layer(
         ``out`` [N, P], ``h_n`` [B, P], ``c_n`` [B, H] (empty if the cell has none), and what is kept.
     """
     _check_types(x, (h_0, c_0, bias, peephole), values)
-    x, h_0, c_0, bias, peephole, *values = _contiguous(x, h_0, c_0, bias, peephole, *values)
+    x, h_0, c_0, bias, peephole, *values = contiguous(x, h_0, c_0, bias, peephole, *values)
     arguments = cell, x, h_0, c_0, bias, peephole, roles.split(), values, offsets, columns, scales
     if x.is_cuda:
         return *_on_cuda()(*arguments, starts, lengths, reverse), x.new_empty(0)
-    sizes = _Sizes(cell, x, h_0, c_0, starts)
-    kept = scratch(sizes.kept("hr" in roles.split()), x)
     if library() is None:
         warn_not_built()
-        return *plain.layer(*arguments, starts, lengths, reverse), kept if training else x.new_empty(0)
-    out, h_n, c_n = _outputs(x, h_0, c_0)
+        size = _Sizes(cell, x, h_0, c_0, starts).kept("hr" in roles.split()) if training else 0
+        return *plain.layer(*arguments, starts, lengths, reverse), x.new_empty(size)
+    out, h_n, c_n, kept = run_kernels(*arguments, starts, lengths, reverse, training)
+    return out, h_n, c_n, kept if training else x.new_empty(0)
+
+
+def run_kernels(
+    cell: str,
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor | None,
+    bias: Tensor | None,
+    peephole: Tensor | None,
+    roles: Sequence[str],
+    values: Sequence[Tensor],
+    offsets: Sequence[Tensor],
+    columns: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    starts: Tensor,
+    lengths: Tensor,
+    reverse: bool,
+    training: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Run the kernels in C forwards. All tensors are contiguous, but for x.
+
+    The arguments are those of :func:`layer`. Where all sequences are of one length x may be [T, B, I], with any strides
+    of T and B, and ``out`` is [T, B, P].
+    """
+    sizes = _Sizes(cell, x, h_0, c_0, starts)
+    kept = scratch(sizes.kept("hr" in roles), x)
+    out = scratch(math.prod(x.shape[:-1]) * sizes.outputs, x).view(*x.shape[:-1], sizes.outputs)
+    h_n, c_n = _last_states(h_0, c_0)
     call = _call(sizes, cell, x, h_0, c_0, bias, peephole, starts, lengths, reverse)
+    call.x, call.x_strides = pointer(x), strides(x)
     _describe_kernels(call, roles, values, offsets, columns, scales, sizes)
-    _place(call, sizes.places("hr" in roles.split()), kept)
+    _place(call, sizes.places("hr" in roles), kept)
     if not training:
         call.gates = None
     call.out, call.h_n, call.c_n = pointer(out), pointer(h_n), pointer(c_n)
     kernels().forward(call)
-    return out, h_n, c_n, kept if training else x.new_empty(0)
+    return out, h_n, c_n, kept
 
 
 @layer.register_fake
@@ -119,7 +150,7 @@ def _(
     starts, *_, training = others[-4:]
     is_kept = training and x.device.type != "cuda"
     kept = _Sizes(cell, x, h_0, c_0, starts).kept("hr" in roles.split()) if is_kept else 0
-    return *_outputs(x, h_0, c_0), x.new_empty(kept)
+    return x.new_empty(x.shape[0], h_0.shape[1]), *_last_states(h_0, c_0), x.new_empty(kept)
 
 
 @torch.library.custom_op("sparse_rnn::layer_backward", mutates_args=(), device_types=("cpu", "cuda"))
@@ -152,35 +183,69 @@ def layer_backward(
         given = [grad_out, grad_h_n] if grad_c_n is None else [grad_out, grad_h_n, grad_c_n]
         arguments = roles.split(), offsets, columns, starts, lengths, reverse
         return plain.layer_backward(cell, given, [x, h_0, c_0, bias, peephole, *values], needs_x, *arguments)
-    grad_out, grad_h_n, grad_c_n, bias, peephole, *values = _contiguous(
+    grad_out, grad_h_n, grad_c_n, bias, peephole, *values = contiguous(
         grad_out, grad_h_n, grad_c_n, bias, peephole, *values
     )
+    own = x, bias, peephole, roles.split(), values, offsets, columns, blocks
+    return run_kernels_backwards(cell, grad_out, grad_h_n, grad_c_n, kept, *own, starts, lengths, reverse, needs_x)
+
+
+def run_kernels_backwards(
+    cell: str,
+    grad_out: Tensor | None,
+    grad_h_n: Tensor,
+    grad_c_n: Tensor | None,
+    kept: Tensor,
+    x: Tensor,
+    bias: Tensor | None,
+    peephole: Tensor | None,
+    roles: Sequence[str],
+    values: Sequence[Tensor],
+    offsets: Sequence[Tensor],
+    columns: Sequence[Tensor],
+    blocks: Sequence[Tensor],
+    starts: Tensor,
+    lengths: Tensor,
+    reverse: bool,
+    needs_x: bool,
+) -> list[Tensor]:
+    """Run the kernels in C backwards; see :func:`layer_backward`. All tensors are contiguous, but for x and grad_out.
+
+    Those are as in :func:`run_kernels`; ``grad_out`` is None where it is 0.
+    """
     sizes = _Sizes(cell, x, grad_h_n, grad_c_n, starts)
     gradients = _gradients(x, grad_h_n, grad_c_n, bias, peephole, values, needs_x)
-    projected = "hr" in roles.split()
+    projected = "hr" in roles
     call = _call(sizes, cell, x, grad_h_n, grad_c_n, bias, peephole, starts, lengths, reverse)
     _describe_kernels(call, roles, values, offsets, columns, [], sizes)
     _place(call, sizes.places(projected), kept)
     found = list(blocks) or [
         tensor
-        for role, own, read in zip(roles.split(), offsets, columns, strict=True)
+        for role, own, read in zip(roles, offsets, columns, strict=True)
         for tensor in transposed(own, read, sizes.read_by(role), slots(cell, role), sizes.slots_of(role))
     ]
     grad_x, grad_h_0, grad_c_0, grad_bias, grad_peephole, *grad_values = gradients
     block_values = [scratch(len(own), own) for own in values]
-    for index, role in enumerate(roles.split()):
+    for index, role in enumerate(roles):
         kernel = call.kernels[ROLES.index(role)]
         kernel.block_offsets, kernel.block_rows, kernel.block_order = map(pointer, found[3 * index : 3 * index + 3])
         kernel.block_values, kernel.gradient = pointer(block_values[index]), pointer(grad_values[index])
     working = scratch(sizes.scratch(projected, needs_x, call.threads), x)
     _place(call, sizes.scratch_places(projected, needs_x, call.threads), working)
-    call.grad_out, call.grad_h_n, call.grad_c_n = pointer(grad_out), pointer(grad_h_n), pointer(grad_c_n)
+    if grad_out is not None:
+        call.grad_out, call.grad_out_strides = pointer(grad_out), strides(grad_out)
+    call.grad_h_n, call.grad_c_n = pointer(grad_h_n), pointer(grad_c_n)
     call.grad_x = pointer(grad_x) if needs_x else None
     call.grad_h_0, call.grad_c_0 = pointer(grad_h_0), pointer(grad_c_0)
     call.grad_bias = None if bias is None else pointer(grad_bias)
     call.grad_peephole = None if peephole is None else pointer(grad_peephole)
     kernels().backward(call)
     return gradients
+
+
+def strides(rows: Tensor) -> Strides:
+    """Describe for C how [T, B, size], or packed rows, lie in memory; the numbers of a row are side by side."""
+    return Strides(step=0 if rows.dim() == 2 else rows.stride(0), sequence=rows.stride(-2))
 
 
 @layer_backward.register_fake
@@ -208,11 +273,7 @@ def _backward(
 ) -> tuple[Any, ...]:
     kept, x, h_0, c_0, bias, peephole, starts, lengths, *lists = ctx.saved_tensors
     grad_out = x.new_zeros(x.shape[0], h_0.shape[1]) if grad_out is None else grad_out
-    grad_h_n = torch.zeros_like(h_0) if grad_h_n is None else grad_h_n
-    if c_0 is None:
-        grad_c_n = None
-    elif grad_c_n is None:
-        grad_c_n = torch.zeros_like(c_0)
+    grad_h_n, grad_c_n = filled(grad_h_n, grad_c_n, h_0, c_0)
     count = len(ctx.roles.split())
     values, offsets, columns = (lists[i * count : (i + 1) * count] for i in range(3))
     needs_x = ctx.needs_input_grad[1]
@@ -246,6 +307,16 @@ def _backward(
     )
 
 
+def filled(
+    grad_h_n: Tensor | None, grad_c_n: Tensor | None, h_0: Tensor, c_0: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the gradients of the last states, 0 where there is none of a state that there is."""
+    grad_h_n = torch.zeros_like(h_0) if grad_h_n is None else grad_h_n
+    if c_0 is None:
+        return grad_h_n, None
+    return grad_h_n, torch.zeros_like(c_0) if grad_c_n is None else grad_c_n
+
+
 layer.register_autograd(_backward, setup_context=_save)
 
 
@@ -255,7 +326,7 @@ class _Sizes:
     def __init__(self, cell: str, x: Tensor, h: Tensor, c: Tensor | None, starts: Tensor) -> None:
         self.batch, self.outputs = h.shape
         self.units = self.outputs if c is None else c.shape[1]
-        self.inputs, self.steps, self.has_c = x.shape[1], starts.shape[0], c is not None
+        self.inputs, self.steps, self.has_c = x.shape[-1], starts.shape[0], c is not None
         self.slots = slots_of_unit(cell)
         self.lanes = (self.batch + WIDEST - 1) // WIDEST * WIDEST
 
@@ -313,18 +384,17 @@ def _check_types(x: Tensor, others: Sequence[Tensor | None], values: Sequence[Te
     compressed = (torch.bfloat16, torch.int8) if x.dtype == torch.float32 else ()
     if any(own.dtype not in (x.dtype, *compressed) for own in values):
         raise RuntimeError(f"The weights do not fit an input that is {x.dtype}.")
+    if len({own.dtype for own in values}) > 1:
+        raise RuntimeError("The kernels of a layer must be of one type.")
 
 
-def _contiguous(*tensors: Any) -> list[Any]:
+def contiguous(*tensors: Any) -> list[Any]:
+    """Return the tensors without gaps, as the kernels read them; None for none."""
     return [None if tensor is None else tensor.contiguous() for tensor in tensors]
 
 
-def _outputs(x: Tensor, h_0: Tensor, c_0: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        x.new_empty(x.shape[0], h_0.shape[1]),
-        x.new_empty(h_0.shape),
-        x.new_empty((h_0.shape[0], 0) if c_0 is None else c_0.shape),
-    )
+def _last_states(h_0: Tensor, c_0: Tensor | None) -> tuple[Tensor, Tensor]:
+    return h_0.new_empty(h_0.shape), h_0.new_empty((h_0.shape[0], 0) if c_0 is None else c_0.shape)
 
 
 def _gradients(
@@ -355,22 +425,22 @@ def _call(
     call = Call(cell=CELLS.index(cell), type=TYPES[x.dtype], threads=torch.get_num_threads(), reverse=reverse)
     call.steps, call.batch, call.inputs = sizes.steps, sizes.batch, sizes.inputs
     call.units, call.outputs = sizes.units, sizes.outputs
-    call.starts, call.lengths = pointer(starts), pointer(lengths)
-    call.bias, call.peephole, call.x = pointer(bias), pointer(peephole), pointer(x)
+    call.even, call.starts, call.lengths = x.dim() == 3, pointer(starts), pointer(lengths)
+    call.bias, call.peephole = pointer(bias), pointer(peephole)
     call.h_0, call.c_0 = pointer(h), pointer(c)
     return call
 
 
 def _describe_kernels(
     call: Call,
-    roles: str,
+    roles: Sequence[str],
     values: Sequence[Tensor],
     offsets: Sequence[Tensor],
     columns: Sequence[Tensor],
     scales: Sequence[Tensor],
     sizes: _Sizes,
 ) -> None:
-    for index, role in enumerate(roles.split()):
+    for index, role in enumerate(roles):
         call.kernels[ROLES.index(role)] = KernelPointers(
             offsets=pointer(offsets[index]),
             columns=pointer(columns[index]),
@@ -378,6 +448,7 @@ def _describe_kernels(
             scales=pointer(scales[index]) if scales else None,
             inputs=sizes.read_by(role),
             type=TYPES[values[index].dtype],
+            kept=values[index].shape[0],
         )
 
 

@@ -18,6 +18,7 @@ from sparse_rnn.engine import ops
 from sparse_rnn.engine.direct import run_directly
 from sparse_rnn.engine.library import library
 from sparse_rnn.engine.weights import Layers
+from sparse_rnn.torch_compat import is_transformed
 
 State: TypeAlias = "Tensor | tuple[Tensor, Tensor]"
 
@@ -70,11 +71,10 @@ def call_like_torch(
         hx = hx if hx is None else _as_given([part.unsqueeze(1) for part in _parts(hx)])
     elif batch_first:
         input = input.transpose(0, 1)
-    steps, batch, features = input.shape
+    steps, batch, _ = input.shape
     state = _initial(input, hx, states, batch, sizes)
     starts, lengths = _even(steps, batch) if torch.compiler.is_compiling() else _even_kept(steps, batch)
-    rows, state = run_layers(layers, input.reshape(steps * batch, features), starts, lengths, state, dropout)
-    output = rows.view(steps, batch, rows.shape[1])
+    output, state = run_layers(layers, input, starts, lengths, state, dropout)
     if not batched:
         return output.squeeze(1), _as_given([part.squeeze(1) for part in state])
     return output.transpose(0, 1) if batch_first else output, _as_given(state)
@@ -87,22 +87,24 @@ def run_layers(
 
     Args:
         layers: The layers, each with its directions.
-        x: [N, I].
+        x: [N, I], or [T, B, I] where all sequences are of one length.
         starts: [T], int64, in which row each step begins; always on the CPU, as ``lengths`` is.
         lengths: [B], int64, falling.
         state: h, and c where there is one, [layers · directions, B, units].
         dropout: Probability of dropping an output between layers.
 
     Returns:
-        The outputs [N, directions · P], and the last states as the first ones.
+        The outputs, [N, directions · P] or [T, B, directions · P], and the last states as the first ones.
     """
     training = torch.is_grad_enabled() and any(
         tensor.requires_grad
         for tensors in ([x, *state], *(weights.tensors for directions in layers for weights in directions))
         for tensor in tensors
     )
-    if not (training or _is_traced(x) or library() is None or x.is_cuda):
-        return run_directly(layers, x, starts, lengths, state, dropout)
+    if not (_is_traced(x) or is_transformed(x) or library() is None or x.is_cuda):
+        return run_directly(layers, x, starts, lengths, state, dropout, training)
+    sizes = x.shape[:-1]
+    x = x.reshape(-1, x.shape[-1])
     last: list[list[Tensor]] = [[] for _ in state]
     for index, directions in enumerate(layers):
         outputs = []
@@ -134,7 +136,7 @@ def run_layers(
         x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
         if dropout > 0 and index + 1 < len(layers):
             x = F.dropout(x, dropout)
-    return x, [torch.stack(parts) for parts in last]
+    return x.view(*sizes, x.shape[-1]), [torch.stack(parts) for parts in last]
 
 
 def _is_traced(x: Tensor) -> bool:

@@ -67,6 +67,7 @@ class Weights:
                 values=pointer(self.values[index]),
                 scales=pointer(self.scales[index]) if self.scales else None,
                 type=ops.TYPES[self.values[index].dtype],
+                kept=self.values[index].shape[0],
             )
         return call
 

@@ -12,7 +12,7 @@
 enum { WIDEST = 32 };
 
 typedef struct {
-  int64_t cell, batch, steps, inputs, units, projected, full, diagonal, is_double, reverse, threads, percent;
+  int64_t cell, batch, steps, inputs, units, projected, full, diagonal, is_double, reverse, threads, percent, even;
 } shape;
 
 static void *owned[128];
@@ -60,7 +60,7 @@ static kernel random_kernel(const shape *s, int64_t gates, int64_t slots, const 
   sparse_rnn_take(dense, positions, kept, s->is_double ? 8 : 4, s->threads, values);
   sparse_rnn_put(values, positions, kept, s->is_double ? 8 : 4, s->threads, dense);
   return (kernel){offsets, columns, values, NULL, block_offsets, block_rows, block_order, reals(s, kept),
-                  reals(s, kept), inputs, s->is_double ? FLOAT64 : FLOAT32};
+                  reals(s, kept), inputs, s->is_double ? FLOAT64 : FLOAT32, kept};
 }
 
 static void require_numbers(const shape *s, const void *all, int64_t numbers, const char *name) {
@@ -78,13 +78,15 @@ static void run(const shape *s) {
   int64_t H = s->units, P = s->projected ? (H + 2) / 3 : H, T = s->steps, B = s->batch, I = s->inputs, rows = 0;
   int64_t lanes = (B + WIDEST - 1) / WIDEST * WIDEST;
   int64_t *starts = fresh(T, 8), *lengths = fresh(B, 8);
-  for (int64_t b = 0; b < B; b++) lengths[b] = T - b * T / B;
+  for (int64_t b = 0; b < B; b++) lengths[b] = s->even ? T : T - b * T / B;
   for (int64_t t = 0; t < T; t++) {
     starts[t] = rows;
     for (int64_t b = 0; b < B; b++) rows += lengths[b] > t;
   }
   call c = {.cell = s->cell, .type = s->is_double ? FLOAT64 : FLOAT32, .threads = s->threads, .reverse = s->reverse,
-            .steps = T, .batch = B, .inputs = I, .units = H, .outputs = P, .starts = starts, .lengths = lengths};
+            .steps = T, .batch = B, .inputs = I, .units = H, .outputs = P, .starts = starts, .lengths = lengths,
+            .even = s->even, .x_strides = {0, I}, .grad_out_strides = {0, P}};
+  if (s->even) c.x_strides = (strides){I, T * I}, c.grad_out_strides = (strides){P, T * P}; /* batch first */
   c.kernels[IH] = random_kernel(s, gates, slots, in_order, H, I);
   c.kernels[HH] = random_kernel(s, gates, slots, s->cell == GRU ? of_states : in_order, H, P);
   if (s->full) c.kernels[CH] = random_kernel(s, gates, slots, in_order, H, H);
@@ -97,7 +99,7 @@ static void run(const shape *s) {
   c.unprojected = s->projected ? reals(s, lanes * T * H) : NULL;
   sparse_rnn_forward(&c);
   require_numbers(s, c.out, rows * P, "out"), require_numbers(s, c.h_n, B * P, "h_n");
-  c.grad_out = random_reals(s, rows * P), c.grad_h_n = random_reals(s, B * P);
+  c.grad_out = s->even && s->reverse ? NULL : random_reals(s, rows * P), c.grad_h_n = random_reals(s, B * P);
   c.grad_c_n = has_c ? random_reals(s, B * H) : NULL;
   c.slopes = reals(s, lanes * T * H * slots), c.grad_states = reals(s, lanes * (2 * H + 3 * P));
   c.input_scratch = reals(s, s->threads * I * WIDEST), c.projected = s->projected ? reals(s, lanes * T * P) : NULL;
@@ -127,7 +129,7 @@ int main(void) {
           int64_t form = kind / 2 % 7, at = (int64_t)(b + u) + kind;
           shape s = {.cell = form < 3 ? form : LSTM, .projected = form == 4, .full = form == 5, .diagonal = form == 6};
           s.is_double = kind % 2, s.reverse = at % 2, s.batch = batches[b], s.units = units[u];
-          s.steps = 1 + at % 5, s.inputs = 1 + at * 7 % 40, s.percent = percents[at % 3], s.threads = 1 + at % 3;
+          s.steps = 1 + at % 5, s.inputs = 1 + at * 7 % 40, s.percent = percents[at % 3], s.threads = 1 + at % 3, s.even = at / 3 % 2;
           run(&s);
         }
   }

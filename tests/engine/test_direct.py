@@ -4,6 +4,7 @@ import torch
 from sparse_rnn.engine import ops
 from sparse_rnn.engine.direct import run_directly
 from sparse_rnn.engine.library import library
+from sparse_rnn.engine.weights import Weights
 
 pytestmark = pytest.mark.skipif(library() is None, reason="The kernels are not built.")
 
@@ -18,7 +19,7 @@ def test_it_is_the_operator_bit_for_bit(pruned, sparse, kind, batch, dtype):
         state.append(torch.randn(1, batch, layer.hidden_size))
     x = torch.randn(steps * batch, 20)
     starts, lengths = torch.arange(steps) * batch, torch.full((batch,), steps)
-    out, last = run_directly([[weights]], x, starts, lengths, state, 0.0)
+    out, last = run_directly([[weights]], x, starts, lengths, state, 0.0, training=False)
     c_0 = state[1][0] if layer.cell == "lstm" else None
     wanted, *wanted_last, _ = ops.layer(
         weights.cell,
@@ -41,3 +42,68 @@ def test_it_is_the_operator_bit_for_bit(pruned, sparse, kind, batch, dtype):
     assert torch.equal(out, wanted)
     for own, other in zip(last, wanted_last, strict=False):
         assert torch.equal(own[0], other)
+
+
+LOSSES = {
+    "of a sum": lambda out, last: out.sum(),
+    "of the last output": lambda out, last: out[-1].square().sum(),
+    "of the last states": lambda out, last: sum(part.square().sum() for part in last),
+    "of everything": lambda out, last: out.square().sum() + sum(part.sin().sum() for part in last),
+    "of outputs turned round": lambda out, last: out.transpose(-1, -2).contiguous().cos().sum(),
+}
+LAYOUTS = {
+    "time first": lambda x: x,
+    "batch first": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+    "features first": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
+    "one step, repeated": lambda x: x[:1].expand_as(x),
+}
+
+
+@pytest.mark.parametrize("kind", ["gru", "projected_lstm"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gradients_are_those_of_the_operator_bit_for_bit(case, kind, layout, loss, reverse):
+    own = case(kind, lengths=[5] * 3, inputs=6, units=9, reverse=reverse)
+    found, wanted = [], []
+    for results, direct in ((found, True), (wanted, False)):
+        leaves = own.leaves(torch.float32)
+        cell, _, h_0, c_0, bias, peephole, roles, values, offsets, columns, blocks, scales, *lengths, _, _ = (
+            own.arguments(leaves)
+        )
+        steps = leaves["x"].unflatten(0, (5, 3))
+        steps.retain_grad()
+        x = LAYOUTS[layout](steps)
+        if direct:
+            weights = Weights(cell, roles.split(), values, offsets, columns, blocks, scales, bias, peephole)
+            state = [part.unsqueeze(0) for part in (h_0, c_0) if part is not None]
+            # The only direction of a layer is read forwards: a module's second one is the other.
+            layers = [[weights, weights]] if reverse else [[weights]]
+            state = [part.expand(len(layers[0]), -1, -1) for part in state]
+            out, last = run_directly(layers, x, *lengths, state, 0.0, training=True)
+            out = out[..., out.shape[-1] // len(layers[0]) * reverse :]
+            last = [part[-1] for part in last]
+        else:
+            given = x.reshape(15, -1), h_0, c_0, bias, peephole, roles, values, offsets, columns, blocks, scales
+            out, *last, _ = ops.layer(cell, *given, *lengths, reverse, True)
+            out, last = out.unflatten(0, (5, 3)), last[: 1 if c_0 is None else 2]
+        results.extend([out, *last])
+        LOSSES[loss](out, last).backward()
+        results.extend(leaf.grad for leaf in leaves.values())
+    for one, other in zip(found, wanted, strict=True):
+        assert (one is None and other is None) or torch.equal(one, other)
+
+
+def test_gradients_can_be_differentiated_twice(case, kind):
+    own = case(kind, lengths=[3] * 2, inputs=3, units=4, dtype=torch.float64)
+    leaves = own.leaves(torch.float64)
+
+    def run(*tensors):
+        arguments = own.arguments(dict(zip(leaves, tensors, strict=True)))
+        cell, x, h_0, c_0, bias, peephole, roles, values, offsets, columns, blocks, scales, *lengths, _, _ = arguments
+        weights = Weights(cell, roles.split(), values, offsets, columns, blocks, scales, bias, peephole)
+        state = [part.unsqueeze(0) for part in (h_0, c_0) if part is not None]
+        out, last = run_directly([[weights]], x.unflatten(0, (3, 2)), *lengths, state, 0.0, training=True)
+        return out, *last
+
+    assert torch.autograd.gradgradcheck(run, list(leaves.values()))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sparse_rnn.engine import library as module
-from sparse_rnn.engine.library import Call, KernelPointers, kernels, library, pointer
+from sparse_rnn.engine.library import Call, KernelPointers, Strides, kernels, library, pointer
 
 needs_kernels = pytest.mark.skipif(library() is None, reason="the kernels are not built")
 
@@ -71,4 +71,6 @@ def test_addresses_are_those_of_the_numbers():
 def test_structures_have_no_gaps():
     """As in C all members are of 8 bytes: a member that is missing on one side moves those behind it."""
     assert ctypes.sizeof(KernelPointers) == 8 * len(KernelPointers._fields_)
-    assert ctypes.sizeof(Call) == 8 * (len(Call._fields_) - 1) + 4 * ctypes.sizeof(KernelPointers)
+    structures = 4 * ctypes.sizeof(KernelPointers) + 2 * ctypes.sizeof(Strides)
+    assert ctypes.sizeof(Strides) == 8 * len(Strides._fields_)
+    assert ctypes.sizeof(Call) == 8 * (len(Call._fields_) - 3) + structures

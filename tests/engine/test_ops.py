@@ -208,7 +208,11 @@ def test_types_that_the_kernels_would_misread_are_refused(case):
         changed[index] = changed[index].to(wrong)
         with pytest.raises(RuntimeError):
             ops.layer(*changed)
-    arguments[7] = [own.bfloat16() for own in arguments[7]]
+    first, *others = arguments[7]
+    arguments[7] = [first.bfloat16(), *others]
+    with pytest.raises(RuntimeError, match="of one type"):
+        ops.layer(*arguments)
+    arguments[7] = [own.bfloat16() for own in [first, *others]]
     with pytest.raises(RuntimeError, match="8 and 16 bits"):
         ops.layer(*arguments)
 

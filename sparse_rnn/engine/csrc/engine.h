@@ -32,13 +32,21 @@ typedef struct {
   void *gradient;               /* [kept] */
   int64_t inputs;
   int64_t type;
+  int64_t kept;
 } kernel;
 
 enum { BLOCK = 256 };
 
+/* How many numbers it is from one step of a sequence to the next, and from one sequence to the next. */
+typedef struct {
+  int64_t step, sequence;
+} strides;
+
 typedef struct {
   int64_t cell, type, threads, reverse;
+  int64_t even; /* Whether x and grad_out are [steps][batch] with strides; otherwise rows are packed, and step unused */
   int64_t steps, batch, inputs, units, outputs; /* outputs: of the projection, or units */
+  strides x_strides, grad_out_strides;
   const int64_t *starts;                        /* [steps]: the row where a step begins */
   const int64_t *lengths;                       /* [batch], falling */
   kernel kernels[KERNELS];
@@ -52,7 +60,7 @@ typedef struct {
   void *gates; /* [lanes * steps * (units + 31) * slots]; NULL: not needed */
   void *unprojected; /* [lanes * steps * units], where there is a projection */
   /* Backward */
-  const void *grad_out, *grad_h_n, *grad_c_n;
+  const void *grad_out, *grad_h_n, *grad_c_n; /* grad_out NULL: 0 */
   void *slopes; /* [lanes * steps * units * slots]: the gradient of the pre-activations */
   void *grad_states;   /* [lanes * (2 * units + 3 * outputs)], scratch */
   void *input_scratch; /* [threads * inputs * 32], where grad_x is wanted */

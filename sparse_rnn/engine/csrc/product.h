@@ -28,24 +28,26 @@ typedef REAL AT_WIDTH(tile) __attribute__((vector_size(TILE_LANES * REAL_BYTES),
 #endif
 
 #if WIDTH == 1
-/* Four states are put together to a vector, so that a load brings four weights. */
+/* Four states are put together to a vector, so that a load brings four weights; the sums are the lanes of a vector. What
+ * is left of a row is done by two vectors, whose other lanes are of the next rows and count as 0: how much is left is
+ * never the same, and a jump that is guessed wrong costs more. */
 #define ACCUMULATE(name, type, number)                                                                                 \
   INLINE void AT_WIDTH(name)(const kernel *k, int64_t row, const REAL *states, REAL sums[CHAINS][TILE_VECTORS]) {      \
-    const uint16_t *c = k->columns;                                                                                    \
+    const uint16_t *columns = k->columns;                                                                              \
     const type *values = k->values;                                                                                    \
     quad own[2];                                                                                                       \
-    memset(own, 0, sizeof own);                                                                                        \
+    memcpy(own, sums, sizeof own[0]), memset(own + 1, 0, sizeof own[1]);                                               \
     int64_t i = k->offsets[row], end = k->offsets[row + 1];                                                            \
     for (; i + 8 <= end; i += 8)                                                                                       \
-      for (int half = 0; half < 2; half++) {                                                                           \
-        const type *v = values + i + 4 * half;                                                                         \
-        const uint16_t *at = c + i + 4 * half;                                                                         \
-        quad weights = four_##type(v);                                                                                 \
-        quad read = {states[at[0]], states[at[1]], states[at[2]], states[at[3]]};                                      \
-        own[half] += weights * read;                                                                                   \
-      }                                                                                                                \
-    for (; i < end; i++) sums[0][0] += number(values[i]) * states[c[i]];                                               \
-    for (int lane = 0; lane < 4; lane++) sums[lane % CHAINS][0] += own[0][lane] + own[1][lane];                        \
+      for (int half = 0; half < 8; half += 4)                                                                          \
+        own[half / 4] += four_##type(values + i + half) * four_at(states, columns + i + half);                         \
+    if (i + 8 <= k->kept)                                                                                              \
+      for (int half = 0; half < 8; half += 4)                                                                          \
+        own[half / 4] += first_of(end - i - half, four_##type(values + i + half) * four_at(states, columns + i + half)); \
+    else                                                                                                               \
+      for (; i < end; i++) own[0][0] += number(values[i]) * states[columns[i]];                                        \
+    own[0] += own[1];                                                                                                  \
+    memcpy(sums, own, sizeof own[0]);                                                                                  \
   }
 #else
 #define ACCUMULATE(name, type, number)                                                                                 \
@@ -78,11 +80,14 @@ ACCUMULATE(accumulate_bytes, int8_t, AS_IT_IS)
 #undef AS_IT_IS
 #undef ACCUMULATE
 
-/* sums += a row of the kernel times the states; what has a scale is added up by itself first. */
-INLINE void AT_WIDTH(accumulate)(const kernel *k, int64_t row, const REAL *states,
+/* sums += a row of the kernel times the states; what has a scale is added up by itself first. The type is k's, spelled
+ * out, so that it is not asked for in each row. */
+INLINE void AT_WIDTH(accumulate)(int64_t type, const kernel *k, int64_t row, const REAL *states,
                                  AT_WIDTH(tile) sums[CHAINS][TILE_VECTORS]) {
-#if !REAL_IS_DOUBLE
-  if (k->type == INT8) {
+#if REAL_IS_DOUBLE
+  (void)type;
+#else
+  if (type == INT8) {
     AT_WIDTH(tile) own[CHAINS][TILE_VECTORS];
     memset(own, 0, sizeof own);
     AT_WIDTH(accumulate_bytes)(k, row, states, own);
@@ -90,7 +95,7 @@ INLINE void AT_WIDTH(accumulate)(const kernel *k, int64_t row, const REAL *state
       for (int v = 0; v < TILE_VECTORS; v++) sums[chain][v] += k->scales[row] * own[chain][v];
     return;
   }
-  if (k->type == BFLOAT16) return AT_WIDTH(accumulate_bfloats)(k, row, states, sums);
+  if (type == BFLOAT16) return AT_WIDTH(accumulate_bfloats)(k, row, states, sums);
 #endif
   AT_WIDTH(accumulate_reals)(k, row, states, sums);
 }
@@ -104,8 +109,8 @@ INLINE void AT_WIDTH(write)(REAL start, AT_WIDTH(tile) sums[CHAINS][TILE_VECTORS
 }
 
 /* The pre-activations [slots][units of the group * WIDTH] of some units; their order is that of a group. */
-static void AT_WIDTH(preactivations)(const call *c, int64_t first, int64_t last, const REAL *x, const REAL *h,
-                                     const REAL *cells, REAL *out) {
+INLINE void AT_WIDTH(preactivations_of)(int64_t type, const call *c, int64_t first, int64_t last, const REAL *x,
+                                        const REAL *h, const REAL *cells, REAL *out) {
   const REAL *bias = c->bias;
   const kernel *k = c->kernels;
   int gates = gates_of(c->cell), slots = slots_of(c->cell);
@@ -116,26 +121,49 @@ static void AT_WIDTH(preactivations)(const call *c, int64_t first, int64_t last,
       REAL *own = out + (unit - first) * WIDTH;
       AT_WIDTH(tile) sums[CHAINS][TILE_VECTORS];
       memset(sums, 0, sizeof sums);
-      AT_WIDTH(accumulate)(&k[IH], row, x, sums);
+      AT_WIDTH(accumulate)(type, &k[IH], row, x, sums);
       if (slot != gate) {
         AT_WIDTH(write)(bias ? bias[unit * slots + gate] : 0, sums, own + gate * GROUP);
         memset(sums, 0, sizeof sums);
       }
-      AT_WIDTH(accumulate)(&k[HH], row, h, sums);
-      if (k[CH].offsets) AT_WIDTH(accumulate)(&k[CH], row, cells, sums);
+      AT_WIDTH(accumulate)(type, &k[HH], row, h, sums);
+      if (k[CH].offsets) AT_WIDTH(accumulate)(type, &k[CH], row, cells, sums);
       AT_WIDTH(write)(bias ? bias[unit * slots + slot] : 0, sums, own + slot * GROUP);
     }
 }
 
 /* out [outputs][WIDTH], of some rows: a projection of states. */
-static void AT_WIDTH(projection)(const kernel *k, int64_t first, int64_t last, const REAL *states, REAL *out) {
+INLINE void AT_WIDTH(projection_of)(int64_t type, const kernel *k, int64_t first, int64_t last, const REAL *states,
+                                    REAL *out) {
   for (int64_t row = first; row < last; row++) {
     AT_WIDTH(tile) sums[CHAINS][TILE_VECTORS];
     memset(sums, 0, sizeof sums);
-    AT_WIDTH(accumulate)(k, row, states, sums);
+    AT_WIDTH(accumulate)(type, k, row, states, sums);
     AT_WIDTH(write)(0, sums, out + row * WIDTH);
   }
 }
+
+#if REAL_IS_DOUBLE
+#define OF_ITS_TYPE(type, f, ...) f(FLOAT64, __VA_ARGS__);
+#else
+#define OF_ITS_TYPE(type, f, ...)                                                                                      \
+  switch (type) {                                                                                                      \
+  case INT8: f(INT8, __VA_ARGS__); break;                                                                              \
+  case BFLOAT16: f(BFLOAT16, __VA_ARGS__); break;                                                                      \
+  default: f(FLOAT32, __VA_ARGS__);                                                                                    \
+  }
+#endif
+
+static void AT_WIDTH(preactivations)(const call *c, int64_t first, int64_t last, const REAL *x, const REAL *h,
+                                     const REAL *cells, REAL *out) {
+  OF_ITS_TYPE(c->kernels[HH].type, AT_WIDTH(preactivations_of), c, first, last, x, h, cells, out)
+}
+
+static void AT_WIDTH(projection)(const kernel *k, int64_t first, int64_t last, const REAL *states, REAL *out) {
+  OF_ITS_TYPE(k->type, AT_WIDTH(projection_of), k, first, last, states, out)
+}
+
+#undef OF_ITS_TYPE
 
 /* out [inputs][WIDTH] += the kernel's transpose times slopes [slots][WIDTH], of some of its inputs. A block of slopes
  * stays in the first-level cache while all inputs read it. */

@@ -27,6 +27,25 @@ INLINE float from_bfloat(uint16_t bits) {
 }
 #endif
 
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "Several numbers are read as one, the first of them from its lowest bits."
+#endif
+
+typedef INTEGER four_places __attribute__((vector_size(4 * sizeof(REAL))));
+
+/* Of four columns, which are one load, as loads are what the product of one sequence waits for. */
+INLINE quad four_at(const REAL *states, const uint16_t *columns) {
+  uint64_t four;
+  memcpy(&four, columns, sizeof four);
+  return (quad){states[four & 0xFFFF], states[four >> 16 & 0xFFFF], states[four >> 32 & 0xFFFF], states[four >> 48]};
+}
+
+/* The others become 0, whatever they are. */
+INLINE quad first_of(int64_t count, quad numbers) {
+  const four_places places = {0, 1, 2, 3};
+  return (quad)((four_places)numbers & (places < (INTEGER)count));
+}
+
 /* Four weights as they are stored. */
 INLINE quad four_REAL(const REAL *values) {
   quad four;
@@ -40,11 +59,10 @@ INLINE quad four_uint16_t(const uint16_t *values) {
 }
 
 INLINE quad four_int8_t(const int8_t *values) {
-  typedef int8_t bytes __attribute__((vector_size(4)));
-  typedef int32_t whole __attribute__((vector_size(16)));
-  bytes four;
+  INTEGER four;
   memcpy(&four, values, sizeof four);
-  return __builtin_convertvector(__builtin_convertvector(four, whole), quad);
+  const four_places shifts = {24, 16, 8, 0};
+  return __builtin_convertvector(((four_places){four, four, four, four} << shifts) >> 24, quad);
 }
 #endif
 
@@ -94,8 +112,17 @@ static tile tile_at(const call *c, int64_t index) {
 /* All tiles before one are of the widest kind. */
 static REAL *within(void *all, tile t, int64_t per_lane) { return (REAL *)all + t.first * per_lane; }
 
-static int64_t row_of(const call *c, int64_t sequence, int64_t step) {
-  return c->starts[c->reverse ? c->lengths[sequence] - 1 - step : step] + sequence;
+static int64_t in_order_of_time(const call *c, int64_t sequence, int64_t step) {
+  return c->reverse ? c->lengths[sequence] - 1 - step : step;
+}
+
+static const REAL *row_read(const call *c, const REAL *rows, strides s, int64_t sequence, int64_t step) {
+  int64_t at = in_order_of_time(c, sequence, step);
+  return rows + (c->even ? at * s.step : c->starts[at] * s.sequence) + sequence * s.sequence;
+}
+
+static REAL *row_written(const call *c, REAL *rows, int64_t size, int64_t sequence, int64_t step) {
+  return rows + (c->starts[in_order_of_time(c, sequence, step)] + sequence) * size;
 }
 
 static int64_t running(const call *c, tile t, int64_t step) {
@@ -124,12 +151,12 @@ INLINE void transpose_square(square_row r[SQUARE]) {
 }
 
 /* Rows [size] to [size][lanes], of some of their numbers; lanes without a row are 0. */
-static void gather_rows(const call *c, tile t, int64_t step, const REAL *rows, int64_t size, int64_t first, int64_t last,
+static void gather_rows(const call *c, tile t, int64_t step, const REAL *rows, strides s, int64_t first, int64_t last,
                         REAL *out) {
   int64_t count = running(c, t, step), W = t.width;
   if (count < W) memset(out + first * W, 0, (last - first) * W * sizeof(REAL));
   const REAL *row[WIDEST];
-  for (int64_t lane = 0; lane < count; lane++) row[lane] = rows + row_of(c, t.first + lane, step) * size;
+  for (int64_t lane = 0; lane < count; lane++) row[lane] = row_read(c, rows, s, t.first + lane, step);
   for (int64_t lane = 0; lane < count; lane += SQUARE)
     for (int64_t from = first; from < last; from += SQUARE) {
       if (lane + SQUARE <= count && from + SQUARE <= last) {
@@ -144,10 +171,17 @@ static void gather_rows(const call *c, tile t, int64_t step, const REAL *rows, i
     }
 }
 
+static void gather_grad_out(const call *c, tile t, int64_t step, int64_t first, int64_t last, REAL *out) {
+  if (c->grad_out)
+    gather_rows(c, t, step, c->grad_out, c->grad_out_strides, first, last, out);
+  else if (step == t.steps - 1)
+    memset(out + first * t.width, 0, (last - first) * t.width * sizeof(REAL));
+}
+
 static void scatter_rows(const call *c, tile t, int64_t step, const REAL *in, int64_t size, REAL *rows) {
   int64_t count = running(c, t, step), W = t.width;
   REAL *row[WIDEST];
-  for (int64_t lane = 0; lane < count; lane++) row[lane] = rows + row_of(c, t.first + lane, step) * size;
+  for (int64_t lane = 0; lane < count; lane++) row[lane] = row_written(c, rows, size, t.first + lane, step);
   for (int64_t lane = 0; lane < count; lane += SQUARE)
     for (int64_t from = 0; from < size; from += SQUARE) {
       if (lane + SQUARE <= count && from + SQUARE <= size) {
@@ -305,7 +339,7 @@ static void tile_backward(const call *c, tile t, team own) {
     REAL *slopes = S + step * H * slots * W;
     if (projected) {
       REAL *grad = D + step * P * W;
-      gather_rows(c, t, step, c->grad_out, P, out_begin, out_end, grad_out);
+      gather_grad_out(c, t, step, out_begin, out_end, grad_out);
       for (int64_t unit = out_begin; unit < out_end; unit++)
         for (int64_t lane = 0; lane < W; lane++) {
           int64_t i = unit * W + lane;
@@ -318,7 +352,7 @@ static void tile_backward(const call *c, tile t, team own) {
       AT_ITS_WIDTH(W, CALL)
 #undef CALL
     } else {
-      gather_rows(c, t, step, c->grad_out, P, begin, end, grad_out);
+      gather_grad_out(c, t, step, begin, end, grad_out);
     }
     for (int64_t unit = begin; unit < end; unit += per_group) {
       int64_t last = unit + per_group < H ? unit + per_group : H, size = (last - unit) * W;
@@ -443,7 +477,7 @@ static void forward_thread(void *data, int thread, int threads) {
     tile t = tile_at(c, item % w->tiles);
     int64_t step = item / w->tiles;
     if (step < t.steps)
-      gather_rows(c, t, step, c->x, c->inputs, 0, c->inputs,
+      gather_rows(c, t, step, c->x, c->x_strides, 0, c->inputs,
                   within(c->inputs_kept, t, c->steps * c->inputs) + step * c->inputs * t.width);
   }
   for (int64_t index = thread; index < w->tiles; index += threads) {
