@@ -18,9 +18,11 @@ class SequentialDigits(LabelledSequences):
         batch_size: Samples in a batch, on each rank.
         scale: Value of the brightest pixel; the darkest is 0.
         seed: Decides the division and the order of the training batches.
+        hold_out: Share of the training samples, the last ones, to validate on in place of the validation set, and not to
+            train on: for choosing hyperparameters without a look at what results are reported on.
 
     Raises:
-        UsageError: If the batch size or the seed cannot be used.
+        UsageError: If the batch size, the seed or the share that is held out cannot be used.
 
     Example:
         >>> from sparse_rnn.data import SequentialDigits
@@ -32,8 +34,8 @@ class SequentialDigits(LabelledSequences):
         [1257, 270, 270]
     """
 
-    def __init__(self, batch_size: int = 64, scale: float = 1.0, seed: int = 0) -> None:
-        super().__init__(batch_size, seed)
+    def __init__(self, batch_size: int = 64, scale: float = 1.0, seed: int = 0, hold_out: float = 0.0) -> None:
+        super().__init__(batch_size, seed, hold_out)
         self.scale = scale
 
     @property

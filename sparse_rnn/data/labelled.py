@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import TensorDataset
 
+from sparse_rnn.data.hold_out import check_hold_out, left_to_train_on
 from sparse_rnn.data.loaders.batches import BatchLoader
 from sparse_rnn.data.loaders.resume import go_on_where_stopped
 from sparse_rnn.errors import UsageError
@@ -35,9 +36,11 @@ class LabelledSequences(LightningDataModule):
     Args:
         batch_size: Samples in a batch, on each rank.
         seed: Decides how the data are divided, and the order of the training samples.
+        hold_out: Share of the training samples, the last ones, to validate on in place of the validation set, and not to
+            train on: for choosing hyperparameters without a look at what results are reported on.
 
     Raises:
-        UsageError: If the batch size is below 1, or the seed does not fit into 64 bits.
+        UsageError: If the batch size is below 1, the seed does not fit into 64 bits, or the share is not in [0, 1).
 
     Example:
         A data set of one's own takes three definitions:
@@ -57,14 +60,16 @@ class LabelledSequences(LightningDataModule):
         (torch.Size([4, 5, 1]), torch.Size([4]))
     """
 
-    def __init__(self, batch_size: int, seed: int) -> None:
+    def __init__(self, batch_size: int, seed: int, hold_out: float = 0.0) -> None:
         super().__init__()
         if batch_size < 1:
             raise UsageError(f"batch_size={batch_size}: give the number of samples in a batch, at least 1.")
         if not -(2**63) <= seed < 2**63:
             raise UsageError(f"seed={seed}: give an integer that fits into 64 bits.")
+        check_hold_out(hold_out)
         self.batch_size = batch_size
         self.seed = seed
+        self.hold_out = hold_out
         self._splits: Splits | None = None
 
     @property
@@ -89,7 +94,7 @@ class LabelledSequences(LightningDataModule):
     def splits(self) -> Splits:
         """The three splits, which are read when they are first asked for."""
         if self._splits is None:
-            self._splits = self.load()
+            self._splits = _held_out(self.load(), self.hold_out)
         return self._splits
 
     def setup(self, stage: str | None = None) -> None:
@@ -119,6 +124,14 @@ class LabelledSequences(LightningDataModule):
     def _loader(self, dataset: TensorDataset, shuffle: bool = False) -> BatchLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return BatchLoader(dataset, self.batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world_size=world_size)
+
+
+def _held_out(splits: Splits, hold_out: float) -> Splits:
+    if not hold_out:
+        return splits
+    end = left_to_train_on(len(splits.train), hold_out)
+    train, val = (TensorDataset(*splits.train[part]) for part in (slice(end), slice(end, None)))
+    return splits._replace(train=train, val=val)
 
 
 def divide(dataset: TensorDataset, sizes: tuple[int, ...], seed: int) -> tuple[TensorDataset, ...]:

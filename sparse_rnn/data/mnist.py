@@ -53,9 +53,12 @@ class SequentialMNIST(LabelledSequences):
         batch_size: Samples in a batch, on each rank.
         seed: Decides the division of the standard split and the order of the training batches.
         root: Folder of the four files.
+        hold_out: Share of the training samples, the last ones, to validate on in place of the validation set, and not to
+            train on: for choosing hyperparameters without a look at what results are reported on.
 
     Raises:
-        UsageError: If the order or the split is unknown, or the batch size or the seed cannot be used.
+        UsageError: If the order or the split is unknown, or the batch size, the seed or the share
+            that is held out cannot be used.
 
     Example:
         >>> from sparse_rnn.data import SequentialMNIST
@@ -72,8 +75,9 @@ class SequentialMNIST(LabelledSequences):
         batch_size: int = 64,
         seed: int = 0,
         root: str | Path | None = None,
+        hold_out: float = 0.0,
     ) -> None:
-        super().__init__(batch_size, seed)
+        super().__init__(batch_size, seed, hold_out)
         check_choice("order", order, Order)
         check_choice("split", split, Division)
         self.order: Order = order

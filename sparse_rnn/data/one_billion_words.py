@@ -55,9 +55,11 @@ class OneBillionWords(TextData):
         seed: Decides the orders of the sentences.
         vocabulary: The words and their ids, ours or torchtext's; by default those of the training text.
         root: Folder of the shards.
+        hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
+            train on: for choosing hyperparameters without a look at what results are reported on.
 
     Raises:
-        UsageError: If one of the sizes is below 1, or the seed is negative.
+        UsageError: If one of the sizes is below 1, the seed is negative, or the share is not in [0, 1).
         DataError: If ``vocabulary`` is no vocabulary.
 
     Example:
@@ -85,8 +87,9 @@ class OneBillionWords(TextData):
         seed: int = 0,
         vocabulary: Any = None,
         root: str | Path | None = None,
+        hold_out: float = 0.0,
     ) -> None:
-        super().__init__(batch_size, bptt, eval_batch_size, vocabulary)
+        super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out)
         check_size(vocab_size)
         check_seed(seed)
         self.patterns = {"train": train, "val": val, "test": test}

@@ -29,9 +29,11 @@ class PydocTopics(TextData):
         bptt: Steps of a batch, through which the gradient flows back.
         eval_batch_size: Columns of the other texts, on all ranks together.
         vocabulary: The words and their ids, ours or torchtext's; by default those of the training text.
+        hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
+            train on: for choosing hyperparameters without a look at what results are reported on.
 
     Raises:
-        UsageError: If the level is unknown, or one of the sizes is below 1.
+        UsageError: If the level is unknown, one of the sizes is below 1, or the share is not in [0, 1).
         DataError: If ``vocabulary`` is no vocabulary.
 
     Example:
@@ -48,8 +50,9 @@ class PydocTopics(TextData):
         bptt: int = 20,
         eval_batch_size: int = 64,
         vocabulary: Any = None,
+        hold_out: float = 0.0,
     ) -> None:
-        super().__init__(batch_size, bptt, eval_batch_size, vocabulary)
+        super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out)
         self.tokenization = tokenization_of(level)
 
     def corpus(self) -> Corpus:

@@ -6,10 +6,12 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
 
 from sparse_rnn.data.download import cache_folder, user_path
 from sparse_rnn.data.errors import DataError
+from sparse_rnn.data.hold_out import check_hold_out, left_to_train_on
 from sparse_rnn.data.loaders.columns import ColumnLoader
 from sparse_rnn.data.loaders.resume import go_on_where_stopped
 from sparse_rnn.data.tokens.corpus import Corpus
@@ -36,9 +38,11 @@ class TextData(LightningDataModule):
         bptt: Steps of a batch, through which the gradient flows back.
         eval_batch_size: Columns of the other texts, on all ranks together.
         vocabulary: The words and their ids, ours or torchtext's; by default those of the training text.
+        hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
+            train on: for choosing hyperparameters without a look at what results are reported on.
 
     Raises:
-        UsageError: If one of the sizes is below 1.
+        UsageError: If one of the sizes is below 1, or the share is not in [0, 1).
         DataError: If ``vocabulary`` is no vocabulary.
 
     Example:
@@ -55,14 +59,18 @@ class TextData(LightningDataModule):
         ['train', 'val', 'test']
     """
 
-    def __init__(self, batch_size: int, bptt: int, eval_batch_size: int, vocabulary: Any) -> None:
+    def __init__(
+        self, batch_size: int, bptt: int, eval_batch_size: int, vocabulary: Any, hold_out: float = 0.0
+    ) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("bptt", bptt), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise UsageError(f"{name}={value}: give a number of at least 1.")
+        check_hold_out(hold_out)
         self.batch_size = batch_size
         self.bptt = bptt
         self.eval_batch_size = eval_batch_size
+        self.hold_out = hold_out
         self._given_vocabulary = None if vocabulary is None else as_vocabulary(vocabulary)
         self._store: TokenStore | None = None
 
@@ -123,7 +131,7 @@ class TextData(LightningDataModule):
         rank, world_size = self._place
         columns = self.batch_size * world_size
         return ColumnLoader(
-            self.store["train"],
+            self._trained_on,
             columns,
             self.bptt,
             rank=rank,
@@ -134,21 +142,29 @@ class TextData(LightningDataModule):
 
     def val_dataloader(self) -> ColumnLoader:
         """Return the validation text in columns."""
-        return self._whole("val")
+        return self._whole(self._held_out if self.hold_out else self.store["val"])
 
     def test_dataloader(self) -> ColumnLoader:
         """Return the test text in columns."""
-        return self._whole("test")
+        return self._whole(self.store["test"])
 
     def predict_dataloader(self) -> ColumnLoader:
         """Return the test text in columns."""
         return self.test_dataloader()
 
-    def _whole(self, split: str) -> ColumnLoader:
+    def _whole(self, text: np.ndarray) -> ColumnLoader:
         rank, world_size = self._place
-        return ColumnLoader(
-            self.store[split], self.eval_batch_size, self.bptt, pad=True, rank=rank, world_size=world_size
-        )
+        return ColumnLoader(text, self.eval_batch_size, self.bptt, pad=True, rank=rank, world_size=world_size)
+
+    @property
+    def _trained_on(self) -> np.ndarray:
+        text = self.store["train"]
+        return text[: left_to_train_on(len(text), self.hold_out)]
+
+    @property
+    def _held_out(self) -> np.ndarray:
+        text = self.store["train"]
+        return text[left_to_train_on(len(text), self.hold_out) :]
 
     @property
     def _place(self) -> tuple[int, int]:

@@ -67,8 +67,9 @@ class _WikiText(TextData):
         eval_batch_size: int,
         vocabulary: Any,
         root: str | Path | None,
+        hold_out: float,
     ) -> None:
-        super().__init__(batch_size, bptt, eval_batch_size, vocabulary)
+        super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out)
         self.archive = archive
         self.files = {"train": train_file, "val": VAL, "test": TEST}
         self.root = root
@@ -131,9 +132,11 @@ class WikiText2(_WikiText):
         eval_batch_size: Columns of the other texts, on all ranks together.
         vocabulary: The words and their ids, ours or torchtext's; by default those of the training text.
         root: Folder of the three files.
+        hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
+            train on: for choosing hyperparameters without a look at what results are reported on.
 
     Raises:
-        UsageError: If one of the sizes is below 1.
+        UsageError: If one of the sizes is below 1, or the share is not in [0, 1).
         DataError: If ``vocabulary`` is no vocabulary.
 
     Example:
@@ -150,8 +153,9 @@ class WikiText2(_WikiText):
         eval_batch_size: int = 64,
         vocabulary: Any = None,
         root: str | Path | None = None,
+        hold_out: float = 0.0,
     ) -> None:
-        super().__init__(WIKITEXT_2, TRAIN, batch_size, bptt, eval_batch_size, vocabulary, root)
+        super().__init__(WIKITEXT_2, TRAIN, batch_size, bptt, eval_batch_size, vocabulary, root, hold_out)
 
 
 class WikiText103(_WikiText):
@@ -172,9 +176,11 @@ class WikiText103(_WikiText):
         root: Folder of the three files.
         train_file: Name of the training text in that folder. A text other than the published one, such as a part of
             it, is taken as it is, but only when it is named here. Its results cannot be compared with published ones.
+        hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
+            train on: for choosing hyperparameters without a look at what results are reported on.
 
     Raises:
-        UsageError: If one of the sizes is below 1.
+        UsageError: If one of the sizes is below 1, or the share is not in [0, 1).
         DataError: If ``vocabulary`` is no vocabulary.
 
     Example:
@@ -194,5 +200,6 @@ class WikiText103(_WikiText):
         vocabulary: Any = None,
         root: str | Path | None = None,
         train_file: str = TRAIN,
+        hold_out: float = 0.0,
     ) -> None:
-        super().__init__(WIKITEXT_103, train_file, batch_size, bptt, eval_batch_size, vocabulary, root)
+        super().__init__(WIKITEXT_103, train_file, batch_size, bptt, eval_batch_size, vocabulary, root, hold_out)

@@ -100,3 +100,13 @@ def test_a_batch_size_below_one_is_refused(batch_size):
 def test_a_seed_of_more_than_64_bits_is_refused(seed):
     with pytest.raises(UsageError, match=f"seed={seed}: give an integer that fits into 64 bits"):
         SequentialDigits(seed=seed)
+
+
+def test_what_is_held_out_is_the_end_of_the_training_samples_and_nothing_of_the_other_splits_is_read():
+    whole, cut = SequentialDigits().splits, SequentialDigits(hold_out=0.25).splits
+    parts = [torch.cat(tensors) for tensors in zip(cut.train.tensors, cut.val.tensors, strict=True)]
+    assert all(torch.equal(*pair) for pair in zip(parts, whole.train.tensors, strict=True))
+    assert (len(cut.train), len(cut.val)) == (943, 314)
+    assert len({id(tensor) for split in cut for tensor in split.tensors}) == 6
+    with pytest.raises(UsageError, match="hold_out=1"):
+        SequentialDigits(hold_out=1)

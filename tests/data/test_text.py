@@ -231,3 +231,14 @@ def test_patterns_match_files_sorted_by_name(tmp_path):
 def test_paths_that_cannot_be_are_one_sentence(path, tmp_path):
     with pytest.raises(DataError, match=r"matches no file: do this\.$|cannot be found: give the whole path\.$"):
         matching(path, tmp_path, "do this")
+
+
+def test_what_is_held_out_is_the_end_of_the_training_text(files):
+    data = TextFiles(**files, batch_size=2, bptt=5, eval_batch_size=1, hold_out=0.2)
+    train = data.store["train"]
+    assert len(train) == 300
+    seen = torch.cat([x for x, _ in data.train_dataloader()], dim=1).flatten()
+    assert seen.tolist() == train[:238].tolist()  # the last token of 240 is a target only, the one before is left over
+    held_out = torch.cat([y for _, y in data.val_dataloader()], dim=1).flatten()
+    assert held_out.tolist() == train[241:].tolist()
+    assert len(data.test_dataloader()) == len(TextFiles(**files, bptt=5, eval_batch_size=1).test_dataloader())
