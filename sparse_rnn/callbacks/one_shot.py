@@ -49,6 +49,8 @@ class OneShotPruning(PruningCallback):
         masks: Where the masks come from: ``scores``, or ``from_zeros`` to train on a network that is sparse already:
             what is 0 stays 0 and everything else is kept. Nothing is scored then, and only ``kernels`` counts of the
             other options.
+        shuffle: True keeps random weights in the place of those that were chosen, in each gate of each kernel as many:
+            the control that tells what the choice of single weights is worth (Frankle et al., arXiv 2009.08576).
     """
 
     def __init__(
@@ -66,12 +68,15 @@ class OneShotPruning(PruningCallback):
         block_size: tuple[int, int] | None = None,
         block_score: TileScore = "max",
         masks: Origin = "scores",
+        shuffle: bool = False,
         engine: EngineKind = "auto",
     ) -> None:
         super().__init__(kernels, engine)
         check_choice("masks", masks, Origin)
         check_rescale(rescale)
         check_rounds(rounds)
+        if shuffle and block_size is not None:
+            raise UsageError("shuffle=True moves single weights, but block_size keeps tiles together: leave one out.")
         if num_samples < 1:
             raise UsageError(f"num_samples={num_samples}: give at least 1 (the paper: 64).")
         self.sparsity = sparsity
@@ -81,6 +86,7 @@ class OneShotPruning(PruningCallback):
         self.rescale = rescale
         self.rounds = self.criterion.rounds if rounds is None else rounds
         self.seed = seed
+        self.shuffle = shuffle
         self.from_zeros = masks == "from_zeros"
 
     def notice(self, kernels: Targets) -> None:
@@ -113,6 +119,7 @@ class OneShotPruning(PruningCallback):
                 rounds=self.rounds,
                 rescale=self.rescale,
                 seed=self.seed,
+                shuffle=self.shuffle,
             )
         for note in notes:
             rank_zero_warn(note)

@@ -13,6 +13,7 @@ from sparse_rnn.pruning.rescale import LayerChi, Rescale, rescaling
 from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.selection import Selection
+from sparse_rnn.sparsity.shuffle import shuffled
 from sparse_rnn.sparsity.statistics import emptied, undecided
 
 Scorer = Callable[[], Mapping[str, Tensor]]
@@ -26,6 +27,7 @@ def prune_targets(
     rounds: int = 1,
     rescale: Rescale = False,
     seed: int = 0,
+    shuffle: bool = False,
 ) -> tuple[Masks, list[str]]:
     """Remove weights of a model, in place: what :func:`sparse_rnn.prune` and the callbacks have in common.
 
@@ -36,7 +38,9 @@ def prune_targets(
         chi: Measures χ of every layer of the model as it is, for ``rescale="chi"``.
         rounds: See :func:`prune_in_rounds`.
         rescale: See :func:`sparse_rnn.pruning.rescale.rescaling`.
-        seed: Seed of all random numbers of ``score`` and ``chi``. PyTorch's generators are left as they were.
+        seed: Seed of all random numbers of ``score``, ``chi`` and ``shuffle``. PyTorch's generators are left as they
+            were.
+        shuffle: Whether to keep random weights in the end, in each gate of each kernel as many as were chosen.
 
     Returns:
         The masks, already applied, and one sentence for everything that the user should be warned of.
@@ -64,10 +68,16 @@ def prune_targets(
         scored[:] = [score()]
         return scored[0]
 
+    dense = _weights(kernels) if shuffle else {}
     with seeded(seed):
-        masks = prune_in_rounds(kernels, selection, noted, rounds)
+        chosen = masks = prune_in_rounds(kernels, selection, noted, rounds)
+        if shuffle:
+            _put_back(kernels, dense)
+            fixed = selection.diagonals(kernels, {name: kernels[name].by_gate(mask) for name, mask in chosen.items()})
+            masks = shuffled(kernels, chosen, fixed)
+            masks.apply_()
     kernels.mask_copies_(masks)
-    return masks, list(filter(None, [*rescale_(masks), emptied(masks), undecided(masks, scored[0])]))
+    return masks, list(filter(None, [*rescale_(masks), emptied(masks), undecided(chosen, scored[0])]))
 
 
 def prune_in_rounds(kernels: Targets, selection: Selection, score: Scorer, rounds: int) -> Masks:
@@ -89,21 +99,27 @@ def prune_in_rounds(kernels: Targets, selection: Selection, score: Scorer, round
         UsageError: If ``rounds`` is below 1.
     """
     check_rounds(rounds)
-    dense: dict[str, Tensor] = {}
-    if rounds > 1:
-        dense = {name: kernel.parameter.detach().clone() for name, kernel in kernels.items()}
+    dense = _weights(kernels) if rounds > 1 else {}
     masks: Masks | None = None
     try:
         for k in range(1, rounds + 1):
             masks = selection.best(kernels, score(), masks, k / rounds, geometric=True)
             masks.apply_()
     except BaseException:
-        with torch.no_grad():
-            for name, weight in dense.items():
-                kernels[name].parameter.copy_(weight)
+        _put_back(kernels, dense)
         raise
     assert masks is not None
     return masks
+
+
+def _weights(kernels: Targets) -> dict[str, Tensor]:
+    return {name: kernel.parameter.detach().clone() for name, kernel in kernels.items()}
+
+
+@torch.no_grad()
+def _put_back(kernels: Targets, weights: Mapping[str, Tensor]) -> None:
+    for name, weight in weights.items():
+        kernels[name].parameter.copy_(weight)
 
 
 def check_rounds(rounds: int | None) -> None:

@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from sparse_rnn import DynamicSparsity, JacobianSpectrum, Magnitude, OneShotPruning
+from sparse_rnn import SNIP, DynamicSparsity, JacobianSpectrum, Magnitude, OneShotPruning
+from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.schedules import CosineDecay
 
 STEPS, INPUTS, CLASSES = 5, 3, 4
@@ -401,3 +402,29 @@ def test_what_is_left_is_printed_and_logged(tmp_path, caplog):
     assert f"{callback.masks.sparsity:.2%}" in text
     written = (Path(logger.log_dir) / "metrics.csv").read_text()
     assert "sparsity/rnn.weight_ih_l0/r" in written
+
+
+@pytest.mark.parametrize("options", [{}, {"keep_diagonal": True}, {"rounds": 3}, {"rescale": True}], ids=str)
+def test_the_shuffled_control_has_other_weights_and_as_many_in_every_gate(tmp_path, options):
+    def run(shuffle):
+        torch.manual_seed(3)
+        module, callback = Project(), OneShotPruning(0.8, SNIP(), num_samples=16, shuffle=shuffle, **options)
+        dense = {name: value.clone() for name, value in module.named_parameters()}
+        fit(module, [callback], tmp_path, max_epochs=0)
+        return module, callback.masks, dense
+
+    (_, chosen, _), (module, moved, dense) = run(False), run(True)
+    for name, kernel in chosen.kernels.items():
+        before, after = kernel.by_gate(chosen[name]), kernel.by_gate(moved[name])
+        assert before.sum((1, 2)).tolist() == after.sum((1, 2)).tolist()
+        assert not torch.equal(before, after)
+        if "keep_diagonal" in options and "_hh" in name:
+            assert after.diagonal(dim1=1, dim2=2).all()
+        if "rescale" not in options:
+            assert torch.equal(module.get_parameter(name), dense[name] * moved[name])
+    assert run(True)[1].digest() == moved.digest()
+
+
+def test_tiles_are_not_shuffled():
+    with pytest.raises(UsageError, match="block_size"):
+        OneShotPruning(shuffle=True, block_size=(2, 2))
