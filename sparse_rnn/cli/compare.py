@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparse_rnn.cli.arguments import Parser
+from sparse_rnn.cli.dry_run import check_fits
+from sparse_rnn.compare.axes import Axis, parse_axis
+from sparse_rnn.compare.cells import REFERENCE
 from sparse_rnn.compare.grid import DENSE, Grid
-from sparse_rnn.compare.methods import Method, by_criterion, from_config
+from sparse_rnn.compare.methods import Method, by_criterion, from_config, shuffled
 from sparse_rnn.compare.report import describe, save
 from sparse_rnn.compare.runner import finished, run_missing
 from sparse_rnn.config_files import find_config
 from sparse_rnn.errors import UsageError
-from sparse_rnn.scores import criterion_names
+from sparse_rnn.scores import criterion_named, criterion_names
 from sparse_rnn.sparsity.allocation import check_sparsity
 
 _SET_BY_THE_GRID = {
@@ -23,6 +26,7 @@ _SET_BY_THE_GRID = {
     "--seed_everything": "--seeds",
     "--trainer.default_root_dir": "--output",
 }
+_HELD_OUT = "--data.hold_out 0.1"
 
 
 def compare(args: Sequence[str]) -> None:
@@ -33,10 +37,11 @@ def compare(args: Sequence[str]) -> None:
 
     Raises:
         SystemExit: With status 1 where a run failed, 130 where the user stopped it.
-        UsageError: If an argument cannot be used.
+        UsageError: If an argument cannot be used, be it one of the fits.
         MissingFileError: If a config is unknown.
     """
     grid = parse(args)
+    check_fits(grid)
     try:
         failed = run_missing(grid)
     except KeyboardInterrupt:
@@ -72,18 +77,20 @@ def parse(args: Sequence[str]) -> Grid:
     known, overrides = _parser().parse_known_args(args)
     for sparsity in known.sparsity:
         check_sparsity(sparsity)
-    for name in (override.partition("=")[0] for override in overrides):
-        if name in _SET_BY_THE_GRID:
-            raise UsageError(f"{name} is set by the comparison itself: use {_SET_BY_THE_GRID[name]}.")
+    axes = [*known.vary, *known.tune]
+    _check_names([*(override.partition("=")[0] for override in overrides), *(f"--{axis.key}" for axis in axes)], axes)
     configs = tuple(path for config in known.config for path in find_config(config))
     return Grid(
         configs=configs,
-        methods=_methods(known.criteria, known.methods, known.config[0]),
+        methods=_methods(known.criteria, known.methods, known.config[0], known.control == "shuffle"),
         sparsities=known.sparsity,
         seeds=known.seeds,
         output=known.output or Path("compare", "+".join(Path(config).stem for config in known.config)),
         jobs=known.jobs,
         overrides=tuple(overrides),
+        vary=tuple(known.vary),
+        tune=tuple(known.tune),
+        tune_with=known.tune_with,
     )
 
 
@@ -92,9 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m sparse_rnn compare",
         description="Fit the dense network and the network pruned by each criterion or method to each sparsity, for "
         "several seeds, each in a process and a folder of its own; print the validation error (val/error, or where a "
-        "model logs none val/ppl, or val/loss) as mean ± standard deviation over the seeds and the mean seconds of a "
-        "fit, and write it as results.csv, results.md and results.png. Started again, it runs only what has not "
-        "finished.",
+        "model logs none val/ppl, or val/loss) as mean ± standard deviation over the seeds, and how it differs from "
+        "that of Random, seed by seed; write it as results.csv, results.md and figures. Started again, it runs only "
+        "what has not finished.",
         epilog="Every other argument, such as --trainer.max_epochs 5, is handed to every fit (see python -m sparse_rnn "
         "fit --help); the dense network takes none that begins with --pruning.",
         allow_abbrev=False,
@@ -105,13 +112,37 @@ def _parser() -> argparse.ArgumentParser:
     add("--methods", type=_names, default=(), help="configs whose pruning section to take, as in pruning/rigl.yaml")
     add("--sparsity", type=_sparsities, required=True, help="shares of the weights to remove, as in 0.9,0.95")
     add("--seeds", type=_count, default=3, help="number of seeds, from 0 on (default: 3)")
+    add("--vary", type=_axis, action="append", default=[], metavar="ARG=V,V",
+        help="an argument of fit and its values, which the table shows side by side; the first one makes the columns, "
+        "others make a table for each value")  # fmt: skip
+    add("--tune", type=_axis, action="append", default=[], metavar="ARG=V,V",
+        help="an argument of fit and the values of which each cell of the table gets its own best, as in "
+        "model.optimizer.init_args.lr=1e-3,1e-2; several make a grid")  # fmt: skip
+    add(
+        "--tune_with",
+        type=_words,
+        default=_HELD_OUT,
+        metavar="ARGS",
+        help=f"further arguments of the fits that tune, which validate on training data (default: {_HELD_OUT!r})",
+    )
+    add(
+        "--control",
+        choices=["shuffle"],
+        help="a row more for each one-shot method: its masks, shuffled in every gate",
+    )
     add("--output", type=Path, help="folder of the runs and the results (default: compare/<name of the config>)")
     add("--jobs", type=_count, default=1, help="fits at the same time, which share the CPU's threads (default: 1)")
     return parser
 
 
-def _methods(criteria: Sequence[str], configs: Sequence[str], base: str) -> tuple[Method, ...]:
+def _methods(criteria: Sequence[str], configs: Sequence[str], base: str, control: bool) -> tuple[Method, ...]:
     methods = [*map(by_criterion, criteria), *(from_config(config, base) for config in configs)]
+    if control:
+        if methods and not any(map(_has_control, methods)):
+            raise UsageError("--control shuffle: no method but Random chooses its masks once, so none can be shuffled.")
+        methods = [
+            row for method in methods for row in ([method, shuffled(method)] if _has_control(method) else [method])
+        ]
     if not methods:
         raise UsageError("There is nothing to compare: give --criteria, --methods or both.")
     names = [DENSE, *(method.name for method in methods)]
@@ -121,18 +152,49 @@ def _methods(criteria: Sequence[str], configs: Sequence[str], base: str) -> tupl
     return tuple(methods)
 
 
+def _has_control(method: Method) -> bool:
+    return method.one_shot and method.name != REFERENCE  # a random mask that is shuffled is as random as before
+
+
+def _check_names(names: Sequence[str], axes: Sequence[Axis]) -> None:
+    for name in names:
+        if name in _SET_BY_THE_GRID:
+            raise UsageError(f"{name} is set by the comparison itself: use {_SET_BY_THE_GRID[name]}.")
+    keys = [axis.key for axis in axes]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise UsageError(f"{key} is varied or tuned twice: give all its values at once.")
+
+
+def _axis(text: str) -> Axis:
+    try:
+        return parse_axis(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _words(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be divided into words: {error}") from None
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text.split(",")))
 
 
 def _criteria(text: str) -> tuple[str, ...]:
-    known = criterion_names()
     names = _names(text)
     for name in names:
-        if "." not in name and name not in known:
+        if "." in name:
+            continue  # an import path
+        try:
+            criterion_named(name)
+        except UsageError:
             raise argparse.ArgumentTypeError(
-                f"there is no criterion {name!r}; choose from {', '.join(known)}, or give an import path"
-            )
+                f"there is no criterion {name!r}; choose from {', '.join(criterion_names())}, or give an import path"
+            ) from None
     return names
 
 

@@ -2,29 +2,61 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from sparse_rnn.compare.axes import Axis, Point, arguments, points, slug
 from sparse_rnn.compare.methods import Method
 from sparse_rnn.config_files import read_config
 
+Stage = Literal["tune", "final"]
+
 DENSE = "dense"
 METRICS = "metrics.json"
+TUNING_SEED = 1000  # none of those that are reported
 _RECORDER = "sparse_rnn.compare.recorder.MetricsRecorder"
 
 
 @dataclass(frozen=True)
-class Run:
-    """One fit of a comparison: ``dense`` at sparsity 0, or a method at a sparsity."""
+class Cell:
+    """A place of the table.
+
+    Args:
+        method: The row: ``dense``, or the name of a method.
+        sparsity: Share of the weights that are removed, 0 of the dense network.
+        varied: A value of each axis that the method takes.
+    """
 
     method: str
     sparsity: float
-    seed: int
+    varied: Point = ()
 
     def __str__(self) -> str:
-        names = [self.method] if self.method == DENSE else [self.method, str(self.sparsity)]
-        return "-".join([*names, f"seed{self.seed}"])
+        parts = [self.method, "" if self.method == DENSE else str(self.sparsity), slug(self.varied)]
+        return "-".join(filter(None, parts))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fit of a comparison.
+
+    Args:
+        cell: The place of the table that it is made for.
+        seed: The seed of the fit and of the pruning.
+        tuned: A value of each argument that is tuned.
+        stage: Whether it is made to choose those values, or to be reported.
+    """
+
+    cell: Cell
+    seed: int
+    tuned: Point = ()
+    stage: Stage = "final"
+
+    def __str__(self) -> str:
+        end = f"seed{self.seed}" if self.stage == "final" else self.stage
+        return "-".join(filter(None, [str(self.cell), slug(self.tuned), end]))
 
 
 @dataclass(frozen=True)
@@ -39,6 +71,9 @@ class Grid:
         output: Folder of everything that is written.
         jobs: Fits that run at the same time.
         overrides: Other arguments of every fit.
+        vary: The axes of the table.
+        tune: What every cell of the table has its own best values of.
+        tune_with: Further arguments of the fits that choose those.
     """
 
     configs: tuple[str, ...]
@@ -48,11 +83,46 @@ class Grid:
     output: Path
     jobs: int
     overrides: tuple[str, ...]
+    vary: tuple[Axis, ...] = ()
+    tune: tuple[Axis, ...] = ()
+    tune_with: tuple[str, ...] = ()
 
-    def runs(self) -> list[Run]:
-        """List every fit, seed by seed, so that a comparison that is stopped early has whole tables of fewer seeds."""
-        cells = [(DENSE, 0.0), *((method.name, sparsity) for method in self.methods for sparsity in self.sparsities)]
-        return [Run(name, sparsity, seed) for seed in range(self.seeds) for name, sparsity in cells]
+    @property
+    def rows(self) -> list[str]:
+        """The names of the table's rows."""
+        return [DENSE, *(method.name for method in self.methods)]
+
+    def cell(self, row: str, sparsity: float, point: Point) -> Cell:
+        """Find the cell of a row: the dense network has the same at every sparsity and along every axis of pruning."""
+        taken = {axis.key for axis in taken_by(row, self.vary)}
+        return Cell(row, 0.0 if row == DENSE else sparsity, tuple(pair for pair in point if pair[0] in taken))
+
+    def cells(self) -> list[Cell]:
+        """List every cell once."""
+        return [cell for row in self.rows for cell in self.cells_of(row)]
+
+    def cells_of(self, row: str) -> list[Cell]:
+        """List every cell of a row once."""
+        places = [(sparsity, point) for sparsity in self.sparsities for point in points(self.vary)]
+        return list(dict.fromkeys(self.cell(row, *place) for place in places))
+
+    def tuning_runs(self) -> list[Run]:
+        """List the fits that the tuned values are chosen by."""
+        return [
+            Run(cell, TUNING_SEED, tuned, "tune")
+            for cell in self.cells()
+            for tuned in points(taken_by(cell.method, self.tune))
+            if tuned
+        ]
+
+    def runs(self, chosen: Mapping[Cell, Point] | None = None) -> list[Run]:
+        """List the fits to report, seed by seed, so that a comparison that is stopped early has whole tables.
+
+        Args:
+            chosen: The tuned values of each cell; one that has none yet, but needs some, has no runs.
+        """
+        tuned = {cell: () for cell in self.cells() if not taken_by(cell.method, self.tune)} | dict(chosen or {})
+        return [Run(cell, seed, tuned[cell]) for seed in range(self.seeds) for cell in self.cells() if cell in tuned]
 
     def folder(self, run: Run) -> Path:
         """Name the folder that a fit writes to."""
@@ -64,7 +134,7 @@ class Grid:
         if method is None:
             pruning, overrides = ["--pruning", "null"], _without_pruning(self.overrides)
         else:
-            pruning, overrides = method.arguments(run.sparsity, run.seed), list(self.overrides)
+            pruning, overrides = method.arguments(run.cell.sparsity, run.seed), list(self.overrides)
         folder = self.folder(run)
         return [
             "fit",
@@ -72,19 +142,28 @@ class Grid:
             *("--trainer.enable_progress_bar", "false"),
             *pruning,
             *overrides,
+            *arguments(run.cell.varied),
+            *arguments(run.tuned),
+            *(self.tune_with if run.stage == "tune" else ()),
             *("--seed_everything", str(run.seed)),
             *("--trainer.default_root_dir", str(folder)),
             *(f"--trainer.callbacks+={_RECORDER}", "--trainer.callbacks.path", str(folder / METRICS)),
         ]
 
     def settings(self, run: Run) -> list[str]:
-        """List what a fit is told beside method, sparsity and seed; a table holds no runs of other settings."""
+        """List what a fit is told beside what its name says; a table holds no runs of other settings."""
         digests = map(_digest, self.configs)
         method = self._method(run)
-        return [*digests, *self.overrides, *(method.pruning if method else ())]
+        tuning = self.tune_with if run.stage == "tune" else ()
+        return [*digests, *self.overrides, *(method.pruning if method else ()), *tuning]
 
     def _method(self, run: Run) -> Method | None:
-        return next((method for method in self.methods if method.name == run.method), None)
+        return next((method for method in self.methods if method.name == run.cell.method), None)
+
+
+def taken_by(row: str, axes: Sequence[Axis]) -> list[Axis]:
+    """List the axes that mean something to a row."""
+    return [axis for axis in axes if row != DENSE or not axis.of_pruning]
 
 
 def _digest(config: str) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from sparse_rnn.callbacks import PruningCallback
 from sparse_rnn.config_files import read_config
 from sparse_rnn.errors import UsageError
+from sparse_rnn.scores import criterion_named
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,15 @@ class Method:
         name: What to call it.
         pruning: The arguments of ``fit`` that choose the callback, without its sparsity and seed.
         takes_seed: Whether the callback has a seed.
+        one_shot: Whether the callback can shuffle its masks: it chooses them once.
+        control_of: The name of the method whose masks it shuffles; None of any other.
     """
 
     name: str
     pruning: tuple[str, ...]
     takes_seed: bool = True
+    one_shot: bool = True
+    control_of: str | None = None
 
     def arguments(self, sparsity: float, seed: int) -> list[str]:
         """List the arguments of ``fit`` for one run."""
@@ -35,8 +40,10 @@ class Method:
 
 
 def by_criterion(criterion: str) -> Method:
-    """Prune in one shot by a criterion: its class name or import path."""
-    return Method(criterion, ("--pruning", "OneShotPruning", "--pruning.criterion", criterion))
+    """Prune in one shot by a criterion: the name of its class, its short name, or its import path."""
+    if "." not in criterion:
+        criterion = type(criterion_named(criterion)).__name__
+    return Method(criterion.rpartition(".")[2], ("--pruning", "OneShotPruning", "--pruning.criterion", criterion))
 
 
 def from_config(name: str, base: str) -> Method:
@@ -61,7 +68,14 @@ def from_config(name: str, base: str) -> Method:
         pruning = {"class_path": pruning}  # quoted by JSON, a bare name would not be one
     # null first: otherwise the arguments that the base config gives the same class would stay in force.
     arguments = ("--pruning", "null", "--pruning", json.dumps(pruning))
-    return Method(Path(name).stem.removeprefix(f"{Path(base).stem}_"), arguments, "seed" in options)
+    title = Path(name).stem.removeprefix(f"{Path(base).stem}_")
+    return Method(title, arguments, "seed" in options, "shuffle" in options)
+
+
+def shuffled(method: Method) -> Method:
+    """Return the control of a one-shot method: its masks, shuffled inside every kernel and gate."""
+    arguments = (*method.pruning, "--pruning.shuffle", "true")
+    return replace(method, name=f"{method.name}-shuffled", pruning=arguments, control_of=method.name)
 
 
 def _options(pruning: Any, name: str) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """What a fit of a comparison leaves behind for the table."""
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -17,8 +18,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 class MetricsRecorder(Callback):
     """Writes a JSON when a fit has ended: last logged metrics, seconds with scoring, and what it was made by.
 
-    The metrics are those of the last validation. The JSON says after which step that was, and where the checkpoint of
-    the last model is, so that both can be held against each other.
+    The metrics are those of the last validation, and the history has those of all, with the epochs and steps until
+    then. The JSON says after which step the last one was, and where the checkpoint of the last model is, so that both
+    can be held against each other.
 
     Args:
         path: File to write.
@@ -26,28 +28,43 @@ class MetricsRecorder(Callback):
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
-        self._validated = 0
+        self._history: list[dict[str, float]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start the clock."""
         self._start = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take note of the step of a validation."""
+        """Take note of a validation."""
         if not trainer.sanity_checking:
-            self._validated = trainer.global_step
+            values = {name: value for name, value in _metrics(trainer).items() if name.startswith("val/")}
+            self._history.append({"epoch": _epochs(trainer), "step": trainer.global_step, **values})
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file."""
         record = {
             "seconds": time.monotonic() - self._start,
-            "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
-            "validated": self._validated,
+            "metrics": _metrics(trainer),
+            "validated": self._history[-1]["step"] if self._history else 0,
+            "history": self._history,
             "checkpoint": next(filter(None, map(_last, trainer.checkpoint_callbacks)), ""),
             "made_by": made_by(pl_module.device),
         }
         self.path.write_text(json.dumps(record))
+
+
+def _metrics(trainer: Trainer) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _epochs(trainer: Trainer) -> float:
+    """Count the epochs of training so far, the share of the present one included where its length is known."""
+    return trainer.current_epoch + min(1.0, (trainer.fit_loop.batch_idx + 1) / _batches(trainer))
+
+
+def _batches(trainer: Trainer) -> float:
+    return trainer.num_training_batches if math.isfinite(trainer.num_training_batches) else 1
 
 
 def _last(checkpoint: Checkpoint) -> str:

@@ -10,52 +10,28 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from sparse_rnn.compare.grid import METRICS, Grid, Run
+from sparse_rnn.compare.results import COMPARED, Result, read_result
+from sparse_rnn.compare.tuning import choose
 from sparse_rnn.errors import UsageError
 
-COMPARED = {"val/error": 2, "val/ppl": 2, "val/loss": 4}  # by what runs are compared, and its decimals; the best first
-RESULT = "result.json"
 _LOG = "log.txt"
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 10
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a finished run reached.
-
-    Args:
-        run: Which one.
-        metrics: Name to value, as logged last.
-        seconds: Wall time of the fit, without imports.
-        settings: What `Grid.settings` was.
-        made_by: Commit, versions and machine.
-        validated: The step that the metrics are of; None in results of before that was noted.
-        checkpoint: Where the last model is.
-    """
-
-    run: Run
-    metrics: dict[str, float]
-    seconds: float
-    settings: list[str]
-    made_by: str
-    validated: int | None = None
-    checkpoint: str = ""
-
-
 def finished(grid: Grid) -> list[Result]:
-    """Read the results of a grid's finished runs, in the grid's order."""
-    return [_read(path) for run in grid.runs() if (path := grid.folder(run) / RESULT).exists()]
+    """Read the results of a grid's finished runs, those that tune first, in the grid's order."""
+    tuned = _finished(grid, grid.tuning_runs())
+    return [*tuned, *_finished(grid, grid.runs(choose(grid, tuned)))]
 
 
 def run_missing(grid: Grid) -> list[str]:
-    """Run what is not finished, with a progress bar on stderr.
+    """Run what is not finished, with a progress bar on stderr; what tunes comes first.
 
     Args:
         grid: The comparison.
@@ -69,11 +45,18 @@ def run_missing(grid: Grid) -> list[str]:
     """
     done = finished(grid)
     _check_settings(grid, done)
-    waiting = [run for run in grid.runs() if run not in {result.run for result in done}]
+    total = len(grid.tuning_runs()) + grid.seeds * len(grid.cells())
+    with tqdm(total=total, initial=len(done), desc="compare", unit="run") as bar:
+        failed = _run_all(grid, grid.tuning_runs(), bar)
+        return [*failed, *_run_all(grid, grid.runs(choose(grid, finished(grid))), bar)]
+
+
+def _run_all(grid: Grid, runs: list[Run], bar: tqdm) -> list[str]:
+    done = {result.run for result in _finished(grid, runs)}
+    waiting = [run for run in runs if run not in done]
     running: dict[Run, subprocess.Popen[bytes]] = {}
     failed: list[str] = []
-    bar = tqdm(total=len(grid.runs()), initial=len(done), desc="compare", unit="run")
-    with bar, _children_stopped(running):
+    with _children_stopped(running):
         while waiting or running:
             while waiting and len(running) < grid.jobs:
                 run = waiting.pop(0)
@@ -88,9 +71,8 @@ def run_missing(grid: Grid) -> list[str]:
     return failed
 
 
-def _read(path: Path) -> Result:
-    values = json.loads(path.read_text())
-    return Result(**values | {"run": Run(**values["run"])})
+def _finished(grid: Grid, runs: list[Run]) -> list[Result]:
+    return [result for run in runs if (result := read_result(grid.folder(run))) is not None]
 
 
 def _check_settings(grid: Grid, done: list[Result]) -> None:
@@ -130,11 +112,8 @@ def _conclude(grid: Grid, run: Run, status: int) -> str | None:
     record = json.loads((folder / METRICS).read_text())
     if not COMPARED.keys() & record["metrics"].keys():
         return f"it logs none of {', '.join(COMPARED)}"
-    of_run = {name: record[name] for name in ("metrics", "seconds", "made_by", "validated", "checkpoint")}
-    result = Result(run, settings=grid.settings(run), **of_run)
-    unfinished = folder / f"{RESULT}.part"
-    unfinished.write_text(json.dumps(asdict(result), indent=1))
-    unfinished.replace(folder / RESULT)
+    names = ("metrics", "seconds", "made_by", "validated", "checkpoint", "history")
+    Result(run, settings=grid.settings(run), **{name: record[name] for name in names}).write(folder)
     return None
 
 

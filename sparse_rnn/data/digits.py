@@ -18,8 +18,8 @@ class SequentialDigits(LabelledSequences):
         batch_size: Samples in a batch, on each rank.
         scale: Value of the brightest pixel; the darkest is 0.
         seed: Decides the division and the order of the training batches.
-        hold_out: Share of the training samples, the last ones, to validate on in place of the validation set, and not to
-            train on: for choosing hyperparameters without a look at what results are reported on.
+        hold_out: Share of the training samples, the last ones, to validate on in place of the validation set, and
+            not to train on: for choosing hyperparameters without a look at what results are reported on.
 
     Raises:
         UsageError: If the batch size, the seed or the share that is held out cannot be used.

@@ -36,8 +36,8 @@ class LabelledSequences(LightningDataModule):
     Args:
         batch_size: Samples in a batch, on each rank.
         seed: Decides how the data are divided, and the order of the training samples.
-        hold_out: Share of the training samples, the last ones, to validate on in place of the validation set, and not to
-            train on: for choosing hyperparameters without a look at what results are reported on.
+        hold_out: Share of the training samples, the last ones, to validate on in place of the validation set, and
+            not to train on: for choosing hyperparameters without a look at what results are reported on.
 
     Raises:
         UsageError: If the batch size is below 1, the seed does not fit into 64 bits, or the share is not in [0, 1).

@@ -53,8 +53,8 @@ class SequentialMNIST(LabelledSequences):
         batch_size: Samples in a batch, on each rank.
         seed: Decides the division of the standard split and the order of the training batches.
         root: Folder of the four files.
-        hold_out: Share of the training samples, the last ones, to validate on in place of the validation set, and not to
-            train on: for choosing hyperparameters without a look at what results are reported on.
+        hold_out: Share of the training samples, the last ones, to validate on in place of the validation set, and
+            not to train on: for choosing hyperparameters without a look at what results are reported on.
 
     Raises:
         UsageError: If the order or the split is unknown, or the batch size, the seed or the share

@@ -1,0 +1,80 @@
+"""What a comparison says in sentences: what its tables cannot hold."""
+
+import math
+from collections.abc import Sequence
+
+from sparse_rnn.compare.axes import described
+from sparse_rnn.compare.cells import last_values
+from sparse_rnn.compare.grid import TUNING_SEED, Cell, Grid
+from sparse_rnn.compare.methods import Method
+from sparse_rnn.compare.results import COMPARED, Result, metric
+from sparse_rnn.compare.statistics import Difference, paired_difference
+from sparse_rnn.compare.tuning import at_edge, choose
+
+_KNOWN_AFTER = "two seeds that did not diverge"
+
+
+def notes(results: Sequence[Result], grid: Grid) -> list[str]:
+    """List the sentences.
+
+    Args:
+        results: The finished runs.
+        grid: What was to run.
+    """
+    return [*_missing(results, grid), *_tuning(results, grid), *_controls(results, grid)]
+
+
+def _missing(results: Sequence[Result], grid: Grid) -> list[str]:
+    total, finished = grid.seeds * len(grid.cells()), sum(result.run.stage == "final" for result in results)
+    return [] if finished == total else [f"{finished} of {total} runs to report are finished."]
+
+
+def _tuning(results: Sequence[Result], grid: Grid) -> list[str]:
+    if not grid.tune:
+        return []
+    tried = ", ".join(f"{axis.key} of {', '.join(axis.values)}" for axis in grid.tune)
+    said = [
+        f"Every cell has its own best {tried} (after @), by one run each of seed {TUNING_SEED} with "
+        f"{' '.join(grid.tune_with)}; no such run is reported."
+    ]
+    for cell, tuned in choose(grid, results).items():
+        said += [
+            f"{_name(cell)}: the best {key} lies at the edge of the grid (!); try values beyond it."
+            for key in at_edge(grid, tuned)
+        ]
+    return said
+
+
+def _controls(results: Sequence[Result], grid: Grid) -> list[str]:
+    controls = [method for method in grid.methods if method.control_of]
+    if not controls:
+        return []
+    said = [_verdict(cell, method, results) for method in controls for cell in grid.cells_of(method.name)]
+    moving = [method.name for method in grid.methods if not method.one_shot]
+    return said + [
+        f"{name} has no shuffled control: it does not choose its masks once, at the start." for name in moving
+    ]
+
+
+def _verdict(cell: Cell, control: Method, results: Sequence[Result]) -> str:
+    criterion = Cell(str(control.control_of), cell.sparsity, cell.varied)
+    found = paired_difference(last_values(results, cell), last_values(results, criterion))
+    if found is None or math.isnan(found.low):
+        return f"{_name(criterion)}: what shuffling its masks does is known after {_KNOWN_AFTER}."
+    change = f"shuffling its masks changes {metric(results)} by {interval(found, COMPARED[metric(results)])}"
+    if found.low > 0:
+        return f"{_name(criterion)}: {change}, so which weights it chooses is worth something."
+    return f"{_name(criterion)}: {change}, no rise beyond chance, so all that it is shown to choose is an allocation."
+
+
+def interval(difference: Difference, decimals: int) -> str:
+    """Write a mean difference with its interval, where that is known."""
+    text = f"{difference.mean:+.{decimals}f}"
+    if math.isnan(difference.low):
+        return text
+    return f"{text} [{difference.low:+.{decimals}f}, {difference.high:+.{decimals}f}]"
+
+
+def _name(cell: Cell) -> str:
+    at = "" if cell.method == "dense" else f" at sparsity {cell.sparsity}"
+    return f"{cell.method}{at}" + (f", {described(cell.varied)}" if cell.varied else "")

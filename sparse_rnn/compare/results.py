@@ -1,0 +1,99 @@
+"""What finished runs reached."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparse_rnn.compare.grid import Cell, Run
+from sparse_rnn.errors import UsageError
+
+COMPARED = {"val/error": 2, "val/ppl": 2, "val/loss": 4}  # by what runs are compared, and its decimals; the best first
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run reached.
+
+    Args:
+        run: Which one.
+        metrics: Name to value, as logged last.
+        seconds: Wall time of the fit, without imports.
+        settings: What `Grid.settings` was.
+        made_by: Commit, versions and machine.
+        validated: The step that the metrics are of.
+        checkpoint: Where the last model is.
+        history: What each validation gave: epochs and steps so far, and the metrics.
+    """
+
+    run: Run
+    metrics: dict[str, float]
+    seconds: float
+    settings: list[str]
+    made_by: str
+    validated: int = 0
+    checkpoint: str = ""
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def curve(self, metric: str) -> tuple[list[float], list[float]]:
+        """Return the epochs after which a metric was validated, and its values."""
+        seen = [(at["epoch"], at[metric]) for at in self.history if metric in at]
+        return [epoch for epoch, _ in seen], [value for _, value in seen]
+
+    def best(self, metric: str) -> tuple[float, float]:
+        """Return the smallest value of a metric, and the epochs that it was reached after."""
+        epochs, values = self.curve(metric)
+        return min(zip(values, epochs, strict=True), key=lambda pair: _or_inf(pair[0]), default=(math.nan, math.nan))
+
+    def write(self, folder: Path) -> None:
+        """Write it, whole or not at all."""
+        unfinished = folder / f"{RESULT}.part"
+        unfinished.write_text(json.dumps(asdict(self), indent=1))
+        unfinished.replace(folder / RESULT)
+
+
+def read_result(folder: Path) -> Result | None:
+    """Read the result of a finished run; None where it is not finished.
+
+    Raises:
+        UsageError: If another version has written it.
+    """
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    values = json.loads(path.read_text())
+    try:
+        return Result(**values | {"run": _run(**values["run"])})
+    except (KeyError, TypeError):
+        raise UsageError(f"{path} was written by another version: give another --output, or delete it.") from None
+
+
+def metric(results: Sequence[Result]) -> str:
+    """Choose what to compare by: ``val/error`` where every run logs it, else ``val/ppl``, else ``val/loss``."""
+    *better, last = COMPARED
+    return next((name for name in better if all(name in result.metrics for result in results)), last)
+
+
+def by_seed(results: Sequence[Result], cell: Cell) -> dict[int, Result]:
+    """Return the runs of a cell that are to be reported, by their seeds."""
+    return {r.run.seed: r for r in results if r.run.cell == cell and r.run.stage == "final"}
+
+
+def loss_of(result: Result, metric: str) -> float:
+    """Return the last value of a metric, infinite where the run has diverged: what is tuned is to make it small."""
+    return _or_inf(result.metrics[metric])
+
+
+def _or_inf(value: float) -> float:
+    return math.inf if math.isnan(value) else value
+
+
+def _run(cell: dict[str, Any], tuned: list[list[str]], **others: Any) -> Run:
+    return Run(Cell(**cell | {"varied": _point(cell["varied"])}), tuned=_point(tuned), **others)
+
+
+def _point(pairs: list[list[str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((key, value) for key, value in pairs)
