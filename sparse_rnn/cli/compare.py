@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from sparse_rnn.cli.arguments import Parser
@@ -140,9 +141,8 @@ def _methods(criteria: Sequence[str], configs: Sequence[str], base: str, control
     if control:
         if methods and not any(map(_has_control, methods)):
             raise UsageError("--control shuffle: no method but Random chooses its masks once, so none can be shuffled.")
-        methods = [
-            row for method in methods for row in ([method, shuffled(method)] if _has_control(method) else [method])
-        ]
+        pairs = ([method, shuffled(method)] if _has_control(method) else [method] for method in methods)
+        methods = list(chain.from_iterable(pairs))
     if not methods:
         raise UsageError("There is nothing to compare: give --criteria, --methods or both.")
     names = [DENSE, *(method.name for method in methods)]

@@ -1,10 +1,11 @@
 """What a comparison says in sentences: what its tables cannot hold."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
-from sparse_rnn.compare.axes import described
-from sparse_rnn.compare.cells import last_values
+from sparse_rnn.compare.axes import described, label
+from sparse_rnn.compare.cells import REFERENCE, last_values
 from sparse_rnn.compare.grid import TUNING_SEED, Cell, Grid
 from sparse_rnn.compare.methods import Method
 from sparse_rnn.compare.results import COMPARED, Result, metric
@@ -21,7 +22,7 @@ def notes(results: Sequence[Result], grid: Grid) -> list[str]:
         results: The finished runs.
         grid: What was to run.
     """
-    return [*_missing(results, grid), *_tuning(results, grid), *_controls(results, grid)]
+    return [*_missing(results, grid), *_marks(grid), *_tuning(results, grid), *_controls(results, grid)]
 
 
 def _missing(results: Sequence[Result], grid: Grid) -> list[str]:
@@ -29,20 +30,29 @@ def _missing(results: Sequence[Result], grid: Grid) -> list[str]:
     return [] if finished == total else [f"{finished} of {total} runs to report are finished."]
 
 
+def _marks(grid: Grid) -> list[str]:
+    if REFERENCE not in grid.rows:
+        return []
+    return [f"* is better or worse than {REFERENCE}: the 95 % interval of the difference, seed by seed, excludes 0."]
+
+
 def _tuning(results: Sequence[Result], grid: Grid) -> list[str]:
     if not grid.tune:
         return []
-    tried = ", ".join(f"{axis.key} of {', '.join(axis.values)}" for axis in grid.tune)
-    said = [
+    tried = " and ".join(f"{axis.key} of {', '.join(map(label, axis.values))}" for axis in grid.tune)
+    said = (
         f"Every cell has its own best {tried} (after @), by one run each of seed {TUNING_SEED} with "
         f"{' '.join(grid.tune_with)}; no such run is reported."
+    )
+    chosen = choose(grid, results)
+    edges = Counter(key for tuned in chosen.values() for key in at_edge(grid, tuned))
+    return [
+        said,
+        *(
+            f"In {count} of {len(chosen)} cells the best {key} lies at the edge of its values (!): try some beyond it."
+            for key, count in edges.items()
+        ),
     ]
-    for cell, tuned in choose(grid, results).items():
-        said += [
-            f"{_name(cell)}: the best {key} lies at the edge of the grid (!); try values beyond it."
-            for key in at_edge(grid, tuned)
-        ]
-    return said
 
 
 def _controls(results: Sequence[Result], grid: Grid) -> list[str]:
@@ -50,10 +60,9 @@ def _controls(results: Sequence[Result], grid: Grid) -> list[str]:
     if not controls:
         return []
     said = [_verdict(cell, method, results) for method in controls for cell in grid.cells_of(method.name)]
-    moving = [method.name for method in grid.methods if not method.one_shot]
-    return said + [
-        f"{name} has no shuffled control: it does not choose its masks once, at the start." for name in moving
-    ]
+    reason = "it does not choose its masks once, at the start"
+    others = [method.name for method in grid.methods if not method.one_shot]
+    return [*said, *(f"{name} has no shuffled control: {reason}." for name in others)]
 
 
 def _verdict(cell: Cell, control: Method, results: Sequence[Result]) -> str:
@@ -76,5 +85,4 @@ def interval(difference: Difference, decimals: int) -> str:
 
 
 def _name(cell: Cell) -> str:
-    at = "" if cell.method == "dense" else f" at sparsity {cell.sparsity}"
-    return f"{cell.method}{at}" + (f", {described(cell.varied)}" if cell.varied else "")
+    return f"{cell.method} at sparsity {cell.sparsity}" + (f", {described(cell.varied)}" if cell.varied else "")

@@ -52,7 +52,7 @@ def _differences(results: Sequence[Result], grid: Grid) -> list[str]:
     compared = [row for row in grid.rows if row not in (DENSE, REFERENCE)]
     if REFERENCE not in grid.rows or not compared:
         return []
-    said = f"{metric(results)} beyond that of {REFERENCE}, seed by seed, with the 95 % interval (* excludes 0)"
+    said = f"{metric(results)} minus that of {REFERENCE}, seed by seed [95 % interval]"
     return _per_section(grid, said, lambda cell: _difference_cell(results, cell), compared)
 
 
