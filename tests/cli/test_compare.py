@@ -18,6 +18,11 @@ ARGS = ["--config", "gru_digits.yaml", "--criteria", "JacobianSpectrum,Random", 
         (["--pruning.sparsity", "0.5"], ["--pruning.sparsity", "use --sparsity"]),
         (["--pruning=null"], ["--pruning is set", "--criteria"]),
         (["--seed_everything", "3"], ["use --seeds"]),
+        (["--vary", "pruning.sparsity=0.5,0.6"], ["--pruning.sparsity", "use --sparsity"]),
+        (["--vary", "model.cell"], ["'model.cell'", "model.hidden_size=100,400"]),
+        (["--vary", "a=1", "--tune", "a=2"], ["a is varied or tuned twice"]),
+        (["--tune_with", "'"], ["--tune_with", "words"]),
+        (["--control", "swap"], ["--control", "shuffle"]),
     ],
 )
 def test_a_mistake_takes_one_line(refused, args, said):

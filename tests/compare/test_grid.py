@@ -5,7 +5,7 @@ import yaml
 
 from sparse_rnn.cli import main
 from sparse_rnn.cli.compare import parse
-from sparse_rnn.compare.grid import Run
+from sparse_rnn.compare.grid import Cell, Run
 from sparse_rnn.config_files import find_config
 
 ARGS = ["--config", "gru_digits.yaml", "--criteria", "JacobianSpectrum,Random", "--sparsity", "0.9,0.95"]
@@ -14,7 +14,7 @@ ARGS = ["--config", "gru_digits.yaml", "--criteria", "JacobianSpectrum,Random", 
 def test_the_grid_holds_each_cell_once_a_seed_and_the_dense_network():
     runs = parse([*ARGS, "--seeds", "2"]).runs()
     cells = [("dense", 0.0), *((name, s) for name in ("JacobianSpectrum", "Random") for s in (0.9, 0.95))]
-    assert runs == [Run(name, sparsity, seed) for seed in (0, 1) for name, sparsity in cells]
+    assert runs == [Run(Cell(name, sparsity), seed) for seed in (0, 1) for name, sparsity in cells]
     assert len(set(map(str, runs))) == len(runs)
     assert {"dense-seed0", "JacobianSpectrum-0.95-seed1"} < set(map(str, runs))
 
@@ -42,7 +42,7 @@ def test_every_fit_has_its_criterion_sparsity_and_seeds(config, tmp_path, monkey
     grid = parse([*ARGS[:2], *config, *ARGS[2:], "--seeds", "2", "--trainer.max_epochs", "3"])
     for criterion in ("Random", "JacobianSpectrum"):
         with pytest.raises(SystemExit):
-            main([*grid.fit_arguments(Run(criterion, 0.95, 1)), "--print_config"])
+            main([*grid.fit_arguments(Run(Cell(criterion, 0.95), 1)), "--print_config"])
         config = yaml.safe_load(capsys.readouterr().out)
         pruning = config["pruning"]["init_args"]
         assert pruning["criterion"]["class_path"].endswith(f".{criterion}")
@@ -59,10 +59,39 @@ def test_settings_differ_with_the_content_of_the_config_and_with_the_overrides(t
     config = tmp_path / "mine.yaml"
     config.write_text(Path(find_config("gru_digits.yaml")[0]).read_text())
     args = ["--config", str(config), *ARGS[2:]]
-    run = Run("Random", 0.9, 0)
+    run = Run(Cell("Random", 0.9), 0)
     before = parse(args).settings(run)
     assert parse([*args, "--seeds", "9", "--jobs", "2"]).settings(run) == before
     assert parse([*args, "--criteria", "Random"]).settings(run) == before
     assert parse([*args, "--trainer.max_epochs", "1"]).settings(run) != before
     config.write_text(config.read_text() + "\n# changed\n")
     assert parse(args).settings(run) != before
+
+
+def test_axes_multiply_the_cells_and_those_of_pruning_leave_the_dense_network_alone():
+    vary = ["--vary", "model.cell=gru,lstm", "--vary", "pruning.allocation=global,erk"]
+    grid = parse([*ARGS, *vary, "--seeds", "1"])
+    names = list(map(str, grid.runs()))
+    assert len(names) == len(set(names)) == 2 + 2 * 2 * 2 * 2
+    assert "dense-model.cell=lstm-seed0" in names
+    [run] = [run for run in grid.runs() if str(run) == "Random-0.9-model.cell=lstm-pruning.allocation=erk-seed0"]
+    words = grid.fit_arguments(run)
+    assert words[words.index("--model.cell") + 1] == "lstm"
+    assert words.index("--pruning.allocation") > words.index("--pruning.sparsity")
+
+
+def test_a_longer_axis_another_method_and_more_seeds_keep_the_names_of_finished_runs():
+    before = parse([*ARGS, "--vary", "model.hidden_size=10", "--seeds", "1"])
+    vary = ["--vary", "model.hidden_size=10,20", "--criteria", "JacobianSpectrum,Random,SNIP"]
+    after = parse([*ARGS, *vary, "--seeds", "2"])
+    assert set(before.runs()) < set(after.runs())
+    assert all(before.settings(run) == after.settings(run) for run in before.runs())
+
+
+def test_what_tunes_has_settings_and_a_name_of_its_own():
+    grid = parse([*ARGS, "--tune", "model.forget_bias=0,1"])
+    tuning, final = grid.tuning_runs()[0], Run(grid.cells()[0], 0, (("model.forget_bias", "0"),))
+    assert (str(tuning), str(final)) == ("dense-model.forget_bias=0-tune", "dense-model.forget_bias=0-seed0")
+    assert grid.settings(tuning) == [*grid.settings(final), "--data.hold_out", "0.1"]
+    other = parse([*ARGS, "--tune", "model.forget_bias=0,1", "--tune_with", "--data.hold_out 0.2 --a 'b c'"])
+    assert other.settings(tuning)[-4:] == ["--data.hold_out", "0.2", "--a", "b c"]

@@ -5,7 +5,7 @@ import yaml
 
 from sparse_rnn.cli import main
 from sparse_rnn.cli.compare import parse
-from sparse_rnn.compare.grid import Run
+from sparse_rnn.compare.grid import Cell, Run
 
 SEEDLESS = """
 class Seedless(__import__("sparse_rnn.callbacks").callbacks.PruningCallback):
@@ -51,13 +51,13 @@ def test_a_method_is_the_pruning_of_a_config_and_nothing_else(methods, capsys):
             main([*grid.fit_arguments(run), "--print_config"])
         return yaml.safe_load(capsys.readouterr().out)
 
-    config = printed(Run("snip", 0.9, 2))
+    config = printed(Run(Cell("snip", 0.9), 2))
     pruning = config["pruning"]["init_args"]
     assert pruning["criterion"]["class_path"].endswith("SNIP")
     assert (pruning["sparsity"], pruning["seed"], pruning["kernels"]) == (0.9, 2, ["*ih*"])
     assert config["seed_everything"] == 2
     assert config["model"]["class_path"].endswith("SequenceClassifier")
-    assert printed(Run("seedless", 0.9, 2))["pruning"] == {
+    assert printed(Run(Cell("seedless", 0.9), 2))["pruning"] == {
         "class_path": "seedless_callbacks.Seedless",
         "init_args": {"sparsity": 0.9, "kernels": ["*ih*"]},
     }
@@ -68,7 +68,7 @@ def test_the_pruning_of_the_base_config_does_not_leak_into_a_method_of_its_class
     Path("base.yaml").write_text(yaml.safe_dump({"pruning": base}))
     grid = parse([*METHODS[:2], "--config", "base.yaml", "--methods", "plain.yaml", "--sparsity", "0.9"])
     with pytest.raises(SystemExit):
-        main([*grid.fit_arguments(Run("plain", 0.9, 0)), "--print_config"])
+        main([*grid.fit_arguments(Run(Cell("plain", 0.9), 0)), "--print_config"])
     pruning = yaml.safe_load(capsys.readouterr().out)["pruning"]["init_args"]
     assert (pruning["num_samples"], pruning["allocation"]) == (64, "global")
 
@@ -76,7 +76,7 @@ def test_the_pruning_of_the_base_config_does_not_leak_into_a_method_of_its_class
 def test_criteria_and_methods_share_a_table_and_a_changed_method_has_other_settings(methods):
     grid = parse([*METHODS, "--criteria", "Random"])
     assert [method.name for method in grid.methods] == ["Random", "snip", "seedless"]
-    snip, seedless = Run("snip", 0.9, 0), Run("seedless", 0.9, 0)
+    snip, seedless = Run(Cell("snip", 0.9), 0), Run(Cell("seedless", 0.9), 0)
     before = grid.settings(snip), grid.settings(seedless)
     path = Path("gru_digits_snip.yaml")
     path.write_text(path.read_text().replace("SNIP", "GraSP"))
@@ -96,6 +96,7 @@ def test_criteria_and_methods_share_a_table_and_a_changed_method_has_other_setti
         (["--methods", "dense.yaml"], ["'dense'", "rename"]),
         (["--methods", "Random.yaml", "--criteria", "Random"], ["'Random'", "rename"]),
         (["--methods", "no_such.yaml"], ["'no_such.yaml'"]),
+        (["--methods", "seedless.yaml", "--control", "shuffle"], ["--control", "none can be shuffled"]),
         (["--methods", "broken.yaml"], ["broken.yaml is no YAML", "line 1"]),
     ],
 )
@@ -121,7 +122,33 @@ def test_a_base_that_stands_for_several_files_is_all_of_them(methods, capsys):
     assert [Path(config).name for config in grid.configs] == ["gru_mnist.yaml", "l2.yaml"]
     assert grid.output == Path("compare/gru_mnist_l2")
     with pytest.raises(SystemExit):
-        main([*grid.fit_arguments(Run("rigl", 0.9, 1)), "--print_config"])
+        main([*grid.fit_arguments(Run(Cell("rigl", 0.9), 1)), "--print_config"])
     pruning = yaml.safe_load(capsys.readouterr().out)["pruning"]
     assert pruning["class_path"].endswith("DynamicSparsity")
     assert (pruning["init_args"]["seed"], pruning["init_args"]["sparsity"]) == (1, 0.9)
+
+
+def test_criteria_are_named_as_elsewhere_and_called_by_their_class():
+    grid = parse(
+        [
+            "--config",
+            "gru_digits.yaml",
+            "--criteria",
+            "snip,jacobian,RANDOM,sparse_rnn.scores.GraSP",
+            "--sparsity",
+            "0.9",
+        ]
+    )
+    assert [method.name for method in grid.methods] == ["SNIP", "JacobianSpectrum", "Random", "GraSP"]
+
+
+def test_a_control_shuffles_what_its_method_chooses(methods, capsys):
+    grid = parse(
+        [*METHODS[:2], "--methods", "plain.yaml,gru_digits_snip.yaml", "--sparsity", "0.9", "--control", "shuffle"]
+    )
+    assert [method.name for method in grid.methods] == ["plain", "plain-shuffled", "snip", "snip-shuffled"]
+    assert [method.control_of for method in grid.methods] == [None, "plain", None, "snip"]
+    with pytest.raises(SystemExit):
+        main([*grid.fit_arguments(Run(Cell("snip-shuffled", 0.9), 2)), "--print_config"])
+    pruning = yaml.safe_load(capsys.readouterr().out)["pruning"]["init_args"]
+    assert (pruning["shuffle"], pruning["seed"], pruning["criterion"]["class_path"][-4:]) == (True, 2, "SNIP")

@@ -14,15 +14,20 @@ from sparse_rnn.modules import SequenceClassifier
 def test_the_last_metrics_the_seconds_and_the_origin_are_written(tmp_path):
     path = tmp_path / "metrics.json"
     trainer = Trainer(
-        accelerator="cpu", max_epochs=1, limit_train_batches=2, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[MetricsRecorder(str(path))],
+        accelerator="cpu", max_epochs=2, limit_train_batches=2, val_check_interval=1, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=[MetricsRecorder(str(path))],
     )  # fmt: skip
     trainer.fit(SequenceClassifier(8, 10, hidden_size=4), SequentialDigits())
     record = json.loads(path.read_text())
     assert record["metrics"] == {name: pytest.approx(value.item()) for name, value in trainer.callback_metrics.items()}
     assert "val/error" in record["metrics"]
     assert 0 < record["seconds"] < 60
-    assert (record["validated"], record["checkpoint"]) == (2, "")
+    assert (record["validated"], record["checkpoint"]) == (4, "")
+    assert [(at["epoch"], at["step"]) for at in record["history"]] == [(0.5, 1), (1, 2), (1.5, 3), (2, 4)]
+    assert len({at["val/loss"] for at in record["history"]}) == 4
+    assert record["history"][-1]["val/error"] == record["metrics"]["val/error"]
+    assert all(name in ("epoch", "step") or name.startswith("val/") for name in record["history"][0])
     assert record["made_by"] == made_by(torch.device("cpu"))
 
 

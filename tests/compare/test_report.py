@@ -1,113 +1,90 @@
 import csv
 import math
 import statistics
-from pathlib import Path
 
 import pytest
 
-from sparse_rnn.compare.grid import Grid
-from sparse_rnn.compare.methods import by_criterion
-from sparse_rnn.compare.report import save, table
-from sparse_rnn.compare.runner import Result
+from sparse_rnn.compare.report import describe, save
 
-CRITERIA = ("JacobianSpectrum", "Random")
+ARGS = ["--criteria", "JacobianSpectrum,Random", "--sparsity", "0.9,0.95"]
 
 
-@pytest.fixture
-def grid(tmp_path):
-    return Grid(("gru_digits.yaml",), tuple(map(by_criterion, CRITERIA)), (0.9, 0.95), 3, tmp_path, 1, ())
-
-
-def results_of(grid, name="val/error"):
+def error(run):
     """Invented values, all different."""
-    return [
-        Result(run, {name: 1 + 0.37 * i + 0.011 * i**2, "val/acc": 0.5}, 2.0 + i, [], f"commit {run.seed}")
-        for i, run in enumerate(grid.runs())
-    ]
+    return 1 + 0.37 * run.seed**2 + run.cell.sparsity * len(run.cell.method) + 0.01 * len(str(run))
 
 
-def cells(text):
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    return {(row[0], column): cell for row in rows[2:] for column, cell in zip(rows[0][1:], row[1:], strict=True)}
-
-
-def test_the_table_holds_the_statistics_of_the_csv(grid):
-    save(results_of(grid), grid, "the command")
+def test_the_table_holds_the_statistics_of_the_csv(invented, cells_of):
+    grid, results = invented(error, *ARGS)
+    save(results, grid, "the command")
     with (grid.output / "results.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == len(grid.runs())
-    found = cells(table(results_of(grid), grid))
+    [first, *_] = describe(results, grid).split("\n\n")[1:]
+    found = cells_of(first)
     assert len(found) == 9
     for (method, column), cell in found.items():
         if column == "seconds":
-            seconds = [float(line["seconds"]) for line in lines if line["method"] == method]
-            assert cell == f"{statistics.mean(seconds):.0f}"
+            assert cell == "2"
             continue
         of_cell = {"method": method, "sparsity": "0.0" if method == "dense" else column}
         values = [float(line["val/error"]) for line in lines if line.items() >= of_cell.items()]
-        assert len(values) == 3
-        assert cell == f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+        assert cell.startswith(f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} (n=3)")
 
 
-def test_the_columns_line_up(grid):
-    assert len({len(line) for line in table(results_of(grid), grid).splitlines()}) == 1
+def test_the_csv_has_a_line_a_run_with_axes_stage_and_best_epoch(invented):
+    grid, results = invented(error, *ARGS, "--vary", "model.cell=gru,lstm", "--tune", "model.forget_bias=0,1")
+    save(results, grid, "")
+    with (grid.output / "results.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(results)
+    assert {line["stage"] for line in lines} == {"tune", "final"}
+    assert {(line["model.cell"], line["model.forget_bias"]) for line in lines if line["stage"] == "tune"} == {
+        (cell, bias) for cell in ("gru", "lstm") for bias in "01"
+    }
+    assert {(line["best_epoch"], line["validated"]) for line in lines} == {("1.0", "20")}
+    assert all(float(line["best"]) == pytest.approx(float(line["val/error"]) - 1) for line in lines)
 
 
-def test_what_is_missing_is_said(grid):
-    results = [
-        result
-        for result in results_of(grid)
-        if result.run.method != "Random"
-        and (result.run.sparsity, result.run.seed) not in {(0.9, 0), (0.95, 0), (0.95, 1)}
-    ]
-    found = cells(table(results, grid))
-    assert found["Random", "0.9"] == found["Random", "0.95"] == found["Random", "seconds"] == "failed"
-    assert found["JacobianSpectrum", "0.9"].endswith("(2 of 3 seeds)")
-    [last] = [r.metrics["val/error"] for r in results if r.run.sparsity == 0.95]
-    assert found["JacobianSpectrum", "0.95"] == f"{last:.2f} (1 of 3 seeds)"
+def test_seconds_are_shown_only_where_nothing_ran_beside(invented):
+    assert "| seconds |" in describe(*reversed(invented(error, *ARGS)))
+    assert "| seconds |" not in describe(*reversed(invented(error, *ARGS, "--jobs", "2")))
+
+
+def test_differences_are_shown_where_random_is_among_the_rows(invented, cells_of):
+    grid, results = invented(lambda run: 2 + run.seed + (run.cell.method == "JacobianSpectrum"), *ARGS)
+    text = describe(results, grid)
+    [difference] = [part for part in text.split("\n\n") if part.startswith("|  ")]
+    assert cells_of(difference) == {("JacobianSpectrum", s): "+1.00 [+1.00, +1.00] *" for s in ("0.9", "0.95")}
+    grid, results = invented(error, "--criteria", "JacobianSpectrum")
+    assert "minus" not in describe(results, grid)
 
 
 @pytest.mark.parametrize(("name", "decimals"), [("val/ppl", 2), ("val/loss", 4)])
-def test_a_model_without_an_error_is_compared_by_its_perplexity_or_loss(grid, name, decimals):
-    text = table(results_of(grid, name), grid)
-    assert name in text.splitlines()[0]
-    [dense] = [
-        value for (criterion, sparsity), value in cells(text).items() if (criterion, sparsity) == ("dense", "0.9")
-    ]
-    values = [r.metrics[name] for r in results_of(grid, name) if r.run.method == "dense"]
-    assert dense == f"{statistics.mean(values):.{decimals}f} ± {statistics.stdev(values):.{decimals}f}"
+def test_a_model_without_an_error_is_compared_by_its_perplexity_or_loss(invented, cells_of, name, decimals):
+    grid, results = invented(error, *ARGS, name=name)
+    text = describe(results, grid)
+    assert text.startswith(f"{name} of the last validation, by sparsity:")
+    values = [r.metrics[name] for r in results if r.run.cell.method == "dense"]
+    assert cells_of(text.split("\n\n")[1])["dense", "0.9"].startswith(f"{statistics.mean(values):.{decimals}f} ± ")
 
 
-def test_the_markdown_names_command_seeds_and_every_origin(grid):
-    save(results_of(grid), grid, "python -m sparse_rnn compare …")
+def test_the_markdown_names_command_seeds_every_origin_and_best_epochs(invented):
+    grid, results = invented(error, *ARGS)
+    save(results, grid, "python -m sparse_rnn compare …")
     text = (grid.output / "results.md").read_text()
-    assert table(results_of(grid), grid) in text
+    assert describe(results, grid).split("\n\n")[1] in text
     assert "```\npython -m sparse_rnn compare …\n```" in text
     assert "seeds 0 to 2" in text
+    assert "Best val/error of any validation" in text
     assert all(text.count(f"- commit {seed}\n") == 1 for seed in range(3))
+    assert all((grid.output / name).read_bytes()[:4] == b"\x89PNG" for name in ("epochs.png", "sparsity.png"))
 
 
 @pytest.mark.parametrize("bad", [math.inf, math.nan, None])
-def test_diverged_and_failed_runs_do_not_spoil_the_report(grid, bad):
-    results = [result for result in results_of(grid) if bad is not None or result.run.method == "Random"]
-    for result in results:
-        if result.run.method != "Random":
-            result.metrics["val/error"] = bad
+def test_diverged_and_missing_runs_do_not_spoil_the_report(invented, bad):
+    grid, results = invented(lambda run: 1.0 if run.cell.method == "Random" else bad or 0.0, *ARGS)
+    if bad is None:
+        results = [result for result in results if result.run.cell.method == "Random"]
     save(results, grid, "")
-    assert (grid.output / "results.png").read_bytes()[:4] == b"\x89PNG"
-    assert cells(table(results, grid))["dense", "0.9"] == ("failed" if bad is None else f"{bad} ± nan")
-
-
-def test_lines_of_the_figure_differ_in_grey(grid, monkeypatch):
-    from matplotlib.figure import Figure
-
-    drawn = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (drawn.append(figure), Path(path).touch()))
-    save(results_of(grid), grid, "")
-    [axes] = drawn[0].axes
-    lines = [container.lines[0] for container in axes.containers]
-    assert len({(line.get_marker(), line.get_linestyle()) for line in lines}) == len(CRITERIA)
-    assert [container.get_label() for container in axes.containers] == list(CRITERIA)
-    dense = [line for line in axes.lines if line.get_label() == "dense"]
-    values = [r.metrics["val/error"] for r in results_of(grid) if r.run.method == "dense"]
-    assert list(dense[0].get_ydata()) == pytest.approx([statistics.mean(values)] * 2)
+    assert (f"{bad} ± nan" if bad else "missing") in describe(results, grid)

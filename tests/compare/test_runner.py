@@ -12,6 +12,7 @@ import torch
 
 ARGS = ["compare", "--config", "gru_digits.yaml", "--criteria", "JacobianSpectrum,Random", "--sparsity", "0.9"]
 FOLDER = Path("compare/gru_digits")
+LR = "model.optimizer.init_args.lr"
 
 STUB = """#!{python}
 import json, os, sys, time
@@ -28,6 +29,7 @@ def wait_for(done):
     sys.exit("nobody came")
 {behaviour}
 record = {{"seconds": 1.0, "metrics": metrics, "made_by": "a stub", "validated": 3, "checkpoint": "last.ckpt"}}
+record["history"] = []
 path.write_text(json.dumps(record))
 """
 
@@ -61,37 +63,41 @@ def status_of(run, *args):
 
 
 @pytest.mark.slow
-def test_a_grid_of_fits_on_digits(run, capsys):
-    settings = ["--seeds", "1", "--jobs", "2", "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "3"]
-    settings += ["--trainer.accelerator", "cpu", "--model.hidden_size", "6", "--trainer.log_every_n_steps", "1"]
-    settings += ["--pruning.num_samples", "8", "--pruning.criterion.horizon", "2"]  # Random has no horizon
-
-    assert status_of(run, *settings) == 1
-    out, err = capsys.readouterr()
-    assert err.count("failed: Random-0.9-seed0") == 1
-    assert "horizon" in err
-    assert str(FOLDER / "Random-0.9-seed0" / "log.txt") in err
+def test_a_tuned_grid_of_fits_on_digits_with_its_control(run, capsys):
+    args = [*ARGS[:3], "--criteria", "snip", *ARGS[-2:], "--control", "shuffle", "--seeds", "1", "--jobs", "2"]
+    args += ["--tune", f"{LR}=1e-6,1e-2", "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "3"]
+    args += ["--trainer.accelerator", "cpu", "--model.hidden_size", "6", "--trainer.log_every_n_steps", "1"]
+    args += ["--pruning.num_samples", "8"]
+    run(*args)
+    out = capsys.readouterr().out
 
     with (FOLDER / "results.csv").open() as file:
         lines = list(csv.DictReader(file))
-    assert [line["method"] for line in lines] == ["dense", "JacobianSpectrum"]
-    for line, name in zip(lines, ("dense-seed0", "JacobianSpectrum-0.9-seed0"), strict=True):
-        [checkpoint] = (FOLDER / name).rglob("last.ckpt")
-        state = torch.load(checkpoint, weights_only=True)["state_dict"]
-        kernels = torch.cat([value.flatten() for key, value in state.items() if key.startswith("rnn.weight")])
-        assert line["checkpoint"].endswith(str(checkpoint))
-        assert int(line["validated"]) == torch.load(checkpoint, weights_only=True)["global_step"] == 6
-        assert kernels.count_nonzero() == round((1 - float(line["sparsity"])) * len(kernels))
-        assert float(line["seconds"]) > 0
-        assert f"{float(line['val/error']):.2f}" in out
-    assert "failed" in out
-    text = (FOLDER / "results.md").read_text()
-    assert "--pruning.criterion.horizon 2" in text
-    assert f"torch {torch.__version__}" in text
-    assert (FOLDER / "results.png").stat().st_size > 1000
+    rows = ["dense", "SNIP", "SNIP-shuffled"]
+    assert [line["method"] for line in lines if line["stage"] == "final"] == rows
+    tuned = [line for line in lines if line["stage"] == "tune"]
+    assert [(line["method"], line[LR], line["seed"]) for line in tuned] == [
+        (row, rate, "1000") for row in rows for rate in ("1e-06", "0.01")
+    ]
+    counts = []
+    for line in lines[6:]:
+        tried = [other for other in tuned if other["method"] == line["method"]]
+        assert line[LR] == min(tried, key=lambda other: float(other["val/error"]))[LR]
+        assert f"{float(line['val/error']):.2f} (n=1)" in out
+        checkpoint = torch.load(line["checkpoint"], weights_only=True)
+        assert int(line["validated"]) == checkpoint["global_step"] == 6
+        assert line["best_epoch"] in ("1.0", "2.0")
+        kernels = [value for key, value in checkpoint["state_dict"].items() if key.startswith("rnn.weight")]
+        counts.append([int(gate.count_nonzero()) for kernel in kernels for gate in kernel.chunk(3)])
+    dense, snip, shuffled = counts
+    assert snip == shuffled != dense
+    assert sum(snip) == round(0.1 * sum(dense))
+    assert "SNIP at sparsity 0.9: what shuffling its masks does is known after two seeds" in out
+    assert f"torch {torch.__version__}" in (FOLDER / "results.md").read_text()
+    assert (FOLDER / "epochs.png").stat().st_size > 1000
 
-    run(*ARGS, *settings, "--criteria", "JacobianSpectrum")  # finished, all of it
-    assert "failed" not in capsys.readouterr().out
+    run(*args)  # finished, all of it
+    assert capsys.readouterr().out == out
 
 
 def test_finished_runs_are_skipped_and_failed_ones_start_anew(run, stub, capsys):
@@ -111,6 +117,44 @@ def test_finished_runs_are_skipped_and_failed_ones_start_anew(run, stub, capsys)
     Path("calls").unlink()
     run(*ARGS, "--seeds", "2")
     assert names() == []
+
+
+def test_what_tunes_runs_first_and_a_longer_grid_reuses_what_is_finished(run, stub, capsys):
+    rate = "float(sys.argv[sys.argv.index('--model.optimizer.init_args.lr') + 1])"
+    stub(f"metrics['val/error'] = abs({rate} - 0.01)")
+    args = [*ARGS[:3], "--criteria", "Random", *ARGS[-2:], "--seeds", "1"]
+    run(*args, "--tune", f"{LR}=0.001,0.003")
+    slug = "model.optimizer.lr"
+    tuning = [f"{row}-{slug}={value}-tune" for row in ("dense", "Random-0.9") for value in (0.001, 0.003)]
+    assert names() == [*tuning, f"dense-{slug}=0.003-seed0", f"Random-0.9-{slug}=0.003-seed0"]
+    assert "@0.003!" in capsys.readouterr().out
+
+    Path("calls").unlink()
+    run(*args, "--tune", f"{LR}=0.001,0.003,0.01,0.03")
+    assert names() == [
+        *(f"{row}-{slug}={value}-tune" for row in ("dense", "Random-0.9") for value in (0.01, 0.03)),
+        *(f"{row}-{slug}=0.01-seed0" for row in ("dense", "Random-0.9")),
+    ]
+    assert "@0.01 " in capsys.readouterr().out
+
+
+def test_a_cell_whose_tuning_failed_waits_and_the_others_do_not(run, stub, capsys):
+    stub("if 'Random' in name and '0.003-tune' in name: sys.exit('it broke')")
+    assert status_of(run, "--seeds", "1", "--tune", f"{LR}=0.001,0.003") == 1
+    out, err = capsys.readouterr()
+    assert err.count("failed: Random") == 1
+    assert [name for name in names() if name.endswith("seed0")] == [
+        f"{row}-model.optimizer.lr=0.001-seed0" for row in ("dense", "JacobianSpectrum-0.9")
+    ]
+    assert "2 of 3 runs to report are finished" in out
+
+
+def test_a_grid_along_an_axis_goes_on_with_more_values(run, stub):
+    stub()
+    run(*ARGS, "--seeds", "1", "--vary", "model.hidden_size=4")
+    Path("calls").unlink()
+    run(*ARGS, "--seeds", "1", "--vary", "model.hidden_size=4,5")
+    assert names() == [f"{row}-model.hidden_size=5-seed0" for row in ("dense", "JacobianSpectrum-0.9", "Random-0.9")]
 
 
 def test_a_run_that_says_nothing_of_validation_has_failed(run, stub, capsys):

@@ -1,0 +1,49 @@
+import statistics
+
+import pytest
+
+from sparse_rnn.compare.cells import best_cell, last_cell, seconds_cell, to_reference
+from sparse_rnn.compare.grid import Cell
+from sparse_rnn.compare.tuning import choose
+
+ARGS = ["--criteria", "Random,SNIP"]
+SNIP, RANDOM, DENSE = Cell("SNIP", 0.9), Cell("Random", 0.9), Cell("dense", 0.0)
+
+
+def error(run):
+    """Of seeds 0, 1 and 2: SNIP is 0.5, 0.6 and 0.7 worse than Random."""
+    return 1 + run.seed**2 + (0.5 + 0.1 * run.seed) * (run.cell.method == "SNIP")
+
+
+def test_a_cell_has_mean_deviation_and_count_and_a_mark_where_it_differs_from_random(invented):
+    grid, results = invented(error, *ARGS)
+    values = [error(r.run) for r in results if r.run.cell == SNIP]
+    spread = f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} (n=3)"
+    assert last_cell(results, grid, {}, SNIP) == f"{spread} *"
+    assert last_cell(results, grid, {}, RANDOM) == "2.67 ± 2.08 (n=3)"
+    assert to_reference(results, SNIP).mean == pytest.approx(0.6)
+    assert to_reference(results, RANDOM) is to_reference(results, DENSE) is None
+
+
+def test_what_is_missing_is_said(invented):
+    grid, results = invented(error, *ARGS)
+    some = [r for r in results if (r.run.cell, r.run.seed) not in {(SNIP, 0), (RANDOM, 1), (RANDOM, 2)}]
+    assert last_cell(some, grid, {}, SNIP).endswith("(n=2 of 3)")
+    assert last_cell(some, grid, {}, RANDOM) == "1.00 (n=1 of 3)"
+    assert last_cell([], grid, {}, SNIP) == best_cell([], grid, SNIP) == seconds_cell([], [SNIP]) == "missing"
+
+
+def test_the_chosen_value_stands_in_the_cell_and_one_at_the_edge_is_marked(invented):
+    def best_at(run):
+        return abs(float(run.tuned[0][1]) - (1 if run.cell.method == "SNIP" else 2))
+
+    grid, results = invented(best_at, *ARGS, "--tune", "model.forget_bias=1,2,3")
+    chosen = choose(grid, results)
+    assert last_cell(results, grid, chosen, SNIP) == "0.00 ± 0.00 (n=3) @1!"
+    assert last_cell(results, grid, chosen, RANDOM) == "0.00 ± 0.00 (n=3) @2"
+
+
+def test_the_best_validation_has_its_epoch(invented):
+    grid, results = invented(lambda run: 3.0, *ARGS)
+    assert best_cell(results, grid, SNIP) == "2.00 ± 0.00 (n=3) after 1"
+    assert seconds_cell(results, [SNIP, RANDOM]) == "2"

@@ -1,0 +1,53 @@
+import statistics
+
+import numpy as np
+import pytest
+
+from sparse_rnn.compare.plots import against_epochs, against_sparsity
+
+ARGS = ["--criteria", "Random,SNIP", "--sparsity", "0.95,0.9"]
+AXES = ["--vary", "model.hidden_size=100,200,400", "--vary", "model.cell=gru,lstm"]
+
+
+def error(run):
+    return 1 + run.seed + len(run.cell.method) + run.cell.sparsity + sum(len(v) for _, v in run.cell.varied)
+
+
+def lines_of(axes):
+    return {line.get_label(): (*map(list, line.get_data()),) for line in axes.lines}
+
+
+def test_epochs_have_a_panel_a_column_and_a_mean_of_all_validations(invented):
+    grid, results = invented(error, *ARGS, *AXES)
+    figure = against_epochs(results, grid)
+    assert len(figure.axes) == 3 * 4
+    assert figure.axes[1].get_title() == "hidden_size 200, cell gru, sparsity 0.95"
+    lines = lines_of(figure.axes[1])
+    assert list(lines) == ["dense", "Random", "SNIP"]
+    epochs, values = lines["SNIP"]
+    cell = grid.cell("SNIP", 0.95, (("model.hidden_size", "200"), ("model.cell", "gru")))
+    last = statistics.mean(error(result.run) for result in results if result.run.cell == cell)
+    assert epochs == [1, 2]
+    assert values == pytest.approx([last - 1, last])
+
+
+def test_sparsity_has_a_panel_a_combination_with_the_first_axis_from_left_to_right(invented):
+    grid, results = invented(error, *ARGS, *AXES)
+    figure = against_sparsity(results, grid)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [f"hidden_size {size}, cell {cell}" for cell in ("gru", "lstm") for size in (100, 200, 400)]
+    drawn = {container.get_label(): container.lines[0] for container in figure.axes[0].containers}
+    sparsities, means = drawn["Random"].get_data()
+    assert list(sparsities) == [0.9, 0.95]
+    assert means == pytest.approx([2 + 6 + s + 6 for s in (0.9, 0.95)])
+    assert np.ptp(drawn["dense"].get_ydata()) == 0
+
+
+def test_lines_differ_in_grey_and_missing_runs_leave_gaps(invented):
+    grid, results = invented(error, *ARGS)
+    figure = against_epochs([r for r in results if r.run.cell.method != "SNIP"], grid)
+    styles = [(line.get_marker(), line.get_linestyle()) for line in figure.axes[0].lines]
+    assert len(set(styles)) == 3
+    assert lines_of(figure.axes[0])["SNIP"] == ([], [])
+    [axes] = against_sparsity(results[:2], grid).axes
+    assert len(axes.containers) == 3

@@ -1,0 +1,57 @@
+import json
+import math
+
+import pytest
+
+from sparse_rnn.compare.grid import Cell, Run
+from sparse_rnn.compare.results import Result, by_seed, loss_of, metric, read_result
+from sparse_rnn.errors import UsageError
+
+RUN = Run(Cell("Random", 0.9, (("model.cell", "gru"),)), 1, (("lr", "0.1"),), "final")
+
+
+def result(run=RUN, **metrics):
+    history = [{"epoch": e, "step": 10 * e, "val/error": v} for e, v in ((1, 4.0), (2, math.nan), (3, 2.0), (4, 2.5))]
+    return Result(run, metrics, 1.5, ["a"], "a machine", 40, "last.ckpt", history)
+
+
+def test_what_is_written_is_read(tmp_path):
+    assert read_result(tmp_path) is None
+    result(**{"val/error": 2.5}).write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+    read = read_result(tmp_path)
+    assert read.run == RUN
+    assert {RUN: 1}[read.run] == 1  # of the same type: it finds its cell
+    assert (read.metrics, read.settings, read.validated) == ({"val/error": 2.5}, ["a"], 40)
+
+
+def test_a_result_of_another_version_is_said(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"run": {"method": "Random", "sparsity": 0.9, "seed": 0}, "metrics": {}}))
+    with pytest.raises(UsageError, match="another version"):
+        read_result(tmp_path)
+
+
+def test_the_best_value_has_its_epoch():
+    assert result().best("val/error") == (2.0, 3)
+    assert result().curve("val/error")[0] == [1, 2, 3, 4]
+    assert all(map(math.isnan, result().best("val/ppl")))
+
+
+def test_the_metric_is_the_best_that_all_have():
+    error, loss = result(**{"val/error": 1, "val/loss": 1}), result(**{"val/loss": 1})
+    assert [metric(found) for found in ([error], [error, loss], [result(**{"val/ppl": 1})])] == [
+        "val/error",
+        "val/loss",
+        "val/ppl",
+    ]
+
+
+def test_what_tunes_is_not_reported():
+    tuned = result(Run(RUN.cell, 1000, RUN.tuned, "tune"))
+    assert list(by_seed([tuned, result()], RUN.cell)) == [1]
+    assert by_seed([result()], Cell("Random", 0.95)) == {}
+
+
+def test_a_run_without_a_number_is_infinitely_bad():
+    assert loss_of(result(**{"val/error": math.nan}), "val/error") == math.inf
