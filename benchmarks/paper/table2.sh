@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Table 2 of Zhang and Stadie (ICLR 2020, arXiv 1912.00120): methods by the size of a 95 % sparse GRU, sequential MNIST; beside
+# the paper, its criterion as its author's code scores, and SNIP and GraSP ("Foresight") with and without the normalisation by
+# γ. Published, validation error % at 400 units: random 1.50, Jacobian 1.46, norm. SNIP 1.52, norm. Foresight 1.62, L2 0.71.
+#
+# All tables of benchmarks/paper hold the settings of gru_mnist.yaml: 50 epochs, Adam at 1e-3, batches of 64, N(0, 0.1).
+# Stopped, the same command goes on with the runs that are missing; a run that was not finished starts anew. Further arguments
+# are those of python -m sparse_rnn compare, as in --seeds 5, --jobs 2 or --trainer.max_epochs 8 (which takes an --output of its
+# own).
+set -euo pipefail
+methods=$(dirname "$0")/methods
+exec python -m sparse_rnn compare --config gru_mnist.yaml --output compare/table2 --sparsity 0.95 \
+  --criteria Random,JacobianSpectrum,SNIP,GraSP \
+  --methods "$methods/jacobian_author.yaml,$methods/snip_gamma.yaml,$methods/grasp_gamma.yaml,pruning/l2.yaml" \
+  --vary model.hidden_size=100,400,1600 "$@"
