@@ -1,15 +1,30 @@
 """The examples in the documentation run."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from sparse_rnn.cli.compare import parse
+from sparse_rnn.cli.dry_run import check_fits
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted({*DOCS.glob("*.md")} - {DOCS / "recipes.md"})  # whose packages are not here: tests/third_party runs them
 EXAMPLES = [
     (page.name, code) for page in PAGES for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 ]
+COMPARISONS = [
+    shlex.split(line)
+    for code in re.findall(r"```bash\n(.*?)```", (DOCS / "compare.md").read_text(), re.DOTALL)
+    for line in code.replace("\\\n", "").splitlines()
+]
+
+
+@pytest.mark.parametrize("command", COMPARISONS, ids=" ".join)
+def test_comparisons_can_run(command):
+    assert command[:4] == ["python", "-m", "sparse_rnn", "compare"]
+    check_fits(parse(command[4:]))
 
 
 @pytest.mark.parametrize(("page", "code"), EXAMPLES, ids=[page for page, _ in EXAMPLES])

@@ -33,7 +33,7 @@ def _missing(results: Sequence[Result], grid: Grid) -> list[str]:
 def _marks(grid: Grid) -> list[str]:
     if REFERENCE not in grid.rows:
         return []
-    return [f"* is better or worse than {REFERENCE}: the 95 % interval of the difference, seed by seed, excludes 0."]
+    return [f"A star marks what differs from {REFERENCE}: the 95 % interval of the paired differences excludes 0."]
 
 
 def _tuning(results: Sequence[Result], grid: Grid) -> list[str]:
