@@ -27,8 +27,13 @@ def best_values(results: Sequence[Result], cell: Cell) -> dict[int, tuple[float,
     return {seed: result.best(name) for seed, result in by_seed(results, cell).items()}
 
 
+def compared_rows(grid: Grid) -> list[str]:
+    """List the rows that are compared with random pruning; none where that is no row."""
+    return [row for row in grid.rows if REFERENCE in grid.rows and row not in (DENSE, REFERENCE)]
+
+
 def to_reference(results: Sequence[Result], cell: Cell) -> Difference | None:
-    """Compare a cell with that of random pruning, where there is one; they differ in nothing but the method."""
+    """Compare a cell with that of random pruning at the same place of the table, where there is one."""
     if cell.method in (DENSE, REFERENCE):
         return None
     reference = Cell(REFERENCE, cell.sparsity, cell.varied)

@@ -5,14 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sparse_rnn.compare.axes import described, label
-from sparse_rnn.compare.cells import REFERENCE, last_values
+from sparse_rnn.compare.cells import REFERENCE, compared_rows, last_values
 from sparse_rnn.compare.grid import TUNING_SEED, Cell, Grid
 from sparse_rnn.compare.methods import Method
 from sparse_rnn.compare.results import COMPARED, Result, metric
 from sparse_rnn.compare.statistics import Difference, paired_difference
 from sparse_rnn.compare.tuning import at_edge, choose
-
-_KNOWN_AFTER = "two seeds that did not diverge"
 
 
 def notes(results: Sequence[Result], grid: Grid) -> list[str]:
@@ -31,7 +29,7 @@ def _missing(results: Sequence[Result], grid: Grid) -> list[str]:
 
 
 def _marks(grid: Grid) -> list[str]:
-    if REFERENCE not in grid.rows:
+    if not compared_rows(grid):
         return []
     return [f"A star marks what differs from {REFERENCE}: the 95 % interval of the paired differences excludes 0."]
 
@@ -69,7 +67,7 @@ def _verdict(cell: Cell, control: Method, results: Sequence[Result]) -> str:
     criterion = Cell(str(control.control_of), cell.sparsity, cell.varied)
     found = paired_difference(last_values(results, cell), last_values(results, criterion))
     if found is None or math.isnan(found.low):
-        return f"{_name(criterion)}: what shuffling its masks does is known after {_KNOWN_AFTER}."
+        return f"{_name(criterion)}: what shuffling its masks does is known after two seeds that did not diverge."
     change = f"shuffling its masks changes {metric(results)} by {interval(found, COMPARED[metric(results)])}"
     if found.low > 0:
         return f"{_name(criterion)}: {change}, so which weights it chooses is worth something."

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sparse_rnn.compare.axes import Point
-from sparse_rnn.compare.cells import MISSING, REFERENCE, best_cell, last_cell, seconds_cell, to_reference
-from sparse_rnn.compare.grid import DENSE, Cell, Grid
+from sparse_rnn.compare.cells import MISSING, REFERENCE, best_cell, compared_rows, last_cell, seconds_cell, to_reference
+from sparse_rnn.compare.grid import Cell, Grid
 from sparse_rnn.compare.notes import interval, notes
 from sparse_rnn.compare.plots import against_epochs, against_sparsity
 from sparse_rnn.compare.results import COMPARED, Result, metric
@@ -49,8 +49,7 @@ def _tables(results: Sequence[Result], grid: Grid) -> list[str]:
 
 
 def _differences(results: Sequence[Result], grid: Grid) -> list[str]:
-    compared = [row for row in grid.rows if row not in (DENSE, REFERENCE)]
-    if REFERENCE not in grid.rows or not compared:
+    if not (compared := compared_rows(grid)):
         return []
     said = f"{metric(results)} minus that of {REFERENCE}, seed by seed [95 % interval]"
     return _per_section(grid, said, lambda cell: _difference_cell(results, cell), compared)

@@ -135,6 +135,15 @@ def test_paper_split_trains_on_the_first_3000_test_images_too(folder):
         assert split.tensors[1].tolist() == labels("t10k")[3000:].tolist()
 
 
+def test_what_is_held_out_of_the_paper_split_is_trained_on_in_its_results(folder):
+    whole = SequentialMNIST(root=folder, split="paper").splits
+    train, val, test = SequentialMNIST(root=folder, split="paper", hold_out=0.1).splits
+    assert len(val) == round(0.1 * len(whole.train))
+    for at in range(2):
+        assert torch.equal(torch.cat([train.tensors[at], val.tensors[at]]), whole.train.tensors[at])
+        assert torch.equal(test.tensors[at], whole.test.tensors[at])
+
+
 def test_predict_goes_over_the_test_set_in_order(folder):
     data = SequentialMNIST(root=folder)
     expected = data.splits.test.tensors[1]
