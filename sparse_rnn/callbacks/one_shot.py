@@ -68,8 +68,8 @@ class OneShotPruning(PruningCallback):
         block_size: tuple[int, int] | None = None,
         block_score: TileScore = "max",
         masks: Origin = "scores",
-        shuffle: bool = False,
         engine: EngineKind = "auto",
+        shuffle: bool = False,
     ) -> None:
         super().__init__(kernels, engine)
         check_choice("masks", masks, Origin)

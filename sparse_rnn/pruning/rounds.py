@@ -71,11 +71,11 @@ def prune_targets(
     dense = _weights(kernels) if shuffle else {}
     with seeded(seed):
         chosen = masks = prune_in_rounds(kernels, selection, noted, rounds)
-        if shuffle:
-            _put_back(kernels, dense)
-            fixed = selection.diagonals(kernels, {name: kernels[name].by_gate(mask) for name, mask in chosen.items()})
-            masks = shuffled(kernels, chosen, fixed)
-            masks.apply_()
+    if shuffle:
+        fixed = selection.diagonals(kernels, {name: kernels[name].by_gate(mask) for name, mask in chosen.items()})
+        masks = shuffled(kernels, chosen, fixed, seed)
+        _put_back(kernels, dense)
+        masks.apply_()
     kernels.mask_copies_(masks)
     return masks, list(filter(None, [*rescale_(masks), emptied(masks), undecided(chosen, scored[0])]))
 

@@ -8,19 +8,21 @@ import torch
 from torch import Tensor
 
 from sparse_rnn.recurrent.kernels import Targets
+from sparse_rnn.sparsity.growth import random_scores
 from sparse_rnn.sparsity.masks import Masks
 
 
-def shuffled(kernels: Targets, masks: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Masks:
+def shuffled(kernels: Targets, masks: Mapping[str, Tensor], fixed: Mapping[str, Tensor], seed: int) -> Masks:
     """Move the kept weights to random places of the same gate (Frankle et al. 2021, arXiv 2009.08576).
 
     What a network loses by that is what the choice of single weights was worth; where it loses nothing, a criterion
-    has only shared the weights out among kernels and gates. The places are drawn from PyTorch's global CPU generator.
+    has only shared the weights out among kernels and gates.
 
     Args:
         kernels: The kernels.
         masks: The weights that are kept.
         fixed: Name to a mask [gates, units, inputs] of what stays where it is.
+        seed: Decides the places, with nothing else, so that ranks agree.
 
     Returns:
         Other masks, of equally many weights in each gate of each kernel.
@@ -30,17 +32,18 @@ def shuffled(kernels: Targets, masks: Mapping[str, Tensor], fixed: Mapping[str, 
         >>> targets = find_targets(torch.nn.GRU(3, 4))
         >>> masks = {name: kernel.parameter > 0 for name, kernel in targets.items()}
         >>> free = {name: torch.zeros(len(kernel.gates), 4, kernel.shape[1]) > 0 for name, kernel in targets.items()}
-        >>> shuffled(targets, masks, free).kept == sum(int(mask.sum()) for mask in masks.values())
+        >>> shuffled(targets, masks, free, seed=0).kept == sum(int(mask.sum()) for mask in masks.values())
         True
     """
     moved = {}
-    for name, mask in masks.items():
-        gates = zip(kernels[name].by_gate(mask), fixed[name], strict=True)
+    for number, (name, mask) in enumerate(masks.items()):
+        by_gate = kernels[name].by_gate(mask)
+        gates = zip(by_gate, fixed[name], random_scores(by_gate, seed % 2**64, number), strict=True)
         moved[name] = torch.stack([_shuffled(*gate) for gate in gates]).reshape(mask.shape)
     return Masks.of(kernels, moved)
 
 
-def _shuffled(gate: Tensor, fixed: Tensor) -> Tensor:
+def _shuffled(gate: Tensor, fixed: Tensor, order: Tensor) -> Tensor:
     free = (~fixed).flatten().nonzero().squeeze(1)
-    places = free[torch.randperm(len(free)).to(free.device)]
+    places = free[order.flatten()[free].argsort(stable=True)]
     return gate.flatten().index_copy(0, free, gate.flatten()[places]).view_as(gate)
