@@ -146,9 +146,10 @@ def add_spectra(board: Any, spectra: Mapping[str, Spectrum], step: int) -> None:
 def add_remaining_weights(board: Any, layers: Iterable[RecurrentLayer], masks: Mapping[str, Tensor], step: int) -> None:
     """Add histograms of the weights that are left of each gate, ``weights/<kernel>/<gate>``."""
     for layer in layers:
+        weights = layer.all_gates(layer.weights)
         for role, mask in kept_weights(layer, masks).items():
             gates = layer.gates_of(role)
-            blocks = zip(gates, layer.weights[role].chunk(len(gates)), mask.chunk(len(gates)), strict=True)
+            blocks = zip(gates, weights[role].chunk(len(gates)), mask.chunk(len(gates)), strict=True)
             for gate, weight, kept in blocks:
                 if kept.any():  # TensorBoard refuses an empty histogram
                     board.add_histogram(f"weights/{layer.kernels[role]}/{gate}", weight[kept].float(), step)

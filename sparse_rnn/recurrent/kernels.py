@@ -225,7 +225,7 @@ def _recurrent_kernels(recurrent: Sequence[RecurrentModule]) -> dict[str, Kernel
     found: dict[str, Kernel] = {}
     for layer in layers_of(recurrent):
         for role, name in layer.kernels.items():
-            known = layer.cell.parts.get(role, (role,))[0]
+            known = layer.cell.whole_of(role)
             found.setdefault(name, Kernel(name, layer.parameters[role], layer.gates_of(role), known, layer))
     return found
 

@@ -27,35 +27,47 @@ class RecurrentLayer:
         kernels: Role (``"ih"``, ``"hh"``, ``"ch"``) to the kernel's parameter name in the whole model; a parameter that
             several layers share has the name that was found first.
         parameters: Role to the live parameter, [G·H, I or H], that the kernel is, or that it is a part of.
-        biases: Role to the bias, [G·H], as it is whenever it is asked for, be it a parameter or computed from others;
-            empty without biases.
+        whole_biases: What a kernel is called to its bias, [G·H], as it is whenever it is asked for, be it a parameter
+            or computed from others; empty without biases.
         reverse: Whether the layer runs from the last step to the first.
     """
 
     cell: Cell
     kernels: Mapping[str, str]
     parameters: Mapping[str, nn.Parameter]
-    biases: Mapping[str, Tensor]
+    whole_biases: Mapping[str, Tensor]
     reverse: bool
+
+    @property
+    def biases(self) -> Mapping[str, Tensor]:
+        """Role to the bias that is added to what its kernel makes, live."""
+        return self.cell.biases_of(self.whole_biases)
 
     @property
     def weights(self) -> Mapping[str, Tensor]:
         """Role to the kernel, live, [G·H, I or H]."""
         if not self.cell.parts:
             return self.parameters
-        return {role: self.columns(role, parameter) for role, parameter in self.parameters.items()}
+        return {role: self.part(role, parameter) for role, parameter in self.parameters.items()}
 
-    def columns(self, role: str, values: Tensor) -> Tensor:
-        """Return, of something shaped as the parameter, the columns that belong to a kernel."""
-        return values[:, self.cell.parts[role][1]] if role in self.cell.parts else values
+    def part(self, role: str, values: Tensor) -> Tensor:
+        """Return, of something shaped as the parameter, what belongs to a kernel."""
+        return self.cell.part_of(role, values)
 
     def whole(self, role: str, values: Tensor) -> Tensor:
         """Return values of a kernel in the shape of its parameter, 0 where that has other parts."""
         if role not in self.cell.parts:
             return values
         whole = values.new_zeros(self.parameters[role].shape)
-        self.columns(role, whole).copy_(values)
+        self.part(role, whole).copy_(values)
         return whole
+
+    def all_gates(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Join the parts of kernels whose gates read different things; each goes by the role of its first part."""
+        parts: dict[str, list[Tensor]] = {}
+        for role, value in values.items():
+            parts.setdefault(self.cell.first_part_of(role), []).append(value)
+        return {role: torch.cat(found) if len(found) > 1 else found[0] for role, found in parts.items()}
 
     @property
     def hidden_size(self) -> int:
@@ -278,12 +290,12 @@ def _layer(entry: Entry, place: Place, names: Mapping[nn.Parameter, str]) -> Rec
     """Gather a layer's parameters by their names in the module; ``names`` has those in the model."""
     cell = entry.cell(place)
     paths = {role: path for known, path in place.paths(entry.kernels).items() for role in cell.roles_of(known)}
-    biases = {roles[0]: path for known, path in place.paths(entry.biases).items() if (roles := cell.roles_of(known))}
+    biases = {known: path for known, path in place.paths(entry.biases).items() if cell.roles_of(known)}
     parameters = plain_parameters(place.module, place.name, paths)
     return RecurrentLayer(
         cell=cell,
         kernels={role: names[parameters[role]] for role, path in paths.items()},
         parameters=parameters,
-        biases=LiveTensors(place.module, biases),
+        whole_biases=LiveTensors(place.module, biases),
         reverse=place.reverse,
     )

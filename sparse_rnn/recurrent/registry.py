@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.recurrent import cells
-from sparse_rnn.recurrent.cells import Cell, Project, State, Step
+from sparse_rnn.recurrent.cells import Cell, Part, Project, State, Step
 from sparse_rnn.recurrent.parameters import plain_parameters
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 
@@ -178,9 +178,11 @@ def _own_cell(known: _Equations, place: Place) -> Cell:
     parts = _parts(step, known, weights, inputs)
     if parts:
         step = partial(_step_in_parts, step, parts)
-    columns = {part: (role, columns) for role, found in parts.items() for part, columns in found.items()}
-    reads, elementwise = _try_out(step, known, weights, kind, inputs, columns)
-    return Cell(kind, known.gates, known.states, reads, step, elementwise, columns)
+    known_parts = {
+        part: Part(role, columns=columns) for role, found in parts.items() for part, columns in found.items()
+    }
+    reads, elementwise = _try_out(step, known, weights, kind, inputs, known_parts)
+    return Cell(kind, known.gates, known.states, reads, step, elementwise, known_parts)
 
 
 def _made_up(like: Tensor, size: int, seed: float) -> Tensor:
@@ -264,7 +266,7 @@ def _try_out(
     weights: Mapping[str, Tensor],
     kind: str,
     inputs: int,
-    parts: Mapping[str, tuple[str, slice]],
+    parts: Mapping[str, Part],
 ) -> tuple[dict[str, str], bool]:
     """Find out what each kernel reads, and whether all else in a step is elementwise."""
     first = next(iter(weights.values()))
@@ -297,7 +299,7 @@ def _try_out(
         return next((source for source, tensor in sources.items() if same(tensor, value)), "an intermediate")
 
     reads = {role: source_of(role, value) for role, value in read}
-    for role in weights.keys() - {parts.get(role, (role,))[0] for role in reads}:
+    for role in weights.keys() - {parts[role].kernel if role in parts else role for role in reads}:
         raise UsageError(f"The step of {kind} never calls project({role}=...): take it from kernels=.")
     each_once = len(read) == len(reads)
     # A part that is a source acts on nothing; the derivative of a part by what is beside it is 0, not none.

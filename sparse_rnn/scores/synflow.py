@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
+from sparse_rnn.recurrent.cells import RESET_STATE
 from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, layers_of
 from sparse_rnn.scores.criterion import Criterion, Scores, recurrent_only, summed
 
@@ -56,7 +57,7 @@ class SynFlow(Criterion):
 def _refuse_intermediates(recurrent: Sequence[RecurrentModule]) -> None:
     for layer in layers_of(recurrent):
         for role, source in layer.cell.reads.items():
-            if source not in ("x", *layer.cell.states):
+            if source not in ("x", RESET_STATE, *layer.cell.states):
                 raise UsageError(
                     f"SynFlow does not know what flows through {layer.kernels[role]}, which reads neither the input "
                     "nor a state: take another criterion."
@@ -93,7 +94,7 @@ def _total_flow(found: RecurrentModule, weights: Mapping[str, Tensor], steps: in
 def _linear_run(layer: RecurrentLayer, weights: Mapping[str, Tensor], x_TI: Tensor) -> tuple[Tensor, float]:
     """h_t = Σ_gates W_ih x_t + (Σ_gates W_hh) h_{t-1}, scaled to a maximum of 1 at the last step; the scale's log."""
     of_role = {
-        role: layer.columns(role, weights[name]).unflatten(0, (-1, layer.hidden_size)).sum(0)
+        role: layer.part(role, weights[name]).unflatten(0, (-1, layer.hidden_size)).sum(0)
         for role, name in layer.kernels.items()
     }
     reading = layer.cell.reads

@@ -96,12 +96,13 @@ def layer_connections(layer: RecurrentLayer, masks: Mapping[str, Tensor] | None 
 
 
 def kept_weights(layer: RecurrentLayer, masks: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Role to the mask of the kernel, True = kept; see :func:`connections`."""
+    """Role to the mask of the kernel, all gates together, True = kept; see :func:`connections`."""
     masks = masks or {}
-    return {
-        role: layer.columns(role, masks[name]) if (name := layer.kernels[role]) in masks else weight != 0
+    kept = {
+        role: layer.part(role, masks[name]) if (name := layer.kernels[role]) in masks else weight != 0
         for role, weight in layer.weights.items()
     }
+    return layer.all_gates(kept)
 
 
 def _total(terms: Iterable[Tensor]) -> Tensor:
