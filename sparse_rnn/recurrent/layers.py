@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,20 @@ class RecurrentLayer:
         for role, value in values.items():
             parts.setdefault(self.cell.first_part_of(role), []).append(value)
         return {role: torch.cat(found) if len(found) > 1 else found[0] for role, found in parts.items()}
+
+    def run_by(self, cell: Cell, whole_biases: Mapping[str, Tensor]) -> RecurrentLayer:
+        """Return the layer as another cell, which calls the kernels alike, with other biases would run it."""
+
+        def of(role: str) -> str:
+            return role if role in self.kernels else cell.whole_of(role)
+
+        return replace(
+            self,
+            cell=cell,
+            kernels={role: self.kernels[of(role)] for role in cell.reads},
+            parameters={role: self.parameters[of(role)] for role in cell.reads},
+            whole_biases=whole_biases,
+        )
 
     @property
     def hidden_size(self) -> int:

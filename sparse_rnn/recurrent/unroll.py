@@ -91,6 +91,7 @@ class Unrolled:
         changes: Mapping[int, State] | None = None,
     ) -> None:
         self.layer = layer
+        self._given = (x_TBI, initial, lengths, changes)
         self.reference_steps = len(x_TBI)
         self._lengths = lengths
         self._changes = changes or {}
@@ -196,6 +197,12 @@ class Unrolled:
             new = self._step(project, steps, old)
         return (*new, *(between[role] for role in self.intermediates)), pre, old
 
+    def run_as(self, layer: RecurrentLayer) -> Unrolled:
+        """Run another layer over the same inputs, from the same initial state."""
+        other = Unrolled(layer, *self._given)
+        other.reference_steps = self.reference_steps
+        return other
+
     def output_read(self, role: str) -> int | None:
         """Return the index, among a step's outputs, of the intermediate that a kernel reads; None if it reads none."""
         return len(self.states) + self._on_the_way.index(role) if role in self._on_the_way else None
@@ -212,6 +219,11 @@ class Unrolled:
             return self.intermediates[role]
         source = self.layer.cell.reads[role]
         return self.x_TBI if source == "x" else self.before[self.layer.cell.states.index(source)]
+
+    @property
+    def received_NI(self) -> Tensor:
+        """The inputs of all steps that the sequences take, [N, I]."""
+        return self.x_TBI.flatten(0, 1) if self._running is None else self.x_TBI[self._running.squeeze(-1)]
 
     @property
     def shortest(self) -> int:

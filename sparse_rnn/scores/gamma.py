@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,63 +12,80 @@ from torch import Tensor
 from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.kernels import Targets
+from sparse_rnn.recurrent.layers import RecurrentLayer
 from sparse_rnn.recurrent.unroll import Gradients, Unrolled
 from sparse_rnn.scores.criterion import summed
 
 Gamma = Literal["sequence", "author", "none"]
+Noise = float | Literal["data"]
 
 NOISE_SD = 0.1  # appendix 6.1: gamma is computed on inputs from N(0, 0.1)
-AUTHOR_STEPS, AUTHOR_BATCH = 5, 100
+AUTHOR_STEPS, AUTHOR_BATCH, AUTHOR_STATE_SD = 5, 100, 0.1
 
 
-def gamma_of(unrolled: Unrolled, gamma: Gamma) -> Gradients:
-    """γ = E Σ_t Σ_i ∂h̃_i^{(t)}/∂θ for every kernel of a layer.
+@dataclass(frozen=True)
+class GammaOptions:
+    """How γ is computed.
 
-    Args:
-        unrolled: The layer, unrolled over the samples.
-        gamma: ``sequence``: eq. 7 over as many N(0, 0.1) sequences, of the same length, as there are samples, from the
-            zero state; for one step of a longer sequence, of that one's length, and of two steps at least.
-            ``author``: the author's code, ∂ Σ h_last/∂θ after 5 steps of 100 such sequences from a state 1 + N(0, 0.1).
-            ``none``: 1.
-
-    Returns:
-        Role to γ, transposed.
+    Attributes:
+        gamma: ``sequence``: eq. 7, E Σ_t Σ_i ∂h̃_i^{(t)}/∂θ, over as many sequences of noise, of the same length, as there
+            are samples, from the zero state; for one step of a longer sequence, of that one's length, and of two steps
+            at least. ``author``: the author's code, ∂ Σ h_last/∂θ after 5 steps of 100 such sequences from a state
+            1 + N(0, 0.1). ``none``: 1.
+        noise: Standard deviation of the noise; ``data`` for that of all inputs that the layer receives.
+        draws: Number of times that the noise is drawn.
     """
-    if gamma == "none":
-        return {role: total.add_(1) for role, total in unrolled.no_gradients().items()}
-    if gamma == "author":
-        reference = _run_on_noise(unrolled, AUTHOR_STEPS, AUTHOR_BATCH, around=1.0)
-        ones = reference.x_TBI.new_ones(())
-        total = reference.no_gradients()
-        reference.backpropagate(lambda t: (ones,) if t == AUTHOR_STEPS - 1 else None, [total], AUTHOR_STEPS)
-        return total
-    steps, batch = unrolled.reference_steps, unrolled.x_TBI.shape[1]
-    reference = _run_on_noise(unrolled, steps, batch)
-    share = reference.x_TBI.new_tensor(1 / batch)
-    total = reference.no_gradients()
-    reference.backpropagate(lambda t: (share,), [total], steps)
-    return total
+
+    gamma: Gamma
+    noise: Noise = NOISE_SD
+    draws: int = 1
 
 
 class Gammas:
     """γ of one layer after the other; all that are one step of the same longer sequence share it.
 
     Args:
-        gamma: See :func:`gamma_of`.
+        options: How it is computed.
+        calls: All layers as they ran.
     """
 
-    def __init__(self, gamma: Gamma) -> None:
-        self._gamma = gamma
+    def __init__(self, options: GammaOptions, calls: Sequence[Unrolled]) -> None:
+        self._options = options
+        self._calls = calls
         self._shared: dict[tuple[int, int, int], Gradients] = {}
 
     def of(self, unrolled: Unrolled) -> Gradients:
-        """Return γ of every kernel of a layer, by its role; see :func:`gamma_of`."""
+        """Return γ of every kernel of a layer, by its role, transposed; of several draws the mean |γ|.
+
+        The noise has mean 0, and γ of an input weight to first order, too: averaged with its sign it would vanish, the
+        more the more draws there are, and the input weights would be kept for that alone.
+        """
         if unrolled.reference_steps == len(unrolled.x_TBI):
-            return gamma_of(unrolled, self._gamma)
+            return self._averaged(unrolled)
         key = (id(unrolled.layer), unrolled.reference_steps, unrolled.x_TBI.shape[1])
         if key not in self._shared:
-            self._shared[key] = gamma_of(unrolled, self._gamma)
+            self._shared[key] = self._averaged(unrolled)
         return self._shared[key]
+
+    def _averaged(self, unrolled: Unrolled) -> Gradients:
+        options = self._options
+        if options.gamma == "none":
+            return {role: total.add_(1) for role, total in unrolled.no_gradients().items()}
+        noise = self._spread(unrolled.layer) if options.noise == "data" else options.noise
+        draw = _author_draw if options.gamma == "author" else _sequence_draw
+        total = draw(unrolled, noise)
+        if options.draws == 1:
+            return total
+        for gamma in total.values():
+            gamma.abs_()
+        for _ in range(options.draws - 1):
+            for role, gamma in draw(unrolled, noise).items():
+                total[role] += gamma.abs_()
+        return {role: gamma.div_(options.draws) for role, gamma in total.items()}
+
+    def _spread(self, layer: RecurrentLayer) -> float:
+        received = [unrolled.received_NI.flatten() for unrolled in self._calls if unrolled.layer is layer]
+        return torch.cat(received).std(correction=0).item()
 
 
 def normalised_(score: Tensor, gamma: Tensor) -> Tensor:
@@ -91,20 +109,38 @@ def normalise(
             f"gamma={gamma!r} exists for recurrent kernels only, and {', '.join(sorted(others))} is none: leave it "
             "out, or take gamma='none'."
         )
-    gammas = Gammas(gamma)
+    calls = run_unrolled(kernels.model, kernels.recurrent, batch, loss_fn)
+    gammas = Gammas(GammaOptions(gamma), calls)
     total = summed(
         (unrolled.layer.kernels[role], unrolled.layer.whole(role, value.t()))
-        for unrolled in run_unrolled(kernels.model, kernels.recurrent, batch, loss_fn)
+        for unrolled in calls
         for role, value in gammas.of(unrolled).items()
     )
     return {name: normalised_(score, total[name]) for name, score in scores.items()}
 
 
-def _run_on_noise(unrolled: Unrolled, steps: int, batch: int, around: float | None = None) -> Unrolled:
-    """Run a layer on N(0, 0.1) inputs, from the zero state or from ``around`` + N(0, 0.1)."""
+def _sequence_draw(unrolled: Unrolled, noise: float) -> Gradients:
+    steps, batch = unrolled.reference_steps, unrolled.x_TBI.shape[1]
+    reference = _run_on_noise(unrolled, steps, batch, noise)
+    share = reference.x_TBI.new_tensor(1 / batch)
+    total = reference.no_gradients()
+    reference.backpropagate(lambda t: (share,), [total], steps)
+    return total
+
+
+def _author_draw(unrolled: Unrolled, noise: float) -> Gradients:
+    reference = _run_on_noise(unrolled, AUTHOR_STEPS, AUTHOR_BATCH, noise, around=1.0)
+    ones = reference.x_TBI.new_ones(())
+    total = reference.no_gradients()
+    reference.backpropagate(lambda t: (ones,) if t == AUTHOR_STEPS - 1 else None, [total], AUTHOR_STEPS)
+    return total
+
+
+def _run_on_noise(unrolled: Unrolled, steps: int, batch: int, noise: float, around: float | None = None) -> Unrolled:
+    """Run a layer on N(0, ``noise``) inputs, from the zero state or from ``around`` + N(0, 0.1)."""
     layer, like = unrolled.layer, unrolled.x_TBI
-    x_TBI = (torch.randn(steps, batch, like.shape[-1]) * NOISE_SD).to(like)
+    x_TBI = (torch.randn(steps, batch, like.shape[-1]) * noise).to(like)
     if around is None:
         return Unrolled(layer, x_TBI)
-    initial = [around + torch.randn(batch, size) * NOISE_SD for size in layer.state_sizes]
+    initial = [around + torch.randn(batch, size) * AUTHOR_STATE_SD for size in layer.state_sizes]
     return Unrolled(layer, x_TBI, tuple(state.to(like) for state in initial))

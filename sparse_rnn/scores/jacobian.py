@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Literal
 
@@ -10,15 +11,48 @@ from torch import Tensor, nn
 
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
-from sparse_rnn.recurrent.cells import State
+from sparse_rnn.recurrent.cells import PEEPHOLE_LSTM, State
 from sparse_rnn.recurrent.jacobian import StepJacobian, step_gradient
+from sparse_rnn.recurrent.layers import RecurrentLayer
 from sparse_rnn.recurrent.unroll import Gradients, Unrolled
 from sparse_rnn.scores.criterion import Criterion, Scores, recurrent_only, summed
-from sparse_rnn.scores.gamma import Gamma, Gammas, normalised_
+from sparse_rnn.scores.gamma import NOISE_SD, Gamma, GammaOptions, Gammas, Noise, normalised_
+from sparse_rnn.scores.scored_layers import run_as_scored
 
 Projection = Literal["jvp", "vjp", "exact"]
 Probe = Literal["ones", "rademacher"]
-States = Literal["output", "all"]
+States = Literal["output", "all", "author"]
+Biases = float | Literal["own"]
+Variant = Literal["paper", "author"]
+
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "horizon": 4,
+        "discount": 1.0,
+        "projection": "jvp",
+        "probe": "ones",
+        "gamma": "sequence",
+        "noise": NOISE_SD,
+        "draws": 1,
+        "biases": "own",
+        "reset_before": False,
+        "through_time": True,
+        "states": "output",
+    },
+    "author": {
+        "horizon": 4,
+        "discount": 0.9,
+        "projection": "vjp",
+        "probe": "ones",
+        "gamma": "author",
+        "noise": "data",
+        "draws": 1,
+        "biases": 0.1,
+        "reset_before": True,
+        "through_time": True,
+        "states": "author",
+    },
+}
 
 
 class JacobianSpectrum(Criterion):
@@ -40,48 +74,111 @@ class JacobianSpectrum(Criterion):
     ``kernels=["*weight_hh*"]``.
 
     Args:
-        horizon: Number of last steps that count, U in Algorithm 1.
+        variant: What the options are that are not given: ``paper``, Algorithm 1 and eq. 7 to the letter, or ``author``,
+            as its author's code scores (docs/criteria.md); those that are given win.
+        horizon: Number of last steps that count, U in Algorithm 1: 4.
         discount: Weight of step S-u is discount^u: 1 in the paper, 0.9 in its author's code.
         projection: What v is: ``jvp`` J·1 as in the paper (eq. 3), ``vjp`` Jᵀ·1 as in the author's code, or ``exact``:
             Σ_ij J_ij² / N, the mean squared singular value that both estimate.
         probe: The vector that J is multiplied with: ``ones``, or ``rademacher``, random signs, with which jvp and vjp
-            are unbiased estimates of ``exact``.
-        gamma: Normalisation. ``sequence``: eq. 7 over as many N(0, 0.1) sequences, of the same length, as there are
+            are unbiased estimates of ``exact``. Both variants: ones.
+        gamma: Normalisation. ``sequence``: eq. 7 over as many sequences of noise, of the same length, as there are
             samples, from the zero state; for a step that is scored alone, of the length of all such steps of its layer,
             two at least. ``author``: the author's code, |∂ Σ h_last/∂θ| after 5 steps of 100 such sequences from a
             state 1 + N(0, 0.1). ``none``: 1.
-        through_time: False holds the state h_{S-u-1} constant: only J's direct dependence on θ counts.
-        states: Whose Jacobian: ``output``, h alone with an LSTM's c held, or ``all``, (h, c) as one state, which the
-            author's code does for the peephole LSTM.
+        noise: Standard deviation of γ's noise: a number, 0.1 in the paper, or ``data``, that of all inputs that the
+            layer receives, as in the author variant.
+        draws: Number of times that γ's noise is drawn; γ is the mean of its absolute values then. One draw says little:
+            two share about half of the input weights they keep. Both variants: 1.
+        biases: Biases while scoring, χ and γ alike: ``own``, as they are, or a number for every pre-activation, plus 1
+            for the forget gate of an LSTM; 0.1 in the author's code.
+        reset_before: True scores a GRU of PyTorch's as if its reset gate came before the recurrent product, as the
+            author's code does.
+        through_time: False holds the state h_{S-u-1} constant: only J's direct dependence on θ counts. Both variants:
+            True.
+        states: Whose Jacobian: ``output``, h alone with an LSTM's c held, ``all``, (h, c) as one state, or ``author``,
+            as the author's code has it: all for the peephole LSTM, output for others.
+
+    Example:
+        >>> criterion = JacobianSpectrum.author(draws=8)
+        >>> criterion.discount, criterion.biases, criterion.draws
+        (0.9, 0.1, 8)
     """
 
     short_name = "jacobian"
 
     def __init__(
         self,
-        horizon: int = 4,
-        discount: float = 1.0,
-        projection: Projection = "jvp",
-        probe: Probe = "ones",
-        gamma: Gamma = "sequence",
-        through_time: bool = True,
-        states: States = "output",
+        variant: Variant = "paper",
+        horizon: int | None = None,
+        discount: float | None = None,
+        projection: Projection | None = None,
+        probe: Probe | None = None,
+        gamma: Gamma | None = None,
+        noise: Noise | None = None,
+        draws: int | None = None,
+        biases: Biases | None = None,
+        reset_before: bool | None = None,
+        through_time: bool | None = None,
+        states: States | None = None,
     ) -> None:
-        if horizon < 1:
-            raise UsageError(f"horizon={horizon}: the score needs at least one step, give 1 or more (the paper: 4).")
-        if not 0 < discount <= 1:
-            raise UsageError(f"discount={discount}: give a number in (0, 1] (the paper: 1).")
-        check_choice("projection", projection, Projection)
-        check_choice("probe", probe, Probe)
-        check_choice("gamma", gamma, Gamma)
-        check_choice("states", states, States)
-        self.horizon = horizon
-        self.discount = discount
-        self.projection = projection
-        self.probe = probe
-        self.gamma = gamma
-        self.through_time = through_time
-        self.states = states
+        check_choice("variant", variant, Variant)
+        given = {name: value for name, value in locals().items() if name in _VARIANTS[variant] and value is not None}
+        options = _VARIANTS[variant] | given
+        self.variant = variant
+        self.horizon: int = options["horizon"]
+        self.discount: float = options["discount"]
+        self.projection: Projection = options["projection"]
+        self.probe: Probe = options["probe"]
+        self.gamma: Gamma = options["gamma"]
+        self.noise: Noise = options["noise"]
+        self.draws: int = options["draws"]
+        self.biases: Biases = options["biases"]
+        self.reset_before: bool = options["reset_before"]
+        self.through_time: bool = options["through_time"]
+        self.states: States = options["states"]
+        self._check()
+
+    @classmethod
+    def paper(cls, **options: Any) -> JacobianSpectrum:
+        """Score by Algorithm 1 and eq. 7 of the paper to the letter, but for the options that are given.
+
+        Example:
+            >>> JacobianSpectrum.paper().projection
+            'jvp'
+        """
+        return cls(variant="paper", **options)
+
+    @classmethod
+    def author(cls, **options: Any) -> JacobianSpectrum:
+        """Score as the code of the paper's author does, but for the options that are given.
+
+        Its pixels are in [0, 0.1], and γ's noise is 0.1: give ``noise=0.1`` for data of that scale. For others the
+        noise is as large as the data.
+
+        Example:
+            >>> JacobianSpectrum.author().noise
+            'data'
+        """
+        return cls(variant="author", **options)
+
+    def _check(self) -> None:
+        if self.horizon < 1:
+            raise UsageError(
+                f"horizon={self.horizon}: the score needs at least one step, give 1 or more (the paper: 4)."
+            )
+        if not 0 < self.discount <= 1:
+            raise UsageError(f"discount={self.discount}: give a number in (0, 1] (the paper: 1).")
+        if self.noise != "data" and not (isinstance(self.noise, float | int) and 0 < self.noise < math.inf):
+            raise UsageError(f"noise={self.noise!r}: give a positive number (the paper: 0.1), or 'data'.")
+        if self.draws < 1:
+            raise UsageError(f"draws={self.draws}: γ needs at least one draw of its noise, give 1 or more.")
+        if self.biases != "own" and not (isinstance(self.biases, float | int) and math.isfinite(self.biases)):
+            raise UsageError(f"biases={self.biases!r}: give a number (the author's code: 0.1), or 'own'.")
+        check_choice("projection", self.projection, Projection)
+        check_choice("probe", self.probe, Probe)
+        check_choice("gamma", self.gamma, Gamma)
+        check_choice("states", self.states, States)
 
     def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None, names: Collection[str]) -> Scores:
         """See :meth:`Criterion.score`. The scores of a module that is called several times are summed.
@@ -90,8 +187,9 @@ class JacobianSpectrum(Criterion):
             UsageError: If a name is no recurrent kernel.
         """
         kernels = recurrent_only(self, module, names)
-        layers = run_unrolled(module, kernels.recurrent, batch, loss_fn)
-        gammas = Gammas(self.gamma)
+        bias = None if self.biases == "own" else self.biases
+        layers = list(run_as_scored(run_unrolled(module, kernels.recurrent, batch, loss_fn), bias, self.reset_before))
+        gammas = Gammas(GammaOptions(self.gamma, self.noise, self.draws), layers)
         with torch.no_grad():
             scores = summed(item for unrolled in layers for item in self._layer_scores(unrolled, gammas))
         return {name: scores[name] for name in kernels}
@@ -106,7 +204,7 @@ class JacobianSpectrum(Criterion):
         """Σ_u discount^u |∂χ_u/∂θ|."""
         steps = len(unrolled.x_TBI)
         count = min(self.horizon, steps)
-        observed = range(len(unrolled.states)) if self.states == "all" else range(1)
+        observed = range(len(unrolled.states)) if self._observes_all(unrolled.layer) else range(1)
         last = [step_gradient(unrolled, steps - 1 - u, self._chi, observed) for u in range(count)]
         gradients = [kernels for kernels, _ in last]
         if self.through_time:
@@ -117,6 +215,9 @@ class JacobianSpectrum(Criterion):
             for u, gradient in enumerate(others, start=1):
                 score.add_(gradient[role].abs_(), alpha=self.discount**u)
         return total
+
+    def _observes_all(self, layer: RecurrentLayer) -> bool:
+        return self.states == "all" or (self.states == "author" and layer.cell is PEEPHOLE_LSTM)
 
     def _chi(self, jacobian: StepJacobian) -> Tensor:
         """χ of one step: the mean over samples and observed units of v²."""
