@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from sparse_rnn.pruning import prune
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.registry import register_cell
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 from sparse_rnn.scores import SNIP, Criterion, GraSP, JacobianSpectrum, Magnitude, Random, SynFlow
 from sparse_rnn.sparsity.masks import Masks
 
@@ -37,6 +38,7 @@ __all__ = [
     "OneShotPruning",
     "PeepholeLSTM",
     "Random",
+    "ResetBeforeGRU",
     "SparseCheckpoint",
     "SparsityMonitor",
     "SynFlow",

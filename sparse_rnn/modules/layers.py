@@ -7,10 +7,17 @@ from torch import nn
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.init import InitScheme, init_biases_, init_kernel_
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 
-Cell = Literal["rnn", "gru", "lstm", "peephole_lstm"]
+Cell = Literal["rnn", "gru", "gru_reset_before", "lstm", "peephole_lstm"]
 
-_LAYERS: dict[str, type[nn.Module]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM, "peephole_lstm": PeepholeLSTM}
+_LAYERS: dict[str, type[nn.Module]] = {
+    "rnn": nn.RNN,
+    "gru": nn.GRU,
+    "gru_reset_before": ResetBeforeGRU,
+    "lstm": nn.LSTM,
+    "peephole_lstm": PeepholeLSTM,
+}
 
 
 def recurrent_layer(cell: Cell, input_size: int, hidden_size: int, num_layers: int = 1, **options: Any) -> nn.Module:

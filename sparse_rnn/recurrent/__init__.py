@@ -4,6 +4,7 @@ from sparse_rnn.recurrent.kernels import Kernel, Targets, find_targets
 from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, find_recurrent, named_layers
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.registry import register_cell
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 from sparse_rnn.recurrent.spectrum import Spectrum, unrolled_layers
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "PeepholeLSTM",
     "RecurrentLayer",
     "RecurrentModule",
+    "ResetBeforeGRU",
     "Spectrum",
     "Targets",
     "find_recurrent",

@@ -149,8 +149,8 @@ class RecurrentModule:
 def find_recurrent(model: nn.Module, left_out: Collection[str] = ()) -> list[RecurrentModule]:
     """Find every recurrent module in a model, in the order of ``named_modules``, each once.
 
-    These are nn.RNN, nn.LSTM, nn.GRU, PeepholeLSTM, nn.RNNCell, nn.LSTMCell, nn.GRUCell, and what was given to
-    :func:`sparse_rnn.register_cell`. What is inside such a module is part of it.
+    These are nn.RNN, nn.LSTM, nn.GRU, PeepholeLSTM, ResetBeforeGRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell, and what was
+    given to :func:`sparse_rnn.register_cell`. What is inside such a module is part of it.
 
     Args:
         model: The model.

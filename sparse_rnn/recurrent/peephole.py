@@ -1,21 +1,21 @@
 """The LSTM whose gates see the cell state, with the interface of `torch.nn.LSTM`."""
 
-import math
-import warnings
 from typing import Literal, get_args, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from sparse_rnn.errors import UsageError
-from sparse_rnn.recurrent.peephole_layers import State, run_batch, run_packed
+from sparse_rnn.recurrent.stacked import StackedRNN
+from sparse_rnn.recurrent.stacked_layers import run_batch, run_packed
 from sparse_rnn.torch_compat import scripted_overload
 
+State = tuple[Tensor, Tensor]
 Peepholes = Literal["full", "diagonal"]
 
 
-class PeepholeLSTM(nn.Module):
+class PeepholeLSTM(StackedRNN):
     r"""LSTM whose gates also read the cell state; called like `torch.nn.LSTM`.
 
     With `peepholes="full"` (Zhang & Stadie 2020, the "peephole LSTM" of Table 1) all four gates read the whole previous
@@ -77,44 +77,11 @@ class PeepholeLSTM(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-            if not isinstance(size, int) or size <= 0:
-                raise UsageError(f"{name} is {size!r}; it must be a positive integer")
-        if not 0 <= dropout <= 1:
-            raise UsageError(f"dropout is {dropout!r}; it must be a probability, from 0 to 1")
         if peepholes not in get_args(Peepholes):
             raise UsageError(f"peepholes is {peepholes!r}; choose one of {', '.join(map(repr, get_args(Peepholes)))}")
-        if dropout > 0 and num_layers == 1:
-            warnings.warn(f"dropout={dropout} acts between layers and has no effect with num_layers=1", stacklevel=2)
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.bias = bias
-        self.batch_first = batch_first
-        self.dropout = float(dropout)
-        self.bidirectional = bidirectional
+        options = (num_layers, bias, batch_first, dropout, bidirectional, device, dtype)
+        super().__init__(peepholes, input_size, hidden_size, *options)
         self.peepholes = peepholes
-        gates = 4 * hidden_size
-        suffixes = _suffixes(bidirectional)
-        for layer in range(num_layers):
-            shapes = {
-                "weight_ih": (gates, input_size if layer == 0 else len(suffixes) * hidden_size),
-                "weight_hh": (gates, hidden_size),
-                **({"weight_ch": (gates, hidden_size)} if peepholes == "full" else {"peephole": (3, hidden_size)}),
-                **({"bias_ih": (gates,), "bias_hh": (gates,)} if bias else {}),
-            }
-            for suffix in suffixes:
-                for name, shape in shapes.items():
-                    parameter = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-                    self.register_parameter(f"{name}_l{layer}{suffix}", parameter)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew from U(-1/sqrt(hidden_size), 1/sqrt(hidden_size)), as `torch.nn.LSTM` does."""
-        bound = 1 / math.sqrt(self.hidden_size)
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
 
     @overload
     @scripted_overload
@@ -142,104 +109,33 @@ class PeepholeLSTM(nn.Module):
         Raises:
             UsageError: If a shape or dtype does not fit the layer, or the sequence is empty.
         """
+        states: list[Tensor] = []
         if torch.jit.is_scripting():
             weights = self._scripted_weights
+            if hx is not None:
+                states = [hx[0], hx[1]]
         else:
-            self._check(input, hx)
             weights = self._weights()
-            input, hx = _autocast(input, hx)
+            input, states = self._checked(input, _pair(hx))
         dropout = self.dropout if self.training else 0.0
-        full = self.peepholes == "full"
         if isinstance(input, PackedSequence):
-            rows, batch_sizes, order, places = input
-            if hx is not None and order is not None:
-                hx = (hx[0].index_select(1, order), hx[1].index_select(1, order))
-            rows, h_n, c_n = run_packed(rows, batch_sizes, hx, weights, full, self.bias, self.bidirectional, dropout)
-            if places is not None:
-                h_n, c_n = h_n.index_select(1, places), c_n.index_select(1, places)
-            return PackedSequence(rows, batch_sizes, order, places), (h_n, c_n)
-        batched = input.dim() == 3
-        if not batched:
-            input = input.unsqueeze(1)
-            hx = hx if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
-        elif self.batch_first:
-            input = input.transpose(0, 1)
-        output, h_n, c_n = run_batch(input, hx, weights, full, self.bias, self.bidirectional, dropout)
-        if not batched:
-            return output.squeeze(1), (h_n.squeeze(1), c_n.squeeze(1))
-        return output.transpose(0, 1) if self.batch_first else output, (h_n, c_n)
+            rows, sizes, order, places = input
+            rows, last = run_packed(
+                rows, sizes, order, places, states, weights, self.form, self.bias, self.bidirectional, dropout
+            )
+            return PackedSequence(rows, sizes, order, places), (last[0], last[1])
+        output, last = run_batch(
+            input, states, weights, self.form, self.bias, self.bidirectional, dropout, self.batch_first
+        )
+        return output, (last[0], last[1])
 
-    def extra_repr(self) -> str:
-        """Return the arguments that are not the default, as `torch.nn.LSTM` does."""
-        text = f"{self.input_size}, {self.hidden_size}, peepholes={self.peepholes!r}"
-        defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
-        changed = {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}
-        return ", ".join([text, *(f"{name}={value}" for name, value in changed.items())])
-
-    def __prepare_scriptable__(self) -> "PeepholeLSTM":
-        """Make ready for `torch.jit.script`, which calls this, and cannot look up attributes by computed names."""
-        self._scripted_weights = self._weights()
-        return self
-
-    def _weights(self) -> list[Tensor]:
-        """List the parameters as `run_batch` takes them."""
-        kinds = ["weight_ih", "weight_hh", "weight_ch" if self.peepholes == "full" else "peephole"]
-        kinds += ["bias_ih", "bias_hh"] if self.bias else []
-        return [
-            getattr(self, f"{kind}_l{layer}{suffix}")
-            for layer in range(self.num_layers)
-            for suffix in _suffixes(self.bidirectional)
-            for kind in kinds
-        ]
-
-    def _check(self, input: Tensor | PackedSequence, hx: State | None) -> None:
-        if torch.jit.is_tracing():
-            return  # a look at a size would be a constant of the trace
-        batch: tuple[int, ...] = ()
-        if isinstance(input, PackedSequence):
-            x, steps, batch = input.data, len(input.batch_sizes), (int(input.batch_sizes[0]),)
-        elif input.dim() == 2:
-            x, steps = input, input.shape[0]
-        elif input.dim() == 3:
-            x, steps, batch = input, input.shape[int(self.batch_first)], (input.shape[int(not self.batch_first)],)
-        else:
-            raise UsageError(f"input has {input.dim()} dimensions; it must have 3, or 2 without a batch")
-        if steps == 0:
-            raise UsageError("input has no time step; a sequence needs at least one")
-        if x.shape[-1] != self.input_size:
-            raise UsageError(f"input has {x.shape[-1]} features; the layer's input_size is {self.input_size}")
-        self._check_dtype("input", x)
-        if hx is not None:
-            self._check_state(hx, (self.num_layers * len(_suffixes(self.bidirectional)), *batch, self.hidden_size))
-
-    def _check_state(self, hx: State, shape: tuple[int, ...]) -> None:
-        if not isinstance(hx, tuple | list) or len(hx) != 2:
-            raise UsageError(f"the initial state is a {type(hx).__name__}; it must be a pair (h_0, c_0)")
-        for name, state in zip(("h_0", "c_0"), hx, strict=True):
-            if state.shape != shape:
-                raise UsageError(f"{name} has shape {list(state.shape)}; for this input it must have {list(shape)}")
-            self._check_dtype(name, state)
-
-    def _check_dtype(self, name: str, tensor: Tensor) -> None:
-        dtype = self.weight_ih_l0.dtype
-        if tensor.dtype != dtype and _autocast_dtype(tensor.device.type) is None:
-            raise UsageError(f"{name} is {tensor.dtype}, the weights are {dtype}; convert one of them with .to(dtype)")
+    def _own_repr(self) -> list[str]:
+        return [f"peepholes={self.peepholes!r}"]
 
 
-def _suffixes(bidirectional: bool) -> tuple[str, ...]:
-    return ("", "_reverse") if bidirectional else ("",)
-
-
-def _autocast(input: Tensor | PackedSequence, hx: State | None) -> tuple[Tensor | PackedSequence, State | None]:
-    """Convert to autocast's dtype, where there is one; the layers compute in that of the inputs."""
-    x = input.data if isinstance(input, PackedSequence) else input
-    dtype = _autocast_dtype(x.device.type)
-    if dtype is None or x.dtype == torch.float64:  # which autocast leaves as it is
-        return input, hx
-    return input.to(dtype), hx if hx is None else (hx[0].to(dtype), hx[1].to(dtype))
-
-
-def _autocast_dtype(device_type: str) -> torch.dtype | None:
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
-        return torch.get_autocast_dtype(device_type)
-    return None
+def _pair(hx: State | None) -> list[Tensor]:
+    if hx is None:
+        return []
+    if not isinstance(hx, tuple | list) or len(hx) != 2:
+        raise UsageError(f"the initial state is a {type(hx).__name__}; it must be a pair (h_0, c_0)")
+    return list(hx)

@@ -4,18 +4,24 @@ Built from plain operations, autograd would record a dozen small ones a step and
 a step. Here the inputs take one matmul for all steps, the states one a step ([h, c] with [W_hh | W_ch]), and the weight
 gradients one for all steps at the end.
 
-Rows are packed as in `torch.nn.utils.rnn.PackedSequence`: all sequences of step 0, then those of step 1, ..., longest
-sequence first; a batch of equally long sequences is the case where all batch sizes are equal. N is their sum, B the
-first of them, H the hidden size, I the input size. The buffer of states is [B + N, 2H], a row [h, c] per sequence and
-step: the initial states, then those after each step.
+Rows are packed as in `packed_rows`, where the names of the shapes are explained too. The buffer of states is
+[B + N, 2H], a row [h, c] per sequence and step.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparse_rnn.recurrent.packed_rows import (
+    add_to_last_,
+    copied,
+    last_states,
+    previous_states,
+    refuse_second_derivative,
+    steps_of,
+    without_autocast,
+)
 from sparse_rnn.recurrent.product import add_product_, product
 from sparse_rnn.torch_compat import fused_lstm_cell, sigmoid_backward, tanh_backward
 
@@ -54,12 +60,11 @@ class PeepholeFunction(torch.autograd.Function):
             gates = _fused_steps(gates, states, recurrent, batch_sizes)
         else:
             _plain_steps(gates, states, recurrent, peephole, batch_sizes)
-        last = torch.cat([states[rows] for rows in _last_rows(batch_sizes)])
+        last = last_states(states, batch_sizes)
         ctx.save_for_backward(x_NI, weight_ih, weight_hh, weight_ch, peephole, gates, states)
         ctx.batch_sizes = batch_sizes
-        # Copies, never views: whoever changes an output in place must not change the states kept for backward.
         output, h_n, c_n = states[batch:, :hidden], last[:, :hidden], last[:, hidden:]
-        return _copy(output), _copy(h_n), _copy(c_n)
+        return copied(output), copied(h_n), copied(c_n)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, grad_h_n: Tensor, grad_c_n: Tensor) -> tuple[Tensor | None, ...]:
@@ -68,21 +73,15 @@ class PeepholeFunction(torch.autograd.Function):
         Raises:
             RuntimeError: If a graph of the gradients is asked for (`create_graph=True`).
         """
-        # Not once_differentiable, which lets this pass where the incoming gradient is constant: the second derivatives
-        # by the weights would then be lost without a word.
-        if torch.is_grad_enabled():
-            raise RuntimeError("PeepholeLSTM can be differentiated only once; do without create_graph=True")
+        refuse_second_derivative("PeepholeLSTM")
         x, weight_ih, weight_hh, weight_ch, peephole, gates, states = ctx.saved_tensors
         batch, hidden = grad_h_n.shape
         c = states[batch:, hidden:]
-        with _without_autocast(x.device.type):
+        with without_autocast(x.device.type):
             grad_states = torch.zeros_like(states)
             grad_states[batch:, :hidden] = grad_output
-            last_rows = _last_rows(ctx.batch_sizes)
-            grad_last = torch.cat((grad_h_n, grad_c_n), dim=1).split([rows.stop - rows.start for rows in last_rows])
-            for rows, grad in zip(last_rows, grad_last, strict=True):
-                grad_states[rows] += grad
-            previous = torch.cat([states[read] for _, read, _ in _steps(ctx.batch_sizes)])
+            add_to_last_(grad_states, torch.cat((grad_h_n, grad_c_n), dim=1), ctx.batch_sizes)
+            previous = previous_states(states, ctx.batch_sizes)
             c_previous = previous[:, hidden:]
             recurrent = weight_hh if weight_ch is None else torch.cat((weight_hh, weight_ch), dim=1)
             grad_gates = _backward_steps(grad_states, gates, c, c_previous, recurrent, peephole, ctx.batch_sizes)
@@ -109,7 +108,7 @@ def _plain_steps(
 ) -> None:
     """Fill `states` step by step and turn `gates` [N, 4H], which hold the inputs' part, into the gates' values."""
     hidden = states.shape[1] // 2
-    for rows, read, write in _steps(batch_sizes):
+    for rows, read, write in steps_of(batch_sizes):
         h, c = states[write, :hidden], states[write, hidden:]
         c_previous = states[read, hidden:]
         input_forget, g, o = gates[rows].split((2 * hidden, hidden, hidden), dim=1)
@@ -131,7 +130,7 @@ def _fused_steps(gates: Tensor, states: Tensor, recurrent: Tensor, batch_sizes: 
     hidden = states.shape[1] // 2
     c = states[: batch_sizes[0], hidden:].contiguous()
     values = []
-    for rows, read, write in _steps(batch_sizes):
+    for rows, read, write in steps_of(batch_sizes):
         states_part = states[read] @ recurrent
         h, c, value = fused_lstm_cell(gates[rows], states_part, c[: len(states_part)])
         torch.cat((h, c), dim=1, out=states[write])
@@ -167,7 +166,7 @@ def _backward_steps(
     if peephole is not None:
         h_by_c.addcmul_(slope_o, peephole[2])
         c_by_previous = torch.addcmul(f, slope_i, peephole[0]).addcmul_(slope_f, peephole[1])
-    for rows, read, write in reversed(_steps(batch_sizes)):
+    for rows, read, write in reversed(steps_of(batch_sizes)):
         grad_h, grad_c = grad_states[write, :hidden], grad_states[write, hidden:]
         grad_c.addcmul_(grad_h, h_by_c[rows])
         slopes[rows, :3].mul_(grad_c.unsqueeze(1))
@@ -180,34 +179,3 @@ def _backward_steps(
 def _grad_peephole(grad_gates: Tensor, c: Tensor, c_previous: Tensor) -> Tensor:
     grad_i, grad_f, _, grad_o = grad_gates.chunk(4, dim=1)
     return torch.stack([(grad_i * c_previous).sum(0), (grad_f * c_previous).sum(0), (grad_o * c).sum(0)])
-
-
-def _steps(batch_sizes: list[int]) -> list[tuple[slice, slice, slice]]:
-    """Of each step: the rows of its gates, of the states that it reads and of the states that it writes."""
-    batch = batch_sizes[0]
-    steps = []
-    read, write = 0, batch
-    for size in batch_sizes:
-        steps.append((slice(write - batch, write - batch + size), slice(read, read + size), slice(write, write + size)))
-        read, write = write, write + size
-    return steps
-
-
-def _last_rows(batch_sizes: list[int]) -> list[slice]:
-    """Return the rows of the states that are their sequence's last, one slice per length, longest first."""
-    ends: list[slice] = []
-    still_running = 0
-    for size, (_, _, write) in zip(reversed(batch_sizes), reversed(_steps(batch_sizes)), strict=True):
-        if size > still_running or not ends:
-            ends.append(slice(write.start + still_running, write.stop))
-        still_running = size
-    return ends
-
-
-def _copy(view: Tensor) -> Tensor:
-    return view.clone(memory_format=torch.contiguous_format)
-
-
-def _without_autocast(device_type: str) -> AbstractContextManager:
-    available = torch.amp.is_autocast_available(device_type)
-    return torch.autocast(device_type, enabled=False) if available else nullcontext()

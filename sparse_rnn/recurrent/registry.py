@@ -21,6 +21,7 @@ from sparse_rnn.recurrent import cells
 from sparse_rnn.recurrent.cells import Cell, Part, Project, State, Step
 from sparse_rnn.recurrent.parameters import plain_parameters
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 
 OwnStep = Callable[[nn.Module, Project, Tensor, State], State]
 Runs = Literal["step", "sequence"]
@@ -328,6 +329,10 @@ def _gru(place: Place) -> Cell:
     return cells.GRU
 
 
+def _reset_before_gru(place: Place) -> Cell:
+    return cells.GRU_RESET_BEFORE
+
+
 def _lstm(place: Place) -> Cell:
     return cells.PROJECTED_LSTM if getattr(place.module, "proj_size", 0) else cells.LSTM
 
@@ -357,3 +362,4 @@ _register_standard(nn.RNNCell, _rnn, "step")
 _register_standard(nn.LSTMCell, _lstm, "step")
 _register_standard(nn.GRUCell, _gru, "step")
 _register_standard(PeepholeLSTM, _peephole_lstm, "sequence")
+_register_standard(ResetBeforeGRU, _reset_before_gru, "sequence")

@@ -28,10 +28,10 @@ class GammaOptions:
     """How γ is computed.
 
     Attributes:
-        gamma: ``sequence``: eq. 7, E Σ_t Σ_i ∂h̃_i^{(t)}/∂θ, over as many sequences of noise, of the same length, as there
-            are samples, from the zero state; for one step of a longer sequence, of that one's length, and of two steps
-            at least. ``author``: the author's code, ∂ Σ h_last/∂θ after 5 steps of 100 such sequences from a state
-            1 + N(0, 0.1). ``none``: 1.
+        gamma: ``sequence``: eq. 7, E Σ_t Σ_i ∂h̃_i^{(t)}/∂θ over as many sequences of noise, of the same length, as
+            there are samples, from the zero state; for one step of a longer sequence, of that one's length, and of two
+            steps at least. ``author``: the author's code, ∂ Σ h_last/∂θ after 5 steps of 100 such sequences from a
+            state 1 + N(0, 0.1). ``none``: 1.
         noise: Standard deviation of the noise; ``data`` for that of all inputs that the layer receives.
         draws: Number of times that the noise is drawn.
     """

@@ -10,9 +10,7 @@ from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.peephole_function import (
     PeepholeFunction,
     _fused_steps,
-    _last_rows,
     _plain_steps,
-    _steps,
 )
 
 INPUTS, UNITS = 3, 4
@@ -114,23 +112,6 @@ def test_a_second_derivative_is_refused_not_wrong(peepholes):
     lstm = PeepholeLSTM(INPUTS, UNITS, peepholes=peepholes, dtype=torch.float64)
     with pytest.raises(RuntimeError, match="PeepholeLSTM can be differentiated only once"):
         torch.autograd.grad(lstm(randn(5, 3, INPUTS))[0].sum(), lstm.weight_hh_l0, create_graph=True)
-
-
-@given(batch_sizes)
-def test_rows_are_packed_step_by_step(sizes):
-    """Of each step: where its gates lie, what it reads and writes; and where each sequence is at its end."""
-    batch, steps = sizes[0], _steps(sizes)
-    states = [(-1, b) for b in range(batch)]  # (step, sequence) of every row: the initial states, then the steps'
-    gates = []
-    for t, size in enumerate(sizes):
-        gates += [(t, b) for b in range(size)]
-    states += gates
-    for t, (rows, read, write) in enumerate(steps):
-        assert gates[rows] == [(t, b) for b in range(sizes[t])]
-        assert states[read] == [(t - 1, b) for b in range(sizes[t])]
-        assert states[write] == [(t, b) for b in range(sizes[t])]
-    last = [row for rows in _last_rows(sizes) for row in states[rows]]
-    assert last == [(sum(size > b for size in sizes) - 1, b) for b in range(batch)]
 
 
 def test_fused_steps_agree_with_plain_steps(monkeypatch):

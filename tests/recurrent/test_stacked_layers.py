@@ -13,7 +13,7 @@ from torch.export import Dim, export
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
-from sparse_rnn.recurrent.peephole_layers import _run_plain
+from sparse_rnn.recurrent.stacked_layers import _run_plain
 from sparse_rnn.torch_compat import tree_leaves
 
 pytestmark = [
