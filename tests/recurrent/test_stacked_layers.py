@@ -1,4 +1,4 @@
-"""PeepholeLSTM traced, scripted, exported and copied, against itself; its plain steps against the equations."""
+"""Our layers traced, scripted, exported and copied, against themselves; their plain steps against the equations."""
 
 import copy
 import io
@@ -13,8 +13,10 @@ from torch.export import Dim, export
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
+from sparse_rnn.recurrent.stacked import StackedRNN
 from sparse_rnn.recurrent.stacked_layers import _run_plain
-from sparse_rnn.torch_compat import tree_leaves
+from sparse_rnn.torch_compat import tree_leaves, tree_map
 
 pytestmark = [
     # TorchScript is deprecated, and used.
@@ -22,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec:FutureWarning"),
 ]
 INPUTS, UNITS, STEPS, BATCH = 3, 4, 2, 2
-FORMS = pytest.mark.parametrize("form", ["full", "diagonal"])
+FORMS = pytest.mark.parametrize("form", ["full", "diagonal", "reset_before"])
 OPTIONS = pytest.mark.parametrize(
     "options", [{}, {"num_layers": 2, "bidirectional": True, "bias": False, "batch_first": True}], ids=["one", "four"]
 )
@@ -32,16 +34,23 @@ def randn(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
-def build(form: str, **options) -> PeepholeLSTM:
+def build(form: str, **options) -> StackedRNN:
     torch.manual_seed(0)
+    if form == "reset_before":
+        return ResetBeforeGRU(INPUTS, UNITS, dtype=torch.float64, **options)
     return PeepholeLSTM(INPUTS, UNITS, peepholes=form, dtype=torch.float64, **options)
 
 
-def inputs(lstm: PeepholeLSTM, steps: int = STEPS, batch: int = BATCH) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def random_state(rnn: StackedRNN, batch: int) -> Tensor | tuple[Tensor, Tensor]:
+    count = rnn.num_layers * (1 + rnn.bidirectional)
+    h = randn(count, batch, UNITS)
+    return h if isinstance(rnn, ResetBeforeGRU) else (h, randn(count, batch, UNITS))
+
+
+def inputs(rnn: StackedRNN, steps: int = STEPS, batch: int = BATCH) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
     """Random inputs and an initial state."""
-    states = lstm.num_layers * (1 + lstm.bidirectional)
-    x = randn(batch, steps, INPUTS) if lstm.batch_first else randn(steps, batch, INPUTS)
-    return x, (randn(states, batch, UNITS), randn(states, batch, UNITS))
+    x = randn(batch, steps, INPUTS) if rnn.batch_first else randn(steps, batch, INPUTS)
+    return x, random_state(rnn, batch)
 
 
 def outputs_and_gradients(module, *arguments) -> list[Tensor]:
@@ -67,6 +76,15 @@ class Outer(nn.Module):
         return self.rnn(x, hx)
 
 
+class OuterOfOneState(Outer):
+    def forward(self, x: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.rnn(x, hx)
+
+
+def outer(rnn: StackedRNN) -> Outer:
+    return (OuterOfOneState if isinstance(rnn, ResetBeforeGRU) else Outer)(rnn)
+
+
 class Packing(nn.Module):
     """A model that packs its sequences by their lengths."""
 
@@ -75,6 +93,12 @@ class Packing(nn.Module):
         self.rnn = rnn
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        output, state = self.rnn(pack_padded_sequence(x, lengths, enforce_sorted=False))
+        return pad_packed_sequence(output)[0], state
+
+
+class PackingOfOneState(Packing):
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         output, state = self.rnn(pack_padded_sequence(x, lengths, enforce_sorted=False))
         return pad_packed_sequence(output)[0], state
 
@@ -144,7 +168,7 @@ ANY_LENGTH = [traced, traced_without_gradients, saved_trace, scripted_module, sa
 @OPTIONS
 @pytest.mark.parametrize("way", [*ANY_LENGTH, exported, exported_without_gradients])
 def test_every_way_gives_the_same_outputs_and_gradients(way, form, options):
-    module = Outer(build(form, **options))
+    module = outer(build(form, **options))
     x, state = inputs(module.rnn)
     expected = outputs_and_gradients(module, x, state)
     assert_same(outputs_and_gradients(way(module, x, state), x, state), expected)
@@ -157,7 +181,7 @@ def test_every_way_gives_the_same_outputs_and_gradients(way, form, options):
 @OPTIONS
 @pytest.mark.parametrize("way", ANY_LENGTH)
 def test_what_is_traced_or_scripted_runs_other_sizes(way, form, options):
-    module = Outer(build(form, **options))
+    module = outer(build(form, **options))
     outside = way(module, *inputs(module.rnn))
     for steps, batch in ((1, 1), (STEPS + 2, BATCH), (STEPS, BATCH + 3)):
         arguments = inputs(module.rnn, steps, batch)
@@ -168,7 +192,7 @@ def test_what_is_traced_or_scripted_runs_other_sizes(way, form, options):
 @OPTIONS
 @pytest.mark.parametrize("way", [traced, saved_trace, scripted_module, saved_script])
 def test_packed_sequences_are_traced_and_scripted_for_any_lengths(way, form, options):
-    module = Packing(build(form, **options))
+    module = (PackingOfOneState if form == "reset_before" else Packing)(build(form, **options))
     outside = way(module, randn(5, 3, INPUTS), torch.tensor([3, 5, 2]))
     for lengths in ([3, 5, 2], [1], [2, 4, 4, 1]):
         arguments = randn(max(lengths), len(lengths), INPUTS), torch.tensor(lengths)
@@ -194,9 +218,10 @@ def test_other_ways_of_exporting(way, form):
     assert_same(outputs_and_gradients(way(lstm, x), x), outputs_and_gradients(lstm, x))
 
 
+@FORMS
 @pytest.mark.parametrize("way", [traced, exported])
-def test_a_sequence_without_a_batch(way):
-    lstm = build("full", num_layers=2, bidirectional=True)
+def test_a_sequence_without_a_batch(way, form):
+    lstm = build(form, num_layers=2, bidirectional=True)
     x = randn(STEPS, INPUTS)
     assert_same(outputs_and_gradients(way(lstm, x), x), outputs_and_gradients(lstm, x))
 
@@ -214,7 +239,7 @@ def test_a_compiled_module_gives_the_same(form):
 @FORMS
 def test_autocast_goes_into_what_is_exported(form):
     lstm = build(form, num_layers=2, bidirectional=True).float()
-    x, state = torch.randn(STEPS, BATCH, INPUTS), (torch.randn(4, BATCH, UNITS), torch.randn(4, BATCH, UNITS))
+    x, state = tree_map(Tensor.float, inputs(lstm))
     with torch.autocast("cpu", torch.bfloat16):
         expected = tree_leaves(lstm(x, state))
         actual = tree_leaves(exported(lstm, x, state)(x, state))
@@ -222,9 +247,10 @@ def test_autocast_goes_into_what_is_exported(form):
     torch.testing.assert_close(actual, expected, rtol=0, atol=0.02)
 
 
-def test_nothing_of_ours_is_in_what_is_exported():
+@FORMS
+def test_nothing_of_ours_is_in_what_is_exported(form):
     """It is to be read where this package is not installed."""
-    lstm = build("full")
+    lstm = build(form)
     x, _ = inputs(lstm)
     targets = {str(node.target) for node in export(lstm, (x,)).graph.nodes if node.op == "call_function"}
     assert targets
@@ -232,19 +258,21 @@ def test_nothing_of_ours_is_in_what_is_exported():
     assert "PythonOp" not in str(torch.jit.trace(lstm, x).inlined_graph)
 
 
-def test_changed_and_exchanged_weights_are_scripted():
-    module = Outer(build("full"))
+@FORMS
+def test_changed_and_exchanged_weights_are_scripted(form):
+    module = outer(build(form))
     first = torch.jit.script(module)
     x, state = inputs(module.rnn)
     with torch.no_grad():
         module.rnn.weight_hh_l0 *= 0.5
     assert_same(outputs_and_gradients(first, x, state), outputs_and_gradients(module, x, state))
-    module.rnn.weight_hh_l0 = nn.Parameter(randn(4 * UNITS, UNITS))
+    module.rnn.weight_hh_l0 = nn.Parameter(randn(*module.rnn.weight_hh_l0.shape))
     assert_same(outputs_and_gradients(torch.jit.script(module), x, state), outputs_and_gradients(module, x, state))
 
 
-def test_dropout_between_layers_goes_by_the_mode():
-    module = Outer(build("full", num_layers=2, dropout=0.5))
+@FORMS
+def test_dropout_between_layers_goes_by_the_mode(form):
+    module = outer(build(form, num_layers=2, dropout=0.5))
     x, state = inputs(module.rnn)
     script = torch.jit.script(module)
     torch.manual_seed(1)
@@ -253,6 +281,18 @@ def test_dropout_between_layers_goes_by_the_mode():
     assert_same(script(x, state), expected)
     assert_same(script.eval()(x, state), module.eval()(x, state))
     assert_same(exported(module, x, state)(x, state), module(x, state))
+
+
+def equations_of_the_gru(x, h, weight_ih, weight_hh, bias) -> tuple[list[Tensor], Tensor]:
+    """One sequence, one step after the other."""
+    outputs = []
+    for step in x:
+        x_r, x_z, x_n = (weight_ih @ step + (0 if bias is None else bias)).view(3, UNITS)
+        w_r, w_z, w_n = weight_hh.view(3, UNITS, UNITS)
+        r, z = (x_r + w_r @ h).sigmoid(), (x_z + w_z @ h).sigmoid()
+        h = (1 - z) * (x_n + w_n @ (r * h)).tanh() + z * h
+        outputs.append(h)
+    return outputs, h
 
 
 def equations(x, h, c, weight_ih, weight_hh, weight_ch, peephole, bias) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -276,25 +316,26 @@ def equations(x, h, c, weight_ih, weight_hh, weight_ch, peephole, bias) -> tuple
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.integers(1, 4), min_size=1, max_size=6).map(lambda sizes: sorted(sizes, reverse=True)),
-    st.sampled_from(["full", "diagonal"]),
+    st.sampled_from(["full", "diagonal", "reset_before"]),
     st.booleans(),
     st.booleans(),
     st.integers(0, 99),
 )
 def test_plain_steps_follow_the_equations(sizes, form, bias, backwards, seed):
     torch.manual_seed(seed)
-    x, h_0, c_0 = randn(sum(sizes), INPUTS), randn(sizes[0], UNITS), randn(sizes[0], UNITS)
-    full = form == "full"
-    weights = (
-        randn(4 * UNITS, INPUTS),
-        randn(4 * UNITS, UNITS),
-        randn(4 * UNITS, UNITS) if full else None,
-        None if full else randn(3, UNITS),
-        randn(4 * UNITS) if bias else None,
-    )
-    output, h_n, c_n = _run_plain(x, h_0, c_0, *weights, sizes, backwards)
+    gates, states, own = {
+        "full": (4, 2, [(4 * UNITS, UNITS)]),
+        "diagonal": (4, 2, [(3, UNITS)]),
+        "reset_before": (3, 1, []),
+    }[form]
+    x, initial = randn(sum(sizes), INPUTS), [randn(sizes[0], UNITS) for _ in range(states)]
+    shapes = [(gates * UNITS, INPUTS), (gates * UNITS, UNITS), *own]
+    kernels, summed = [randn(*shape) for shape in shapes], randn(gates * UNITS) if bias else None
+    output, last = _run_plain(x, initial, kernels, summed, form, sizes, backwards)
+    peepholes = {"full": (*kernels[2:], None), "diagonal": (None, *kernels[2:]), "reset_before": ()}[form]
     for b in range(sizes[0]):
         rows = [sum(sizes[:t]) + b for t, size in enumerate(sizes) if b < size]
         rows = rows[::-1] if backwards else rows
-        expected, h, c = equations(x[rows], h_0[b], c_0[b], *weights)
-        assert_same([*output[rows], h_n[b], c_n[b]], [*expected, h, c])
+        own_equations = equations_of_the_gru if form == "reset_before" else equations
+        expected, *end = own_equations(x[rows], *(state[b] for state in initial), *kernels[:2], *peepholes, summed)
+        assert_same([*output[rows], *(state[b] for state in last)], [*expected, *end])

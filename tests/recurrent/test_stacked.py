@@ -1,0 +1,57 @@
+"""What both of our modules take and refuse; what they compute is tested beside each of them."""
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_sequence
+
+from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
+
+BOTH = pytest.mark.parametrize("kind", [PeepholeLSTM, ResetBeforeGRU])
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden_size": 0}, "hidden_size is 0; it must be a positive integer"),
+        ({"num_layers": 1.5}, r"num_layers is 1\.5; it must be a positive integer"),
+        ({"dropout": -0.5}, r"dropout is -0\.5; it must be a probability, from 0 to 1"),
+    ],
+)
+def test_bad_arguments_are_refused(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**{"input_size": 3, "hidden_size": 4, **options})
+
+
+@BOTH
+def test_dropout_without_effect_is_told_to_who_asked_for_it(kind):
+    with pytest.warns(UserWarning, match="has no effect with num_layers=1") as told:
+        kind(3, 4, dropout=0.5)
+    assert told[0].filename == __file__
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(3), "input has 1 dimensions; it must have 3, or 2 without a batch"),
+        (torch.zeros(5, 2, 9), "input has 9 features; the layer's input_size is 3"),
+        (torch.zeros(0, 2, 3), "input has no time step"),
+        (torch.zeros(5, 2, 3).double(), r"input is torch\.float64, the weights are torch\.float32"),
+        (pack_sequence([torch.zeros(2, 9)]), "input has 9 features"),
+    ],
+)
+def test_bad_inputs_are_refused(kind, x, message):
+    with pytest.raises(ValueError, match=message):
+        kind(3, 4)(x)
+
+
+@BOTH
+def test_parameters_are_drawn_anew(kind):
+    rnn = kind(3, 4, bias=False)
+    before = rnn.weight_hh_l0.clone()
+    rnn.reset_parameters()
+    assert not torch.equal(before, rnn.weight_hh_l0)
+    assert rnn.weight_hh_l0.abs().max() <= 0.5
+    assert all(name.startswith("weight") for name, _ in rnn.named_parameters())
