@@ -24,7 +24,8 @@ ORDER = [
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 # data and modules can be trained without pruning.
 APART = ["data", "modules"]
-LAYER = "sparse_rnn.recurrent.peephole"  # a layer as those of torch.nn
+# Layers as those of torch.nn.
+LAYERS = ["sparse_rnn.recurrent.peephole", "sparse_rnn.recurrent.reset_before"]
 MATHEMATICS = ["recurrent", "sparsity", "scores", "pruning"]
 
 
@@ -65,7 +66,7 @@ def allowed(importer, imported):
     if other == "":
         return mine in ("cli", "__main__")
     if mine in APART:
-        return other in APART or other in ORDER[0] or imported == LAYER
+        return other in APART or other in ORDER[0] or imported in LAYERS
     if other in APART:
         return RANK[mine] >= RANK["callbacks"]
     return RANK[other] < RANK[mine] or (RANK[other] == RANK[mine] == 0)

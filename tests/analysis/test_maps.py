@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparse_rnn import PeepholeLSTM
+from sparse_rnn import PeepholeLSTM, ResetBeforeGRU
 from sparse_rnn.analysis import maps
 from sparse_rnn.analysis.maps import connection_map
 from sparse_rnn.recurrent.layers import find_recurrent
@@ -14,12 +14,12 @@ def layer_and_masks(module):
     return layer, {n: torch.rand(p.shape, generator=generator) < 0.3 for n, p in module.named_parameters()}
 
 
-@pytest.mark.parametrize("kind", [torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM, PeepholeLSTM])
+@pytest.mark.parametrize("kind", [torch.nn.RNN, torch.nn.GRU, ResetBeforeGRU, torch.nn.LSTM, PeepholeLSTM])
 def test_every_connection_has_its_cell(kind):
     layer, masks = layer_and_masks(kind(3, 5))
     found = connection_map(layer, masks)
     assert found.cell == (1, 1)
-    assert found.kernels == list(layer.kernels.values())
+    assert found.kernels == list(dict.fromkeys(layer.kernels.values()))
     for i, kernel in enumerate(found.kernels):
         for j in range(len(found.gates)):
             block = found.left[

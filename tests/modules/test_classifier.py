@@ -8,9 +8,16 @@ from torch.utils.data import DataLoader, TensorDataset
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import SequenceClassifier
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 
 INPUTS, CLASSES, HIDDEN, STEPS = 3, 4, 5, 6
-LAYERS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM, "peephole_lstm": PeepholeLSTM}
+LAYERS = {
+    "rnn": nn.RNN,
+    "gru": nn.GRU,
+    "gru_reset_before": ResetBeforeGRU,
+    "lstm": nn.LSTM,
+    "peephole_lstm": PeepholeLSTM,
+}
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 

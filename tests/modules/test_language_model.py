@@ -8,9 +8,16 @@ from sparse_rnn import OneShotPruning
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import LanguageModel
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 
 WORDS, SIZE, HIDDEN, COLUMNS, STEPS = 20, 6, 5, 4, 3
-LAYERS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM, "peephole_lstm": PeepholeLSTM}
+LAYERS = {
+    "rnn": nn.RNN,
+    "gru": nn.GRU,
+    "gru_reset_before": ResetBeforeGRU,
+    "lstm": nn.LSTM,
+    "peephole_lstm": PeepholeLSTM,
+}
 SAMPLED = {"decoder": "sampled", "num_samples": 5}
 ADAPTIVE = {"decoder": "adaptive", "cutoffs": [5, 10], "hidden_size": 32}  # its last cluster has a 16th of the units
 
@@ -288,7 +295,7 @@ def test_sizes_that_do_not_fit_are_named(tmp_path):
     [
         ({"embedding": "shared"}, "embedding='shared': choose one of trained, frozen, tied"),
         ({"decoder": "none"}, "decoder='none': choose one of full, sampled, adaptive"),
-        ({"cell": "gruu"}, "cell='gruu': choose one of rnn, gru, lstm, peephole_lstm"),
+        ({"cell": "gruu"}, "cell='gruu': choose one of rnn, gru, gru_reset_before, lstm, peephole_lstm"),
         ({"num_layers": 0}, "num_layers=0"),
         ({"cell": "gru", "proj_size": 3}, "only the cell lstm projects"),
         ({"decoder": "adaptive"}, "needs cutoffs"),

@@ -5,9 +5,16 @@ from torch import nn
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import init_recurrent_, recurrent_layer
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 
 INPUTS, HIDDEN = 3, 5
-CLASSES = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM, "peephole_lstm": PeepholeLSTM}
+CLASSES = {
+    "rnn": nn.RNN,
+    "gru": nn.GRU,
+    "gru_reset_before": ResetBeforeGRU,
+    "lstm": nn.LSTM,
+    "peephole_lstm": PeepholeLSTM,
+}
 
 
 @pytest.mark.parametrize("cell", CLASSES)
@@ -47,7 +54,7 @@ def test_every_kernel_is_filled_and_only_forget_gates_have_a_bias(cell):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (("gruu", INPUTS, HIDDEN), {}, "cell='gruu': choose one of rnn, gru, lstm, peephole_lstm"),
+        (("gruu", INPUTS, HIDDEN), {}, "cell='gruu': choose one of rnn, gru, gru_reset_before, lstm, peephole_lstm"),
         (("gru", 0, HIDDEN), {}, "input_size=0: give at least 1"),
         (("lstm", INPUTS, -1), {}, "hidden_size=-1: give at least 1"),
         (("peephole_lstm", INPUTS, HIDDEN, 0), {}, "num_layers=0: give at least 1"),

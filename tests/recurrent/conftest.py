@@ -3,12 +3,14 @@ import torch
 from torch import nn
 
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 
 INPUTS, UNITS = 3, 5
 MODULES = {
     "rnn_tanh": lambda **options: nn.RNN(INPUTS, UNITS, **options),
     "rnn_relu": lambda **options: nn.RNN(INPUTS, UNITS, nonlinearity="relu", **options),
     "gru": lambda **options: nn.GRU(INPUTS, UNITS, **options),
+    "gru_reset_before": lambda **options: ResetBeforeGRU(INPUTS, UNITS, **options),
     "lstm": lambda **options: nn.LSTM(INPUTS, UNITS, **options),
     "peephole_lstm": lambda **options: PeepholeLSTM(INPUTS, UNITS, **options),
     "diagonal_peephole_lstm": lambda **options: PeepholeLSTM(INPUTS, UNITS, peepholes="diagonal", **options),

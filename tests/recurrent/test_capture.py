@@ -9,9 +9,16 @@ from sparse_rnn import prune
 from sparse_rnn.recurrent.capture import run_unrolled
 from sparse_rnn.recurrent.layers import find_recurrent
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 
 INPUTS, UNITS, STEPS, BATCH = 3, 5, 7, 4
-KINDS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM, "peephole_lstm": PeepholeLSTM}
+KINDS = {
+    "rnn": nn.RNN,
+    "gru": nn.GRU,
+    "gru_reset_before": ResetBeforeGRU,
+    "lstm": nn.LSTM,
+    "peephole_lstm": PeepholeLSTM,
+}
 
 
 class Recording(nn.Module):

@@ -1,5 +1,7 @@
 """One step of every cell against PyTorch's own cells and against the equations, in float64."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,8 +10,9 @@ from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 
 from sparse_rnn.recurrent import cells
-from sparse_rnn.recurrent.cells import Cell, diagonal_peephole_lstm
+from sparse_rnn.recurrent.cells import RESET_STATE, Cell, Part, diagonal_peephole_lstm
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 
 BATCH, INPUTS, UNITS, PROJECTED = 3, 4, 5, 2
 CELLS = {
@@ -18,6 +21,7 @@ CELLS = {
         cells.RNN_TANH,
         cells.RNN_RELU,
         cells.GRU,
+        cells.GRU_RESET_BEFORE,
         cells.LSTM,
         cells.PEEPHOLE_LSTM,
         diagonal_peephole_lstm(torch.linspace(-1, 1, 3 * UNITS, dtype=torch.float64).view(3, UNITS)),
@@ -81,6 +85,16 @@ def test_a_step_with_peepholes_is_that_of_the_module(peepholes):
     torch.testing.assert_close(actual, (h_n[0], c_n[0]))
 
 
+def test_a_step_with_the_reset_gate_in_front_is_that_of_the_module():
+    torch.manual_seed(0)
+    module, x = ResetBeforeGRU(INPUTS, UNITS, dtype=torch.float64), randn(BATCH, INPUTS)
+    h, cell, whole = randn(BATCH, UNITS), cells.GRU_RESET_BEFORE, dict(module.named_parameters())
+    named = {f"weight_{role}": cell.part_of(role, whole[f"weight_{cell.whole_of(role)}_l0"]) for role in cell.reads}
+    biases = cell.biases_of({role: whole[f"bias_{role}_l0"] for role in ("ih", "hh")})
+    project = projecting(named | {f"bias_{role}": bias for role, bias in biases.items()})
+    torch.testing.assert_close(cell.step(project, x, (h,)), (module(x[None], h[None])[1][0],))
+
+
 def made_of(parts: dict[str, float], order: str) -> Tensor:
     return torch.tensor([[parts[gate] for gate in order]], dtype=torch.float64)
 
@@ -103,6 +117,23 @@ def test_a_unit_of_gers_and_schmidhubers_lstm_by_hand(gates, c, peephole):
     assert h_next.item() == pytest.approx((torch.sigmoid(o + p_o * new) * torch.tanh(new)).item(), abs=1e-12)
 
 
+def rows_of(cell: Cell, role: str) -> int:
+    """The number of rows of a kernel, or of a part of one."""
+    return len(cell.part_of(role, torch.zeros(len(cell.gates) * UNITS, 1)))
+
+
+def pre_activations(cell: Cell, x: Tensor, state: tuple[Tensor, ...]) -> list[int]:
+    """The widths of what the kernels make in a step."""
+    widths: list[int] = []
+
+    def project(**inputs: Tensor) -> Tensor:
+        widths.append(rows_of(cell, next(iter(inputs))))
+        return randn(len(x), widths[-1])
+
+    cell.step(project, x, state)
+    return widths
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_each_kernel_is_used_once_and_reads_what_the_cell_says(name):
     """And every pre-activation has a row for each gate and unit."""
@@ -113,9 +144,13 @@ def test_each_kernel_is_used_once_and_reads_what_the_cell_says(name):
 
     def project(**inputs: Tensor) -> Tensor:
         for role, value in inputs.items():
-            assert value is sources[cell.reads[role]]
+            source = cell.reads[role]
+            if source == RESET_STATE:
+                assert ((value / state[0] > 0) & (value / state[0] < 1)).all()  # a gate
+            else:
+                assert value is sources[source]
         seen.extend(inputs)
-        return randn(BATCH, len(cell.gates) * UNITS)
+        return randn(BATCH, rows_of(cell, next(iter(inputs))))
 
     new = cell.step(project, x, state)
     assert sorted(seen) == sorted(cell.reads)
@@ -129,7 +164,7 @@ def test_all_but_the_kernels_acts_on_each_sample_and_unit_alone(name):
     assert cell.elementwise
     torch.manual_seed(0)
     x, state = randn(2, INPUTS), tuple(randn(2, UNITS) for _ in cell.states)
-    made = [randn(2, len(cell.gates) * UNITS) for _ in range(2)]
+    made = [randn(2, rows) for rows in pre_activations(cell, x, state)]
 
     def step(*given: Tensor) -> tuple[Tensor, ...]:
         remaining = iter(given[: len(made)])
@@ -146,6 +181,31 @@ def test_an_update_gate_that_is_open_keeps_the_state_of_a_gru():
     pre = torch.cat([randn(BATCH, UNITS), torch.full((BATCH, UNITS), 100.0).double(), randn(BATCH, UNITS)], dim=1)
     (new,) = cells.GRU.step(lambda **inputs: pre, h, (h,))
     torch.testing.assert_close(new, h)
+
+
+def test_parts_of_kernels_have_their_gates_and_columns_and_each_row_one_bias():
+    rows = torch.arange(6.0)
+    kernel = rows[:, None] * 10 + torch.arange(4)
+    cell = replace(
+        cells.GRU,
+        reads={"xh[0]": "x", "xh[1]": "h", "hh_rz": "h", "hh_n": RESET_STATE},
+        parts={
+            "xh[0]": Part("xh", columns=slice(0, 3)),
+            "xh[1]": Part("xh", columns=slice(3, 4)),
+            **cells.GRU_RESET_BEFORE.parts,
+        },
+    )
+    assert torch.equal(cell.part_of("xh[1]", kernel), kernel[:, 3:])
+    assert torch.equal(cell.part_of("hh_rz", kernel), kernel[:4])
+    assert torch.equal(cell.part_of("hh_n", kernel), kernel[4:])
+    assert (cell.roles_of("xh"), cell.roles_of("hh")) == (["xh[0]", "xh[1]"], ["hh_rz", "hh_n"])
+    assert (cell.first_part_of("hh_n"), cell.first_part_of("xh[1]")) == ("hh_rz", "xh[1]")
+    biases = cell.biases_of({"xh": rows, "hh": -rows})
+    assert {role: bias.tolist() for role, bias in biases.items()} == {
+        "xh[0]": [0, 1, 2, 3, 4, 5],
+        "hh_rz": [0, -1, -2, -3],
+        "hh_n": [-4, -5],
+    }
 
 
 def test_peepholes_of_zero_make_an_lstm():

@@ -45,11 +45,11 @@ def test_every_parameter_of_every_layer_is_in_its_place(build, cell, bidirection
             assert layer.cell.name == cell
             assert set(layer.kernels) == set(layer.weights) == set(layer.cell.reads)
             for role, name in layer.kernels.items():
-                assert name == f"deep.0.weight_{role}_l{depth}{suffix}"
-                assert layer.weights[role] is model.get_parameter(name)
+                assert name == f"deep.0.weight_{layer.cell.whole_of(role)}_l{depth}{suffix}"
+                assert torch.equal(layer.weights[role], layer.cell.part_of(role, model.get_parameter(name)))
                 assert layer.gates_of(role) == layer.cell.gates
-            assert set(layer.biases) == ({"ih", "hh"} if bias else set())
-            for role, value in layer.biases.items():
+            assert set(layer.whole_biases) == ({"ih", "hh"} if bias else set())
+            for role, value in layer.whole_biases.items():
                 assert value is rnn.get_parameter(f"bias_{role}_l{depth}{suffix}")
             assert layer.hidden_size == 5
             assert layer.input_size == (3 if depth == 0 else 5 * len(suffixes))

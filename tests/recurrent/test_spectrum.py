@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 from torch.nn.utils.rnn import pack_sequence
 
-from sparse_rnn import PeepholeLSTM, register_cell
+from sparse_rnn import PeepholeLSTM, ResetBeforeGRU, register_cell
 from sparse_rnn.recurrent import spectrum as module_under_test
 from sparse_rnn.recurrent.spectrum import NEAR_ZERO, Spectrum, jacobians, product_singular_values, spectrum
 from sparse_rnn.recurrent.spectrum import unrolled_layers as layers_of
@@ -59,6 +59,7 @@ MODELS = {
     "rnn_tanh": lambda: nn.RNN(INPUTS, UNITS),
     "rnn_relu": lambda: nn.RNN(INPUTS, UNITS, nonlinearity="relu"),
     "gru": lambda: nn.GRU(INPUTS, UNITS),
+    "gru_reset_before": lambda: ResetBeforeGRU(INPUTS, UNITS),
     "lstm": lambda: nn.LSTM(INPUTS, UNITS),
     "projected_lstm": lambda: nn.LSTM(INPUTS, UNITS, proj_size=2),
     "peephole_lstm": lambda: PeepholeLSTM(INPUTS, UNITS),
@@ -66,7 +67,7 @@ MODELS = {
     "gru_cell": lambda: InALoop(nn.GRUCell(INPUTS, UNITS)),
     "registered": lambda: InALoop(ResetBefore()),
 }
-ONE_STATE = ["rnn_tanh", "rnn_relu", "gru", "gru_cell", "registered"]
+ONE_STATE = ["rnn_tanh", "rnn_relu", "gru", "gru_reset_before", "gru_cell", "registered"]
 
 
 def unrolled_layer(name: str) -> Unrolled:

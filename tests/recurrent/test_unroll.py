@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from sparse_rnn.recurrent.layers import find_recurrent, layers_of
+from sparse_rnn.recurrent.cells import RESET_STATE
+from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, layers_of
 from sparse_rnn.recurrent.unroll import CHUNK, Unrolled, add, gains
 
 INPUTS, UNITS, BATCH = 3, 5, 2
@@ -13,6 +14,12 @@ INPUTS, UNITS, BATCH = 3, 5, 2
 
 def the_layer(module: nn.Module, reverse: bool = False):
     return layers_of(find_recurrent(module))[int(reverse)]
+
+
+def by_kernel(layer: RecurrentLayer, value: Tensor) -> dict[str, Tensor]:
+    """The gradients of what a module returned by the kernels of a layer of it."""
+    found = torch.autograd.grad(value, list(layer.parameters.values()))
+    return {role: layer.part(role, gradient) for role, gradient in zip(layer.parameters, found, strict=True)}
 
 
 def randn(*shape: int) -> Tensor:
@@ -46,8 +53,7 @@ def test_gradients_through_time_are_those_of_autograd(build):
     unrolled.backpropagate(cotangents, actual, stop=steps)
     for t, r in begins.items():
         value = (module(x)[0][t] * weight[r]).sum()
-        expected = torch.autograd.grad(value, list(layer.weights.values()))
-        for role, gradient in zip(layer.weights, expected, strict=True):
+        for role, gradient in by_kernel(layer, value).items():
             torch.testing.assert_close(actual[r][role].t(), gradient, rtol=1e-10, atol=1e-12)
 
 
@@ -75,7 +81,7 @@ def test_sequences_of_different_lengths_are_those_of_a_packed_batch(build, rever
     total = unrolled.no_gradients()
     unrolled.backpropagate(lambda t: tuple(weight) if t == steps - 1 else None, [total], stop=steps)
     value = sum((final * w).sum() for final, w in zip(finals, weight, strict=True))
-    for role, gradient in zip(layer.weights, torch.autograd.grad(value, list(layer.weights.values())), strict=True):
+    for role, gradient in by_kernel(layer, value).items():
         torch.testing.assert_close(total[role].t(), gradient, rtol=1e-10, atol=1e-12)
 
 
@@ -93,7 +99,8 @@ def test_it_goes_on_from_the_state_in_which_it_stopped(build):
 def test_steps_taken_again_give_the_stored_states_and_gains_are_their_derivatives(build, steps):
     unrolled = Unrolled(the_layer(build()), randn(5, BATCH, INPUTS))
     new, pre, old = unrolled.replay(steps)
-    torch.testing.assert_close(new, tuple(states[1:][steps] for states in unrolled.states))
+    between = (read[steps] for read in unrolled.intermediates.values())
+    torch.testing.assert_close(new, (*(states[1:][steps] for states in unrolled.states), *between))
     assert all(torch.equal(part, states[:-1][steps]) for part, states in zip(old, unrolled.states, strict=True))
     found = gains(*unrolled.replay(steps))
     for s, output in enumerate(new):
@@ -126,7 +133,9 @@ def test_what_each_kernel_multiplies(build):
         expected = expected + sum(layer.biases[role] for role in roles if role in layer.biases)
         torch.testing.assert_close(made, expected.detach())
     read = {(state, role) for state, _ in enumerate(unrolled.states) for _, role in unrolled.readers(state)}
-    assert {role for _, role in read} == {role for role in layer.kernels if layer.cell.reads[role] != "x"}
+    assert {role for _, role in read} == {
+        role for role in layer.kernels if layer.cell.reads[role] not in ("x", RESET_STATE)
+    }
     assert all(layer.cell.states[state] == layer.cell.reads[role] for state, role in read)
 
 

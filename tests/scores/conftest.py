@@ -5,9 +5,16 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 
 INPUTS, UNITS, CLASSES, BATCH, STEPS = 2, 3, 3, 5, 4
-KINDS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM, "peephole_lstm": PeepholeLSTM}
+KINDS = {
+    "rnn": nn.RNN,
+    "gru": nn.GRU,
+    "gru_reset_before": ResetBeforeGRU,
+    "lstm": nn.LSTM,
+    "peephole_lstm": PeepholeLSTM,
+}
 
 
 class Classifier(nn.Module):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from sparse_rnn import SNIP, GraSP, JacobianSpectrum, prune
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 from sparse_rnn.scores.gamma import normalise, normalised_
 
 BATCH, STEPS, INPUTS, UNITS = 3, 6, 2, 4
@@ -14,6 +15,7 @@ CELLS = {
     "rnn_tanh": lambda: nn.RNN(INPUTS, UNITS),
     "rnn_relu": lambda: nn.RNN(INPUTS, UNITS, nonlinearity="relu"),
     "gru": lambda: nn.GRU(INPUTS, UNITS),
+    "gru_reset_before": lambda: ResetBeforeGRU(INPUTS, UNITS),
     "lstm": lambda: nn.LSTM(INPUTS, UNITS),
     "peephole_lstm": lambda: PeepholeLSTM(INPUTS, UNITS),
     "diagonal_peephole_lstm": lambda: PeepholeLSTM(INPUTS, UNITS, peepholes="diagonal"),

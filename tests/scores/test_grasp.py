@@ -12,7 +12,7 @@ from sparse_rnn.recurrent.kernels import find_targets
 
 @pytest.mark.parametrize("temperature", [1.0, 200.0])
 @pytest.mark.parametrize("kwargs", [{}, {"num_layers": 2, "bidirectional": True}, {"packed": True}], ids=str)
-@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "peephole_lstm"])
+@pytest.mark.parametrize("kind", ["rnn", "gru", "gru_reset_before", "lstm", "peephole_lstm"])
 def test_grasp_is_weight_times_hessian_times_gradient(
     kind, kwargs, temperature, build, loss_fn, kernels, central_differences
 ):

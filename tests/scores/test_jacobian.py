@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 from sparse_rnn.scores import JacobianSpectrum
 
 BATCH, STEPS, INPUTS, UNITS = 3, 6, 2, 4
@@ -19,6 +20,7 @@ CELLS = {
     "rnn_tanh": lambda **kw: nn.RNN(INPUTS, UNITS, **kw),
     "rnn_relu": lambda **kw: nn.RNN(INPUTS, UNITS, nonlinearity="relu", **kw),
     "gru": lambda **kw: nn.GRU(INPUTS, UNITS, **kw),
+    "gru_reset_before": lambda **kw: ResetBeforeGRU(INPUTS, UNITS, **kw),
     "lstm": lambda **kw: nn.LSTM(INPUTS, UNITS, **kw),
     "peephole_lstm": lambda **kw: PeepholeLSTM(INPUTS, UNITS, **kw),
     "diagonal_peephole_lstm": lambda **kw: PeepholeLSTM(INPUTS, UNITS, peepholes="diagonal", **kw),
@@ -45,9 +47,19 @@ def run_step(rnn: nn.Module, parameters: dict, x_BI: Tensor, state: Tensor) -> T
     """One step of a layer; the state is [S, B, H], h first."""
     if isinstance(rnn, PeepholeLSTM):
         return peephole_step(parameters, x_BI, *state)
+    if isinstance(rnn, ResetBeforeGRU):
+        return reset_before_step(parameters, x_BI, *state)
     hx = state[:1] if len(state) == 1 else (state[:1], state[1:])
     _, new = functional_call(rnn, parameters, (x_BI.unsqueeze(0), hx))
     return new if isinstance(new, Tensor) else torch.cat(new)
+
+
+def reset_before_step(p: dict, x: Tensor, h: Tensor) -> Tensor:
+    """The module's own backward is not differentiable, so its equations are written out once more."""
+    x_r, x_z, x_n = (x @ p["weight_ih_l0"].T + p["bias_ih_l0"] + p["bias_hh_l0"]).chunk(3, dim=1)
+    w_r, w_z, w_n = p["weight_hh_l0"].chunk(3)
+    r, z = (x_r + h @ w_r.T).sigmoid(), (x_z + h @ w_z.T).sigmoid()
+    return ((1 - z) * (x_n + (r * h) @ w_n.T).tanh() + z * h)[None]
 
 
 def peephole_step(p: dict, x: Tensor, h: Tensor, c: Tensor) -> Tensor:
@@ -134,7 +146,7 @@ def test_the_whole_state_of_an_lstm_can_be_observed(cell, projection):
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("cell", ["gru", "lstm", "peephole_lstm"])
+@pytest.mark.parametrize("cell", ["gru", "gru_reset_before", "lstm", "peephole_lstm"])
 def test_each_layer_and_direction_is_scored_on_the_inputs_it_receives(cell, bidirectional):
     rnn, x = build(cell, num_layers=2, bidirectional=bidirectional), data()
     scores = JacobianSpectrum(gamma="none").score(rnn, x, None, find_targets(rnn))
@@ -181,7 +193,7 @@ def test_initial_states_and_batch_first_are_honoured():
 
 
 @pytest.mark.parametrize("enforce_sorted", [True, False])
-@pytest.mark.parametrize("cell", ["gru", "lstm", "peephole_lstm"])
+@pytest.mark.parametrize("cell", ["gru", "gru_reset_before", "lstm", "peephole_lstm"])
 def test_each_packed_sequence_is_scored_at_its_own_end(cell, enforce_sorted):
     rnn, x = build(cell, bidirectional=True), data()
     lengths = [6, 5, 3] if enforce_sorted else [5, 3, 6]

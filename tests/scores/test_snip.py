@@ -7,7 +7,7 @@ from sparse_rnn import SNIP
 from sparse_rnn.recurrent.kernels import find_targets
 
 
-@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "peephole_lstm"])
+@pytest.mark.parametrize("kind", ["rnn", "gru", "gru_reset_before", "lstm", "peephole_lstm"])
 def test_snip_is_weight_times_gradient(kind, build, loss_fn, kernels, central_differences):
     model, batch = build(kind)
     scores = SNIP().score(model, batch, loss_fn, find_targets(model))

@@ -8,11 +8,13 @@ from torch.linalg import matrix_power
 from sparse_rnn import SynFlow, prune
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 
 INPUTS, UNITS, STEPS = 3, 4, 5
 KINDS = {
     "rnn": (nn.RNN, 1),
     "gru": (nn.GRU, 3),
+    "gru_reset_before": (ResetBeforeGRU, 3),
     "lstm": (nn.LSTM, 4),
     "peephole_lstm": (PeepholeLSTM, 4),
 }

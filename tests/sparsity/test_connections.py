@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparse_rnn import PeepholeLSTM, prune
+from sparse_rnn import PeepholeLSTM, ResetBeforeGRU, prune
 from sparse_rnn.recurrent.layers import find_recurrent, named_layers
 from sparse_rnn.sparsity.connections import connections
 
@@ -12,6 +12,7 @@ INPUTS, UNITS = 3, 6
 MODELS = {
     "rnn": lambda: nn.RNN(INPUTS, UNITS),
     "gru": lambda: nn.GRU(INPUTS, UNITS, num_layers=2, bidirectional=True),
+    "gru_reset_before": lambda: ResetBeforeGRU(INPUTS, UNITS, num_layers=2, bidirectional=True),
     "lstm": lambda: nn.LSTM(INPUTS, UNITS),
     "peephole": lambda: PeepholeLSTM(INPUTS, UNITS),
     "cell": lambda: nn.LSTMCell(INPUTS, UNITS),
@@ -29,7 +30,8 @@ def test_numbers_equal_counting_one_by_one(name):
         incoming, outgoing = [0] * UNITS, [0] * UNITS
         inputs = recurrent = total = 0
         by_gate = {}
-        for role, kernel in layer.kernels.items():
+        kernels = {kernel: role for role, kernel in layer.kernels.items()}
+        for kernel, role in kernels.items():
             total += masks[kernel].numel()
             for row, column in masks[kernel].nonzero().tolist():
                 gate = layer.cell.gates[row // UNITS]
@@ -44,7 +46,7 @@ def test_numbers_equal_counting_one_by_one(name):
         assert (result.inputs, result.recurrent) == (inputs, recurrent)
         assert result.ratio == (inputs / recurrent if recurrent else float("inf"))
         assert result.dense_ratio == layer.input_size / sum(
-            kernel.shape[1] for role, kernel in layer.weights.items() if role != "ih"
+            model.get_parameter(kernel).shape[1] for kernel, role in kernels.items() if role != "ih"
         )
         assert result.incoming.tolist() == incoming
         assert result.outgoing.tolist() == outgoing
