@@ -27,6 +27,7 @@ from sparse_rnn.engine.steps import KeptSteps
 from sparse_rnn.engine.weights import Weights
 from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 from sparse_rnn.recurrent.stand_in import forward_of, forward_replaced
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.torch_compat import is_transformed, plain_call, version_of
@@ -96,9 +97,14 @@ class Engine:
         for found in masks.kernels.recurrent:
             if found.entry.own or found.takes_one_step:
                 continue
+            if found.entry.kind is ResetBeforeGRU:
+                self.tell(f"{found.label} computes dense: there is no sparse kernel of a ResetBeforeGRU.")
+                continue
             live = _LiveModule(self, found)
             self._modules.append(live)
             self._placed.enter_context(forward_replaced(found.module, found.entry.kind, live.forward))
+        if not self._modules:
+            self.kind = "dense"
 
     def forget(self) -> None:
         """Gather the weights anew in the next forward pass: they may have changed in ways that torch does not count."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparse_rnn.engine.compact import replaced
 from sparse_rnn.engine.files import written_whole
 from sparse_rnn.errors import UsageError, one_line
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 from sparse_rnn.torch_compat import tree_leaves
 
 _TOLERANCE = 1e-4
@@ -46,13 +49,14 @@ def export_onnx(model: nn.Module, example: Tensor, path: str | os.PathLike[str])
     if example.dim() < 2:
         raise UsageError(f"The example of {kind} has shape {list(example.shape)}; it must have a batch and steps.")
     path, model = Path(path), model.eval()
+    in_front = [module for module in model.modules() if isinstance(module, ResetBeforeGRU)]
     with written_whole(path) as unfinished, warnings.catch_warnings():
         # Of the exporter: that it is deprecated (its successor unrolls or refuses some layers), and of fixed batches,
         # which is what is tried out below.
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
-                model,
+                replaced(model, {module: _as_torch(module) for module in in_front}),
                 (example,),
                 unfinished,
                 input_names=["input"],
@@ -61,9 +65,38 @@ def export_onnx(model: nn.Module, example: Tensor, path: str | os.PathLike[str])
             )
         except RuntimeError as error:
             raise UsageError(f"torch.onnx cannot write {kind}: {one_line(str(error))[:300]}") from error
+        if in_front:
+            _put_reset_gates_in_front(unfinished, in_front)
         session = runtime.InferenceSession(str(unfinished))
         for inputs in (example, example[: max(1, len(example) // 2), : max(1, example.shape[1] // 2)]):
             _check_agreement(model, session, inputs)
+
+
+def _as_torch(layer: ResetBeforeGRU) -> nn.GRU:
+    """Make the layer of the same weights that the exporter knows, whose reset gate is behind the product."""
+    names = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")
+    gru = nn.GRU(**{name: getattr(layer, name) for name in names})
+    gru.load_state_dict(layer.state_dict())
+    return gru.train(layer.training)
+
+
+def _put_reset_gates_in_front(path: Path, layers: Sequence[ResetBeforeGRU]) -> None:
+    """Give layers in a file the other one of ONNX's two conventions; they are told by their weights."""
+    onnx = import_module("onnx")
+    written = onnx.load(path)
+    kernels = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in written.graph.initializer}
+    candidates = {
+        layer.get_parameter(f"weight_hh_l{depth}").detach()[2 * layer.hidden_size :].numpy().tobytes()
+        for layer in layers
+        for depth in range(layer.num_layers)
+    }
+    for node in written.graph.node:
+        # A GRU's third input is its recurrent kernel, [directions, 3H, H], the candidate's rows last.
+        if node.op_type == "GRU" and kernels[node.input[2]][0, -kernels[node.input[2]].shape[2] :].tobytes() in candidates:
+            for attribute in node.attribute:
+                if attribute.name == "linear_before_reset":
+                    attribute.i = 0
+    onnx.save(written, path)
 
 
 def _onnxruntime() -> Any:

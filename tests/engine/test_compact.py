@@ -12,7 +12,7 @@ from sparse_rnn.engine.compact import replaced
 from sparse_rnn.engine.layers import SparseLayer
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import LanguageModel, SequenceClassifier
-from sparse_rnn.recurrent import PeepholeLSTM
+from sparse_rnn.recurrent import PeepholeLSTM, ResetBeforeGRU
 
 
 class Tagger(nn.Module):
@@ -130,6 +130,11 @@ def test_a_layer_that_would_grow_stays_dense():
         small = compact(model)
     assert [type(layer) for layer in small] == [SparseGRU, nn.GRU]
     assert all(isinstance(layer, SparseGRU) for layer in compact(model, dtype=torch.int8))
+
+
+def test_a_cell_without_a_sparse_kernel_is_told():
+    with pytest.raises(UsageError, match=r"stays dense: the kernels know RNN, GRU, LSTM, PeepholeLSTM, and not its"):
+        compact(sparsify(ResetBeforeGRU(8, 30)))
 
 
 class Own(nn.LSTM):

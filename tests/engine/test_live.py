@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
-from sparse_rnn import Masks, PeepholeLSTM
+from sparse_rnn import Masks, PeepholeLSTM, ResetBeforeGRU
 from sparse_rnn.engine import live
 from sparse_rnn.engine.library import library
 from sparse_rnn.engine.live import Engine, paused
@@ -355,6 +355,23 @@ def test_gradients_can_be_differentiated(layer, sparse):
     sparse(masks)
     for (name, parameter), a, b in zip(model.named_parameters(), dense, penalty(), strict=True):
         torch.testing.assert_close(a * masks.get(name, torch.ones_like(parameter)), b)
+
+
+@pytest.mark.parametrize("kind", ["auto", "sparse"])
+def test_a_cell_without_a_sparse_kernel_computes_dense_and_that_is_said_once(sparse, kind):
+    model = nn.ModuleDict({"gru": ResetBeforeGRU(FEATURES, UNITS), "rnn": nn.RNN(FEATURES, UNITS)})
+    masks, x = pruned(model), torch.randn(7, 6, FEATURES)
+    expected = [layer(x)[0] for layer in model.values()]
+    engine = sparse(masks, kind)
+    engine.update(masks)
+    for layer, output in zip(model.values(), expected, strict=True):
+        torch.testing.assert_close(layer(x)[0], output)
+    assert engine.said[0] == "gru computes dense: there is no sparse kernel of a ResetBeforeGRU."
+    assert [said for said in engine.said[1:] if said.startswith("gru")] == []
+    alone = ResetBeforeGRU(FEATURES, UNITS)
+    engine = sparse(masks := pruned(alone), kind)
+    engine.update(masks)
+    assert engine.said == ["ResetBeforeGRU computes dense: there is no sparse kernel of a ResetBeforeGRU."]
 
 
 def test_why_a_layer_computes_dense_is_said_once(sparse):

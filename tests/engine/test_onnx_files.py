@@ -7,6 +7,7 @@ from torch import nn
 from sparse_rnn.engine.onnx_files import export_onnx
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import LanguageModel, SequenceClassifier
+from sparse_rnn.recurrent import ResetBeforeGRU
 
 
 @pytest.fixture
@@ -68,6 +69,33 @@ def test_the_reset_gate_acts_after_the_product_as_in_torch(onnx, tmp_path):
     convention.i = 0
     onnx.save(graph, path)
     assert not torch.allclose(run(path, x), model(x)[0], atol=1e-3)
+
+
+class Mixed(nn.Module):
+    """Both conventions in one model, several layers and directions, one of them inside another module."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.GRU(8, 5, batch_first=True)
+        self.inner = nn.ModuleDict({"gru": ResetBeforeGRU(5, 6, 2, batch_first=True, bidirectional=True)})
+
+    def forward(self, x):
+        return self.inner["gru"](self.first(x)[0])[0]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: SequenceClassifier(8, 10, "gru_reset_before", 20), lambda: ResetBeforeGRU(8, 20, bias=False), Mixed],
+    ids=["classifier", "alone", "mixed"],
+)
+def test_a_reset_gate_in_front_is_written_in_the_other_convention(onnx, tmp_path, build):
+    model, path = sparsify(build()), tmp_path / "model.onnx"
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    export_onnx(model, torch.randn(2, 9, 8), path)
+    x = torch.randn(4, 3, 8)
+    output = model(x)
+    torch.testing.assert_close(run(path, x), output[0] if isinstance(output, tuple) else output, atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_a_language_model_is_written_with_its_states(onnx, tmp_path):
