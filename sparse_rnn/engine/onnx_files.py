@@ -92,7 +92,10 @@ def _put_reset_gates_in_front(path: Path, layers: Sequence[ResetBeforeGRU]) -> N
     }
     for node in written.graph.node:
         # A GRU's third input is its recurrent kernel, [directions, 3H, H], the candidate's rows last.
-        if node.op_type == "GRU" and kernels[node.input[2]][0, -kernels[node.input[2]].shape[2] :].tobytes() in candidates:
+        if (
+            node.op_type == "GRU"
+            and kernels[node.input[2]][0, -kernels[node.input[2]].shape[2] :].tobytes() in candidates
+        ):
             for attribute in node.attribute:
                 if attribute.name == "linear_before_reset":
                     attribute.i = 0

@@ -45,11 +45,10 @@ def constant_biases(layer: RecurrentLayer, bias: float) -> dict[str, Tensor]:
         >>> constant_biases(found.layers[0][0], 0.5)
         {'ih': tensor([ 0.5000, -0.5000,  0.5000])}
     """
-    by_gate = torch.tensor([_bias_of(layer.cell, gate, bias) for gate in layer.cell.gates])
-    rows = by_gate.repeat_interleave(layer.hidden_size)
-    weights = layer.weights
+    by_gate = [_bias_of(layer.cell, gate, bias) for gate in layer.cell.gates]
+    rows = torch.tensor(by_gate, dtype=layer.precision).repeat_interleave(layer.hidden_size)
     readers = (role for role, source in layer.cell.reads.items() if source == "x")
-    return {layer.cell.whole_of(role): rows.to(weights[role].device, layer.precision) for role in readers}
+    return {layer.cell.whole_of(role): rows.to(layer.parameters[role].device) for role in readers}
 
 
 def _bias_of(cell: Cell, gate: str, bias: float) -> float:

@@ -24,6 +24,16 @@ JACOBIAN = {"class_path": "JacobianSpectrum", "horizon": 4}
         (["--pruning.criterion", "Random"], 0.95, {"class_path": "Random"}),
         (["--pruning.criterion", "random"], 0.95, "random"),
         (["--pruning.criterion.horizon", "2"], 0.95, JACOBIAN | {"horizon": 2}),
+        (
+            ["--pruning.criterion.variant", "author", "--pruning.criterion.biases", "own"],
+            0.95,
+            JACOBIAN | {"variant": "author", "biases": "own"},
+        ),
+        (
+            ["--pruning.criterion.noise", "data", "--pruning.criterion.biases", "0.1"],
+            0.95,
+            JACOBIAN | {"variant": "paper", "noise": "data", "biases": 0.1},
+        ),
         (["--pruning", "OneShotPruning", "--pruning.sparsity", "0.98"], 0.98, JACOBIAN),
         (
             ["--pruning", "OneShotPruning", "--pruning.sparsity", "0.98", "--pruning.criterion", "Random"],

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from sparse_rnn import SNIP, GraSP, JacobianSpectrum, prune
 from sparse_rnn.recurrent.kernels import find_targets
@@ -66,6 +67,55 @@ def test_gamma_divides_by_the_gradient_of_the_states_on_noise(cell, gamma):
         torch.testing.assert_close(
             actual[name], expected[name], rtol=1e-6, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+def scored(criterion: JacobianSpectrum, model: nn.Module, *batch) -> dict[str, Tensor]:
+    torch.manual_seed(5)
+    return criterion.score(model, batch, None, find_targets(model))
+
+
+@pytest.mark.parametrize("gamma", ["sequence", "author"])
+def test_the_mean_absolute_gamma_of_several_draws_divides(gamma):
+    rnn, x = layer("gru"), data()
+    plain = scored(JacobianSpectrum(gamma="none"), rnn, x)
+    actual = scored(JacobianSpectrum(gamma=gamma, draws=3), rnn, x)
+    torch.manual_seed(5)
+    each = [JacobianSpectrum(gamma=gamma).score(rnn, x, None, find_targets(rnn)) for _ in range(3)]
+    for name, score in plain.items():
+        expected = sum(score / one[name] for one in each) / 3
+        torch.testing.assert_close(score / actual[name], expected, rtol=1e-6, atol=1e-12)
+
+
+class Calls(nn.Module):
+    """Calls a layer on each of its inputs, from the zero state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = layer("gru")
+
+    def forward(self, *inputs) -> None:
+        for x in inputs:
+            self.rnn(x)
+
+
+@pytest.mark.parametrize("steps", [STEPS, 1])
+def test_the_noise_is_as_large_as_all_that_the_layer_receives(steps):
+    model, first = Calls(), data()[:steps]
+    second = 3 + 5 * first
+    noise = torch.cat([first, second]).std(correction=0).item()
+    actual, expected = (scored(JacobianSpectrum(noise=option), model, first, second) for option in ("data", noise))
+    torch.testing.assert_close(actual, expected)
+    assert not torch.allclose(
+        actual["rnn.weight_ih_l0"], scored(JacobianSpectrum(), model, first, second)["rnn.weight_ih_l0"]
+    )
+
+
+def test_padding_does_not_count_as_received():
+    model, lengths = Calls(), torch.tensor([2, 6, 3])
+    packed = pack_padded_sequence(data(), lengths, enforce_sorted=False)
+    noise = packed.data.std(correction=0).item()
+    actual, expected = (scored(JacobianSpectrum(noise=option), model, packed) for option in ("data", noise))
+    torch.testing.assert_close(actual, expected)
 
 
 def test_where_gamma_is_zero_the_score_is_zero():

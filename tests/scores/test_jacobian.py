@@ -177,6 +177,36 @@ def _single(cell: str, rnn: nn.Module, suffix: str, inputs: int) -> nn.Module:
     return alone
 
 
+@pytest.mark.parametrize(("cell", "states"), [("lstm", "output"), ("peephole_lstm", "all"), ("gru", "output")])
+def test_the_author_observes_the_whole_state_of_the_peephole_lstm_alone(cell, states):
+    rnn, x = build(cell), data()
+    actual, expected = (
+        JacobianSpectrum(gamma="none", states=option).score(rnn, x, None, find_targets(rnn))
+        for option in ("author", states)
+    )
+    assert_scores(actual, expected)
+
+
+def test_options_that_are_given_win_over_those_of_the_variant():
+    author = vars(JacobianSpectrum.author())
+    assert vars(JacobianSpectrum(variant="author")) == author
+    assert (author["projection"], author["discount"], author["gamma"], author["states"]) == (
+        "vjp",
+        0.9,
+        "author",
+        "author",
+    )
+    assert (author["noise"], author["biases"], author["reset_before"]) == ("data", 0.1, True)
+    given = {"noise": 0.1, "biases": "own", "reset_before": False, "draws": 8}
+    assert vars(JacobianSpectrum.author(**given)) == author | given
+
+
+def test_the_paper_is_followed_to_the_letter():
+    paper = vars(JacobianSpectrum.paper())
+    assert (paper["horizon"], paper["discount"], paper["projection"], paper["gamma"]) == (4, 1.0, "jvp", "sequence")
+    assert (paper["noise"], paper["draws"], paper["biases"], paper["reset_before"]) == (0.1, 1, "own", False)
+
+
 def test_initial_states_and_batch_first_are_honoured():
     rnn, x = build("lstm", batch_first=True), data()
     hx = tuple(
@@ -364,6 +394,13 @@ def test_scoring_leaves_the_model_alone():
     [
         ({"horizon": 0}, "horizon=0"),
         ({"discount": 1.5}, r"discount=1\.5"),
+        ({"variant": "mine"}, "variant='mine': choose one of paper, author"),
+        ({"noise": 0}, "noise=0: give a positive number"),
+        ({"noise": "pixels"}, "noise='pixels': give a positive number"),
+        ({"draws": 0}, "draws=0: γ needs at least one draw"),
+        ({"biases": "none"}, "biases='none': give a number"),
+        ({"biases": float("nan")}, "biases=nan: give a number"),
+        ({"states": "c"}, "states='c': choose one of output, all, author"),
         ({"projection": "svd"}, "projection='svd': choose one of jvp, vjp, exact"),
         ({"gamma": "off"}, "gamma='off': choose one of sequence, author, none"),
     ],
