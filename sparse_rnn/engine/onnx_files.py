@@ -90,15 +90,11 @@ def _put_reset_gates_in_front(path: Path, layers: Sequence[ResetBeforeGRU]) -> N
         for layer in layers
         for depth in range(layer.num_layers)
     }
-    for node in written.graph.node:
-        # A GRU's third input is its recurrent kernel, [directions, 3H, H], the candidate's rows last.
-        if (
-            node.op_type == "GRU"
-            and kernels[node.input[2]][0, -kernels[node.input[2]].shape[2] :].tobytes() in candidates
-        ):
-            for attribute in node.attribute:
-                if attribute.name == "linear_before_reset":
-                    attribute.i = 0
+    for node in (node for node in written.graph.node if node.op_type == "GRU"):
+        kernel = kernels[node.input[2]]  # [directions, 3H, H], the candidate's rows last
+        if kernel[0, -kernel.shape[2] :].tobytes() in candidates:
+            [convention] = (attribute for attribute in node.attribute if attribute.name == "linear_before_reset")
+            convention.i = 0
     onnx.save(written, path)
 
 

@@ -190,13 +190,9 @@ def test_the_author_observes_the_whole_state_of_the_peephole_lstm_alone(cell, st
 def test_options_that_are_given_win_over_those_of_the_variant():
     author = vars(JacobianSpectrum.author())
     assert vars(JacobianSpectrum(variant="author")) == author
-    assert (author["projection"], author["discount"], author["gamma"], author["states"]) == (
-        "vjp",
-        0.9,
-        "author",
-        "author",
-    )
-    assert (author["noise"], author["biases"], author["reset_before"]) == ("data", 0.1, True)
+    expected = {"projection": "vjp", "discount": 0.9, "gamma": "author", "states": "author"}
+    expected |= {"noise": "data", "biases": 0.1, "reset_before": True}
+    assert {name: author[name] for name in expected} == expected
     given = {"noise": 0.1, "biases": "own", "reset_before": False, "draws": 8}
     assert vars(JacobianSpectrum.author(**given)) == author | given
 
