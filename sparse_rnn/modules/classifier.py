@@ -27,7 +27,8 @@ class SequenceClassifier(pl.LightningModule):
     Args:
         input_size: Features of one time step.
         num_classes: Number of classes, at least 2.
-        cell: Kind of recurrent layer: torch.nn's RNN, GRU or LSTM, or the LSTM with full cell-to-gate matrices.
+        cell: Kind of recurrent layer: torch.nn's RNN, GRU or LSTM, the GRU with the reset gate before the recurrent
+            product, or the LSTM with full cell-to-gate matrices.
         hidden_size: Units of a layer and direction.
         num_layers: Recurrent layers, one on top of the other.
         bidirectional: Whether a second set of layers reads the sequence backwards.

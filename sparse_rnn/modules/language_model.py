@@ -49,7 +49,8 @@ class LanguageModel(RowGradients):
 
     Args:
         vocab_size: Number of words, V; null takes the number from the data.
-        cell: Kind of recurrent layer: torch.nn's RNN, GRU or LSTM, or the LSTM with full cell-to-gate matrices.
+        cell: Kind of recurrent layer: torch.nn's RNN, GRU or LSTM, the GRU with the reset gate before the recurrent
+            product, or the LSTM with full cell-to-gate matrices.
         embedding_size: Features of a word.
         embedding: ``trained``; ``frozen``, which keeps its first values, as in the paper; or ``tied``, which is trained
             and serves as the weights of the output layer too (Press and Wolf, 2017). Where their sizes differ, a linear
