@@ -74,8 +74,6 @@ class JacobianSpectrum(Criterion):
     ``kernels=["*weight_hh*"]``.
 
     Args:
-        variant: What the options are that are not given: ``paper``, Algorithm 1 and eq. 7 to the letter, or ``author``,
-            as its author's code scores (docs/criteria.md); those that are given win.
         horizon: Number of last steps that count, U in Algorithm 1: 4.
         discount: Weight of step S-u is discount^u: 1 in the paper, 0.9 in its author's code.
         projection: What v is: ``jvp`` J·1 as in the paper (eq. 3), ``vjp`` Jᵀ·1 as in the author's code, or ``exact``:
@@ -86,6 +84,10 @@ class JacobianSpectrum(Criterion):
             samples, from the zero state; for a step that is scored alone, of the length of all such steps of its layer,
             two at least. ``author``: the author's code, |∂ Σ h_last/∂θ| after 5 steps of 100 such sequences from a
             state 1 + N(0, 0.1). ``none``: 1.
+        through_time: False holds the state h_{S-u-1} constant: only J's direct dependence on θ counts. Both variants:
+            True.
+        states: Whose Jacobian: ``output``, h alone with an LSTM's c held, ``all``, (h, c) as one state, or ``author``,
+            as the author's code has it: all for the peephole LSTM, output for others.
         noise: Standard deviation of γ's noise: a number, 0.1 in the paper, or ``data``, that of all inputs that the
             layer receives, as in the author variant.
         draws: Number of times that γ's noise is drawn; γ is the mean of its absolute values then. One draw says little:
@@ -94,10 +96,8 @@ class JacobianSpectrum(Criterion):
             for the forget gate of an LSTM; 0.1 in the author's code.
         reset_before: True scores a GRU of PyTorch's as if its reset gate came before the recurrent product, as the
             author's code does.
-        through_time: False holds the state h_{S-u-1} constant: only J's direct dependence on θ counts. Both variants:
-            True.
-        states: Whose Jacobian: ``output``, h alone with an LSTM's c held, ``all``, (h, c) as one state, or ``author``,
-            as the author's code has it: all for the peephole LSTM, output for others.
+        variant: What the options are that are not given: ``paper``, Algorithm 1 and eq. 7 to the letter, or ``author``,
+            as its author's code scores (docs/criteria.md).
 
     Example:
         >>> criterion = JacobianSpectrum.author(draws=8)
@@ -109,18 +109,18 @@ class JacobianSpectrum(Criterion):
 
     def __init__(
         self,
-        variant: Variant = "paper",
         horizon: int | None = None,
         discount: float | None = None,
         projection: Projection | None = None,
         probe: Probe | None = None,
         gamma: Gamma | None = None,
+        through_time: bool | None = None,
+        states: States | None = None,
         noise: Noise | None = None,
         draws: int | None = None,
         biases: Biases | None = None,
         reset_before: bool | None = None,
-        through_time: bool | None = None,
-        states: States | None = None,
+        variant: Variant = "paper",
     ) -> None:
         check_choice("variant", variant, Variant)
         given = {name: value for name, value in locals().items() if name in _VARIANTS[variant] and value is not None}

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from sparse_rnn import PeepholeLSTM, prune
+from sparse_rnn import PeepholeLSTM, ResetBeforeGRU, prune
+from sparse_rnn.recurrent.cells import GRU_RESET_BEFORE
 from sparse_rnn.recurrent.layers import find_recurrent, layers_of, named_layers, recurrent_modules
 
 CRITERIA = ["jacobian", "magnitude", "random"]
@@ -58,6 +59,31 @@ def test_every_parameter_of_every_layer_is_in_its_place(build, cell, bidirection
             seen.append(layer)
     assert seen == layers_of([found])
     assert len(seen) == 3 * len(suffixes)
+
+
+def test_gates_that_read_different_things_are_joined_to_one_kernel():
+    gru = ResetBeforeGRU(3, 5)
+    (layer,) = find_recurrent(gru)[0].layers[0]
+    joined = layer.all_gates(layer.weights)
+    assert list(joined) == ["ih", "hh_rz"]
+    assert torch.equal(joined["hh_rz"], gru.weight_hh_l0)
+    assert torch.equal(joined["ih"], gru.weight_ih_l0)
+    part = layer.whole("hh_n", torch.ones(5, 5))
+    assert part.shape == (15, 5)
+    assert part[:10].count_nonzero() == 0
+    assert part[10:].all()
+
+
+def test_a_layer_run_by_another_cell_has_the_same_live_kernels():
+    gru = nn.GRU(3, 5)
+    (layer,) = find_recurrent(gru)[0].layers[0]
+    other = layer.run_by(GRU_RESET_BEFORE, {"ih": torch.zeros(15)})
+    assert other.kernels == {"ih": "weight_ih_l0", "hh_rz": "weight_hh_l0", "hh_n": "weight_hh_l0"}
+    assert all(parameter is gru.get_parameter(other.kernels[role]) for role, parameter in other.parameters.items())
+    assert list(other.biases) == ["ih"]
+    again = other.run_by(GRU_RESET_BEFORE, layer.whole_biases)
+    assert again.kernels == other.kernels
+    assert [tuple(bias.shape) for bias in again.biases.values()] == [(15,), (10,), (5,)]
 
 
 @pytest.mark.parametrize(

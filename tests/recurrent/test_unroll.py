@@ -160,6 +160,25 @@ def test_it_records_no_graph_and_changes_no_weight(build):
     assert all(parameter.grad is None for parameter in module.parameters())
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_it_can_be_run_again_as_another_layer(build, reverse):
+    """On the same inputs, from the same state, over the same steps; padding is not among what it received."""
+    module, lengths = build(bidirectional=True), torch.tensor([4, 2])
+    x = randn(4, BATCH, INPUTS)
+    layer = the_layer(module, reverse)
+    initial = tuple(randn(BATCH, size) for size in layer.state_sizes)
+    unrolled = Unrolled(layer, x, initial, lengths)
+    unrolled.reference_steps = 9
+    other = unrolled.run_as(the_layer(module, not reverse))
+    expected = Unrolled(the_layer(module, not reverse), x, initial, lengths)
+    torch.testing.assert_close(other.states, expected.states, rtol=0, atol=0)
+    assert other.reference_steps == 9
+    wanted = torch.cat([x[:4, 0], x[:2, 1]])
+    assert sorted(other.received_NI.flatten().tolist()) == sorted(wanted.flatten().tolist())
+    whole = Unrolled(layer, x)
+    assert whole.received_NI.shape == (4 * BATCH, INPUTS)
+
+
 def test_leading_steps_that_no_functional_depends_on_are_left_out(build):
     unrolled = Unrolled(the_layer(build()), randn(2 * CHUNK, BATCH, INPUTS))
     early, all_of_it = unrolled.no_gradients(), unrolled.no_gradients()
