@@ -50,13 +50,14 @@ def export_onnx(model: nn.Module, example: Tensor, path: str | os.PathLike[str])
         raise UsageError(f"The example of {kind} has shape {list(example.shape)}; it must have a batch and steps.")
     path, model = Path(path), model.eval()
     in_front = [module for module in model.modules() if isinstance(module, ResetBeforeGRU)]
+    known = replaced(model, {layer: _as_torch(layer) for layer in in_front}) if in_front else model
     with written_whole(path) as unfinished, warnings.catch_warnings():
         # Of the exporter: that it is deprecated (its successor unrolls or refuses some layers), and of fixed batches,
         # which is what is tried out below.
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
-                replaced(model, {module: _as_torch(module) for module in in_front}),
+                known,
                 (example,),
                 unfinished,
                 input_names=["input"],

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparse_rnn import JacobianSpectrum, PeepholeLSTM, Random, prune
+from sparse_rnn import JacobianSpectrum, PeepholeLSTM, Random, ResetBeforeGRU, prune
 from sparse_rnn.recurrent.kernels import find_targets
 
 
@@ -58,6 +58,19 @@ def test_the_diagonal_of_every_recurrent_gate_stays():
         assert all(gate.diagonal().all() for gate in masks[name].chunk(4))
     assert not masks["weight_ih_l0"][:8].diagonal().all()
     assert masks.kept == round(0.15 * masks.total)
+
+
+@pytest.mark.parametrize("rescale", [False, True, "chi"])
+@pytest.mark.parametrize("criterion", ["jacobian", "synflow", "magnitude", JacobianSpectrum.author()])
+def test_a_kernel_whose_gates_read_different_things_is_one_kernel(criterion, rescale):
+    torch.manual_seed(0)
+    rnn, x = ResetBeforeGRU(8, 20), torch.randn(7, 4, 8)
+    masks = prune(rnn, x, sparsity=0.8, criterion=criterion, allocation="per_gate", rescale=rescale)
+    assert set(masks) == {"weight_ih_l0", "weight_hh_l0"}
+    assert masks.kernels["weight_hh_l0"].gates == ("r", "z", "n")
+    assert masks.kernels["weight_hh_l0"].reads_state
+    assert [int(gate.sum()) for gate in masks["weight_hh_l0"].chunk(3)] == [80, 80, 80]
+    assert torch.equal(rnn.weight_hh_l0 != 0, masks["weight_hh_l0"])
 
 
 def test_an_emptied_neuron_is_warned_about_unless_guarded(model, build, x):
