@@ -27,9 +27,10 @@ from sparse_rnn import (
     SparsityMonitor,
 )
 from sparse_rnn.callbacks import PruningCallback
-from sparse_rnn.callbacks.tensorboard import boards, connection_image, watched_metrics
+from sparse_rnn.callbacks.tensorboard import add_remaining_weights, boards, connection_image, watched_metrics
 from sparse_rnn.modules import SequenceClassifier
 from sparse_rnn.pruning.schedules import CosineDecay, Cubic, NarangRamp
+from sparse_rnn.recurrent import ResetBeforeGRU, find_recurrent
 
 pytestmark = [
     # The data of these tests has no validation samples, which SequenceClassifier would have a use for.
@@ -225,6 +226,21 @@ def test_a_gate_without_weights_has_no_histogram(board):
     events = board([SparsityMonitor(histograms=True), pruning])
     assert "weights/rnn.weight_hh_l0/z" in events.Tags()["histograms"]
     assert "weights/rnn.weight_hh_l0/r" not in events.Tags()["histograms"]
+
+
+def test_gates_that_read_different_things_have_histograms_of_their_own():
+    gru, drawn = ResetBeforeGRU(INPUTS, UNITS), {}
+    masks = {name: torch.rand(p.shape) < 0.5 for name, p in gru.named_parameters() if name.startswith("weight")}
+
+    class Board:
+        def add_histogram(self, tag, values, step):
+            drawn[tag] = values
+
+    (layer,) = find_recurrent(gru)[0].layers[0]
+    add_remaining_weights(Board(), [layer], masks, 0)
+    assert list(drawn) == [f"weights/weight_{role}_l0/{gate}" for role in ("ih", "hh") for gate in "rzn"]
+    n = slice(2 * UNITS, None)
+    assert torch.equal(drawn["weights/weight_hh_l0/n"], gru.weight_hh_l0[n][masks["weight_hh_l0"][n]])
 
 
 def test_the_map_is_dark_where_there_are_connections():
