@@ -36,7 +36,7 @@ from sparse_rnn import Masks, OneShotPruning
 from sparse_rnn.config_files import read_config
 from sparse_rnn.data import SequentialMNIST
 from sparse_rnn.engine import compact
-from sparse_rnn.engine.choice import CACHED, Size, choose
+from sparse_rnn.engine.choice import SECOND_LEVEL, THIRD_LEVEL, Size, choose
 from sparse_rnn.engine.live import Engine
 from sparse_rnn.engine.timing import side_by_side, time_layers
 from sparse_rnn.modules import SequenceClassifier
@@ -270,18 +270,24 @@ def report(path: Path) -> None:
 def costs(path: Path) -> None:
     """Print the costs of choice.py that come nearest to a grid, by least squares of relative errors."""
     rows = [row for row in csv.DictReader(path.open()) if row["threads"] == "2"]
-    for cell, purpose in itertools.product(CELLS, ("inference", "training")):
-        own = [row for row in rows if (row["cell"], row["pass"]) == (cell, purpose)]
+    for cell, purpose, several in itertools.product(CELLS, ("inference", "training"), (False, True)):
+        wanted = cell, purpose, several
+        own = [row for row in rows if (row["cell"], row["pass"], int(row["batch"]) > 1) == wanted]
         total, kept, gated, batch = (np.array(column, dtype=float) for column in zip(*map(_size, own), strict=True))
-        ones = np.ones_like(total)
+        ones, tiles = np.ones_like(total), np.ceil(batch / 32)
+        far, farther = (np.maximum(total - level, 0) for level in (SECOND_LEVEL, THIRD_LEVEL))
+        # Of one sequence nothing tells what a weight costs from what it costs for each sequence.
         columns = {
-            "dense": [total, np.maximum(total - CACHED, 0), total * batch, gated * batch, batch, ones],
-            "sparse": [kept * np.ceil(batch / 32), kept * batch, gated * batch, ones],
+            "dense": [total, far, farther, total * batch * several, gated * batch, batch * several, ones],
+            "sparse": [
+                *(kept * tiles, np.maximum(kept - SECOND_LEVEL, 0) * tiles, kept * batch * several),
+                *(gated * batch, ones),
+            ],
         }
         for way, found in columns.items():
             milliseconds = np.array([float(row[f"{way}_ms"]) for row in own])
             fitted, _ = nnls(np.stack(found, 1) / milliseconds[:, None] * 1e-6, ones)
-            print(cell, purpose, way, " ".join(f"{cost:.4g}" for cost in fitted))
+            print(*wanted, way, ", ".join(f"{cost:.4g}" for cost in fitted))
 
 
 def _size(row: dict[str, str]) -> tuple[float, ...]:

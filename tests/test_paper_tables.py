@@ -12,8 +12,6 @@ from sparse_rnn.cli.dry_run import check_fits
 PAPER = Path(__file__).parent.parent / "benchmarks" / "paper"
 GIVEN = ["--trainer.max_epochs", "3", "--seeds", "2"]
 CELLS = {"table1": 4 * 3, "table2": 3 * 9, "table3": 1 + 3 * 2, "table5": 3 * 3}
-TABLES = ["table1", "table3", "table5"]
-WAITING = pytest.param("table2", marks=pytest.mark.xfail(reason="JacobianSpectrum has no variant yet"))
 
 
 @pytest.fixture
@@ -32,7 +30,7 @@ def words(tmp_path):
     return words
 
 
-@pytest.mark.parametrize("table", [*TABLES, WAITING])
+@pytest.mark.parametrize("table", CELLS)
 def test_a_table_is_one_comparison_that_can_run(words, table):
     python, module, command, *args = words(table)
     assert (python, module, command) == ("-m", "sparse_rnn", "compare")
