@@ -7,5 +7,5 @@
 # are those of python -m sparse_rnn compare, as in --seeds 5, --jobs 2 or --trainer.max_epochs 8 (which takes an --output of its
 # own).
 set -euo pipefail
-exec python -m sparse_rnn compare --config gru_mnist.yaml --output compare/table1 --sparsity 0.95 \
-  --criteria Random,JacobianSpectrum --vary model.cell=rnn,gru,lstm,peephole_lstm "$@"
+exec "$(dirname "$0")/compare.sh" table1 --sparsity 0.95 \
+  --criteria Random --methods "$(dirname "$0")/methods/jacobian_paper.yaml" --vary model.cell=rnn,gru,lstm,peephole_lstm "$@"

@@ -7,5 +7,5 @@
 # are those of python -m sparse_rnn compare, as in --seeds 5, --jobs 2 or --trainer.max_epochs 8 (which takes an --output of its
 # own).
 set -euo pipefail
-exec python -m sparse_rnn compare --config gru_mnist.yaml --output compare/table3 --sparsity 0.9,0.95,0.98 \
-  --criteria Random,JacobianSpectrum "$@"
+exec "$(dirname "$0")/compare.sh" table3 --sparsity 0.9,0.95,0.98 \
+  --criteria Random --methods "$(dirname "$0")/methods/jacobian_paper.yaml" "$@"

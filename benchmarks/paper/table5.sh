@@ -8,6 +8,6 @@
 # are those of python -m sparse_rnn compare, as in --seeds 5, --jobs 2 or --trainer.max_epochs 8 (which takes an --output of its
 # own).
 set -euo pipefail
-exec python -m sparse_rnn compare --config gru_mnist.yaml --output compare/table5 --sparsity 0.95 \
-  --criteria Random,JacobianSpectrum \
+exec "$(dirname "$0")/compare.sh" table5 --sparsity 0.95 \
+  --criteria Random --methods "$(dirname "$0")/methods/jacobian_paper.yaml" \
   --vary 'model={init: glorot, init_scale: 1},{init: normal, init_scale: 1},{init: uniform, init_scale: 0.1}' "$@"

@@ -43,12 +43,14 @@ def compare(args: Sequence[str]) -> None:
     """
     grid = parse(args)
     check_fits(grid)
+    command = shlex.join(["python", "-m", "sparse_rnn", "compare", *args])
     try:
         failed = run_missing(grid)
     except KeyboardInterrupt:
+        _report(grid, command)
         print("Stopped. The same command goes on; runs that were not finished start anew.", file=sys.stderr)
         sys.exit(130)
-    _report(grid, shlex.join(["python", "-m", "sparse_rnn", "compare", *args]))
+    _report(grid, command)
     if failed:
         print(f"{len(failed)} failed; the same command tries them again:", *failed, sep="\n", file=sys.stderr)
         sys.exit(1)

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Runs what is missing of a table (its name, then arguments of python -m sparse_rnn compare), in compare/<name>, and keeps the
+# figures of every run that has finished beside this script, also when it is stopped.
+set -uo pipefail
+name=$1
+shift
+python -m sparse_rnn compare --config gru_mnist.yaml --output "compare/$name" "$@"
+status=$?
+if [ -f "compare/$name/results.csv" ]; then cp "compare/$name/results.csv" "$(dirname "$0")/$name.csv"; fi
+exit $status
