@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from sparse_rnn.callbacks.averages import Averages
 from sparse_rnn.callbacks.best import BestModels
-from sparse_rnn.callbacks.pace import Pace, batches_seen, training_steps
+from sparse_rnn.callbacks.pace import Pace, batches_seen
 from sparse_rnn.callbacks.returning import Return, from_bytes, to_bytes
 from sparse_rnn.engine.live import Engine, EngineKind
 from sparse_rnn.errors import UsageError, check_choice
@@ -25,7 +25,7 @@ from sparse_rnn.sparsity.holding import Hold
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.statistics import statistics, table, zeros
 
-__all__ = ["PruningCallback", "pruning_callbacks", "training_steps"]
+__all__ = ["PruningCallback", "pruning_callbacks"]
 
 # More zeros than that among the weights to prune come from no initialisation but from an earlier pruning.
 SPARSE = 0.01

@@ -5,15 +5,15 @@ import csv
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from sparse_rnn import GradualPruning, OneShotPruning
 from sparse_rnn.callbacks import PruningCallback
-from sparse_rnn.callbacks.base import training_steps
 from sparse_rnn.pruning.schedules import Cubic
 from sparse_rnn.sparsity.masks import Masks
+from sparse_rnn.training_length import training_steps
 
 KERNEL = "rnn.weight_hh_l0"
 
@@ -134,20 +134,6 @@ def test_a_step_is_a_batch_that_an_optimizer_has_stepped_on(train, build, option
     assert pruning.step == steps
     assert training_steps(trainer) == (steps if build is Project else 12)
     assert pruning.dense == [(step, True) for step in pruning.notes]
-
-
-def test_max_steps_counts_the_steps_of_each_optimizer(train):
-    assert training_steps(train(ByHand, [], max_steps=8, max_epochs=-1)) == 4
-    assert training_steps(train(Project, [], max_steps=8, max_epochs=-1)) == 8
-    assert training_steps(train(Project, [], max_steps=80, max_epochs=1)) == 6
-    assert training_steps(train(ByHand, [], max_steps=11, max_epochs=2)) == 6
-
-
-def test_accumulation_may_change_from_epoch_to_epoch(train):
-    trainer = train(Project, [GradientAccumulationScheduler({0: 4, 2: 3})], max_epochs=3)
-    assert training_steps(trainer) == trainer.global_step == 2 + 2 + 2
-    trainer = train(Project, [GradientAccumulationScheduler({1: 6})], max_epochs=3)
-    assert training_steps(trainer) == trainer.global_step == 6 + 1 + 1
 
 
 def test_a_checkpoint_of_each_step_holds_what_is_in_force_after_it(train, tmp_path):
