@@ -7,10 +7,13 @@ from sparse_rnn.modules.language_model import LanguageModel
 from sparse_rnn.modules.layers import init_recurrent_, recurrent_layer
 from sparse_rnn.modules.optim.row_adam import RowAdam
 from sparse_rnn.modules.optim.row_gradients import RowGradients
+from sparse_rnn.modules.optim.schedule import CosineAnnealing, LinearDecay
 from sparse_rnn.modules.perplexity import Perplexity, TokenLoss
 
 __all__ = [
+    "CosineAnnealing",
     "LanguageModel",
+    "LinearDecay",
     "Perplexity",
     "RowAdam",
     "RowGradients",

@@ -5,13 +5,15 @@ from typing import Literal
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
+from sparse_rnn.modules.optim.schedule import Interval, with_scheduler
 from sparse_rnn.modules.optim.settings import settings_of
 
 Batch = tuple[Tensor, Tensor]
@@ -38,6 +40,10 @@ class SequenceClassifier(pl.LightningModule):
             distributions (1 if null).
         forget_bias: Bias of the forget gate of an LSTM at the start; other cells have no such gate.
         optimizer: Function from parameters to an optimizer.
+        lr_scheduler: Function from the optimizer to a scheduler: ``LinearDecay`` and ``CosineAnnealing`` end with the
+            training, however long; a ``ReduceLROnPlateau`` follows ``val/error``. Null keeps the learning rate.
+        lr_interval: After what the scheduler is stepped: each ``epoch`` or each ``step``. Those named above know that
+            themselves.
 
     Raises:
         UsageError: If the cell, the nonlinearity or the initialisation is unknown, or a size cannot be used.
@@ -63,10 +69,12 @@ class SequenceClassifier(pl.LightningModule):
         init_scale: float | None = None,
         forget_bias: float = 1.0,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Interval = "epoch",
     ) -> None:
         super().__init__()
         # Checkpoints hold primitives only, so that torch.load(weights_only=True) reads them.
-        self.save_hyperparameters(ignore=["optimizer"])
+        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
         check_choice("nonlinearity", nonlinearity, Nonlinearity)
         if num_classes < 2:
             raise UsageError(f"num_classes={num_classes}: give at least 2 classes.")
@@ -75,6 +83,8 @@ class SequenceClassifier(pl.LightningModule):
         self.head = nn.Linear(hidden_size * (1 + bidirectional), num_classes)
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.lr_interval = lr_interval
         self.input_size = input_size
 
         init_recurrent_(self.rnn, cell, hidden_size, init, init_scale, forget_bias)
@@ -123,14 +133,15 @@ class SequenceClassifier(pl.LightningModule):
         x, _ = batch
         return self(x).argmax(dim=-1)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Build the optimizer over all parameters.
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the optimizer over all parameters, and the scheduler.
 
         Raises:
-            UsageError: If the optimizer refuses its settings.
+            UsageError: If the optimizer or the scheduler refuses its settings.
         """
         with settings_of("The optimizer"):
-            return self.optimizer(self.parameters())
+            optimizer = self.optimizer(self.parameters())
+        return with_scheduler(self, optimizer, self.lr_scheduler, self.lr_interval, monitor="val/error")
 
     def _evaluate(self, batch: Batch, stage: Literal["val", "test"]) -> None:
         x, y = batch

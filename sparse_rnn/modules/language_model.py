@@ -15,6 +15,7 @@ from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
 from sparse_rnn.modules.optim.row_adam import RowAdam
 from sparse_rnn.modules.optim.row_gradients import RowGradients, require_sparse
+from sparse_rnn.modules.optim.schedule import Interval, with_scheduler
 from sparse_rnn.modules.optim.settings import settings_of
 from sparse_rnn.modules.perplexity import Perplexity, TokenLoss
 from sparse_rnn.modules.ranks import from_all_ranks, random_state, set_random_state
@@ -75,8 +76,10 @@ class LanguageModel(RowGradients):
         forget_bias: Bias of the forget gate of an LSTM at the start; other cells have no such gate.
         optimizer: Function from parameters to an optimizer; with ``sampled`` one that takes sparse gradients, as
             RowAdam and SGD do.
-        lr_scheduler: Function from the optimizer to a scheduler, which is stepped after each epoch; a
-            ``ReduceLROnPlateau`` follows ``val/ppl``. Null keeps the learning rate.
+        lr_scheduler: Function from the optimizer to a scheduler: ``LinearDecay`` and ``CosineAnnealing`` end with the
+            training, however long; a ``ReduceLROnPlateau`` follows ``val/ppl``. Null keeps the learning rate.
+        lr_interval: After what the scheduler is stepped: each ``epoch`` or each ``step``. Those named above know that
+            themselves.
 
     Attributes:
         tokens_seen: Number of tokens that a run has trained on, on all ranks together. A resumed run goes on counting.
@@ -115,6 +118,7 @@ class LanguageModel(RowGradients):
         forget_bias: float = 1.0,
         optimizer: OptimizerCallable = lambda parameters: RowAdam(parameters, lr=1e-3),
         lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Interval = "epoch",
     ) -> None:
         super().__init__()
         # Checkpoints hold primitives only, so that torch.load(weights_only=True) reads them.
@@ -123,6 +127,7 @@ class LanguageModel(RowGradients):
         self.carry_state = carry_state
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
+        self.lr_interval = lr_interval
         self.token_loss, self.perplexity = TokenLoss(), Perplexity()
         self.tokens_seen = 0
 
@@ -244,11 +249,7 @@ class LanguageModel(RowGradients):
             require_sparse(self.optimizer)
         with settings_of("The optimizer"):
             optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
-        if self.lr_scheduler is None:
-            return optimizer
-        with settings_of("The learning rate scheduler"):
-            scheduler = self.lr_scheduler(optimizer)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/ppl"}}
+        return with_scheduler(self, optimizer, self.lr_scheduler, self.lr_interval, monitor="val/ppl")
 
     def on_train_start(self) -> None:
         """Start the clock of ``train/tokens_per_s``."""

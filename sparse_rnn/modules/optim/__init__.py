@@ -1,4 +1,4 @@
-"""Optimize large matrices of which a step touches few rows, such as embeddings."""
+"""Optimizers for matrices of which a step touches few rows, such as embeddings, and learning rate schedules."""
 
 from sparse_rnn.modules.optim.row_adam import RowAdam
 from sparse_rnn.modules.optim.row_gradients import (
@@ -9,9 +9,13 @@ from sparse_rnn.modules.optim.row_gradients import (
     row_names,
     row_parameters,
 )
+from sparse_rnn.modules.optim.schedule import CosineAnnealing, Decay, LinearDecay, with_scheduler
 from sparse_rnn.modules.optim.settings import settings_of
 
 __all__ = [
+    "CosineAnnealing",
+    "Decay",
+    "LinearDecay",
     "RowAdam",
     "RowGradients",
     "clip_gradients_",
@@ -20,4 +24,5 @@ __all__ = [
     "row_names",
     "row_parameters",
     "settings_of",
+    "with_scheduler",
 ]
