@@ -9,7 +9,7 @@ from sparse_rnn.modules.optim.row_gradients import (
     row_names,
     row_parameters,
 )
-from sparse_rnn.modules.optim.schedule import CosineAnnealing, Decay, LinearDecay, with_scheduler
+from sparse_rnn.modules.optim.schedule import CosineAnnealing, Decay, LinearDecay
 from sparse_rnn.modules.optim.settings import settings_of
 
 __all__ = [
@@ -24,5 +24,4 @@ __all__ = [
     "row_names",
     "row_parameters",
     "settings_of",
-    "with_scheduler",
 ]
