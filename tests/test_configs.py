@@ -82,6 +82,17 @@ def test_every_overlay_prunes_every_model(run, tmp_path, overlay):
     assert begun or weights.count_nonzero() < len(weights)
 
 
+def test_the_recipe_brings_its_optimizer_and_leaves_the_model_what_it_is(run, tmp_path):
+    config = ["--config", "gru_digits.yaml", "--config", "pruning/recipe.yaml"]
+    run("fit", *config, *TWO_STEPS, "--model.hidden_size", "20")
+    [checkpoint] = tmp_path.glob("lightning_logs/version_0/checkpoints/last.ckpt")
+    saved = torch.load(checkpoint, weights_only=True)
+    [group] = saved["optimizer_states"][0]["param_groups"]
+    assert (group["initial_lr"], group["lr"]) == (read_config("pruning/recipe.yaml")["model"]["init_args"]["optimizer"]["init_args"]["lr"], 0)
+    assert saved["hyper_parameters"]["input_size"] == 8
+    assert kernels_after(tmp_path).count_nonzero() == round(0.05 * len(kernels_after(tmp_path)))
+
+
 def test_a_vocabulary_size_that_is_not_the_datas_is_one_line(refused):
     line = refused("fit", "--config", "lstm_pydoc.yaml", "--model.vocab_size", "7", "--trainer.accelerator", "cpu")
     assert line.startswith("error: model.vocab_size is 7, but the data has ")
