@@ -65,7 +65,7 @@ class Decay(LRScheduler, ABC):
 
 
 class LinearDecay(Decay):
-    """Learning rates that fall to 0 in a straight line: 1 - t / T times the first, t being the steps that are over.
+    """Learning rates that fall to 0 in a straight line: 1 - t / T times the first after t steps.
 
     Args:
         optimizer: The optimizer.
@@ -93,14 +93,13 @@ class LinearDecay(Decay):
 
 
 class CosineAnnealing(Decay):
-    """Learning rates that fall to 0 along half a cosine: (1 + cos(π·t / T)) / 2 times the first, t being the steps
-    that are over.
+    """Learning rates that fall to 0 along half a cosine: (1 + cos(π·t / T)) / 2 times the first after t steps.
 
     Args:
         optimizer: The optimizer.
         total_steps: T, the number of steps of the whole training; null where the model gives it, as those of this
             package do.
-    """  # noqa: D205
+    """
 
     def factor(self, share: float) -> float:
         """Return (1 + cos(π·t / T)) / 2."""
