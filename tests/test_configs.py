@@ -83,14 +83,14 @@ def test_every_overlay_prunes_every_model(run, tmp_path, overlay):
 
 
 def test_the_recipe_brings_its_optimizer_and_leaves_the_model_what_it_is(run, tmp_path):
-    config = ["--config", "gru_digits.yaml", "--config", "pruning/recipe.yaml"]
-    run("fit", *config, *TWO_STEPS, "--model.hidden_size", "20")
-    [checkpoint] = tmp_path.glob("lightning_logs/version_0/checkpoints/last.ckpt")
-    saved = torch.load(checkpoint, weights_only=True)
+    run("fit", "--config", "gru_digits.yaml", "--config", "pruning/recipe.yaml", *TWO_STEPS)
+    saved = torch.load(tmp_path / "lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)
     [group] = saved["optimizer_states"][0]["param_groups"]
-    assert (group["initial_lr"], group["lr"]) == (read_config("pruning/recipe.yaml")["model"]["init_args"]["optimizer"]["init_args"]["lr"], 0)
-    assert saved["hyper_parameters"]["input_size"] == 8
-    assert kernels_after(tmp_path).count_nonzero() == round(0.05 * len(kernels_after(tmp_path)))
+    recipe = read_config("pruning/recipe.yaml")["model"]["init_args"]
+    assert (group["initial_lr"], group["lr"]) == (recipe["optimizer"]["init_args"]["lr"], 0)
+    assert saved["hyper_parameters"]["input_size"] == read_config("gru_digits.yaml")["model"]["init_args"]["input_size"]
+    weights = kernels_after(tmp_path)
+    assert weights.count_nonzero() == round(0.05 * len(weights))
 
 
 def test_a_vocabulary_size_that_is_not_the_datas_is_one_line(refused):
