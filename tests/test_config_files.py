@@ -10,6 +10,7 @@ import yaml
 from sparse_rnn.cli import main
 from sparse_rnn.config_files import find_config, is_overlay, parse_config, read_config
 from sparse_rnn.errors import MissingFileError, UsageError
+from sparse_rnn.scores import JacobianSpectrum
 
 SHIPPED = Path(__file__).parent.parent / "configs"
 _OF_0_1_0 = json.loads((Path(__file__).parent / "configs_of_0_1_0.json").read_text())
@@ -133,9 +134,19 @@ def flat(value, key=""):
     return {key: value.rpartition(".")[2] if key.endswith("class_path") else value}
 
 
+def of_its_variant(found):
+    """What the Jacobian's options are that are left to the variant."""
+    prefix = ".pruning.init_args.criterion.init_args."
+    own = {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
+    if "variant" not in own:
+        return found
+    criterion = JacobianSpectrum(**own)
+    return found | {f"{prefix}{name}": getattr(criterion, name) for name in own}
+
+
 @pytest.mark.parametrize("name", OLD)
 def test_the_names_of_0_1_0_train_as_before(name):
-    found = flat(printed("--config", name))
+    found = of_its_variant(flat(printed("--config", name)))
     assert {key: found.get(key) for key in OLD[name]} == OLD[name]
     lists = [key for key in OLD[name] if key.endswith("class_path") and "callbacks" in key]
     assert [key for key in found if key.endswith("class_path") and "callbacks" in key] == lists

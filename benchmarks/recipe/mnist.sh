@@ -2,7 +2,8 @@
 # pruning/recipe.yaml beside a random mask, one that SET moves, and the dense network, all by the recipe's optimizer, decay and
 # clipping: sequential MNIST, 95 %. Its arguments: a number of units, a number of epochs, then those of compare.
 #
-#   benchmarks/recipe/mnist.sh 100 5    # also 100 50, 400 4 and 400 50
+#   benchmarks/recipe/mnist.sh 100 5    # also 400 4, and with --methods "$LONG" 100 50 and 400 50, where
+#   LONG=pruning/recipe.yaml,benchmarks/recipe/first_epoch.yaml,benchmarks/recipe/set.yaml
 #
 # Stopped, the same command goes on with the runs that are missing. The figures of every run stand in mnist_<units>_<epochs>.csv.
 set -uo pipefail

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from sparse_rnn.engine import ops, plain
 from sparse_rnn.engine.library import Call, kernels
 from sparse_rnn.engine.weights import Layers, Weights
+from sparse_rnn.torch_compat import version_of
 
 
 def run_directly(
@@ -111,7 +112,9 @@ class _Layer(torch.autograd.Function):
         own = weights.roles, values, weights.offsets, weights.columns, ()
         given = weights.cell, x, h_0, c_0, bias, peephole, *own, starts, lengths, reverse
         out, h_n, c_n, kept = ops.run_kernels(*given, training=True)
-        ctx.save_for_backward(kept, x, h_0, c_0, bias, peephole, *values)
+        # The kernels have kept x in their order, so a batch may be overwritten before its gradients are computed.
+        ctx.x, ctx.version = x, version_of(x)
+        ctx.save_for_backward(kept, h_0, c_0, bias, peephole, *values)
         ctx.set_materialize_grads(False)
         ctx.pattern = weights.roles, weights.offsets, weights.columns
         ctx.cell, ctx.blocks, ctx.lengths = weights.cell, weights.blocks, (starts, lengths, reverse)
@@ -119,11 +122,14 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Tensor | None) -> Any:
-        kept, x, h_0, c_0, bias, peephole, *values = ctx.saved_tensors
+        kept, h_0, c_0, bias, peephole, *values = ctx.saved_tensors
+        x = ctx.x
         roles, offsets, columns = ctx.pattern
         needs_x = ctx.needs_input_grad[4]
         grad_h_n, grad_c_n = ops.filled(grad_h_n, grad_c_n, h_0, c_0)
         if torch.is_grad_enabled():  # somebody differentiates the gradients, which the kernels do not
+            if version_of(x) != ctx.version:
+                raise RuntimeError("The input of a recurrent layer was modified in place, and is needed for gradients.")
             rows = x.reshape(-1, x.shape[-1])
             grad_rows = rows.new_zeros(len(rows), h_0.shape[1]) if grad_out is None else grad_out.reshape(len(rows), -1)
             gradients = [grad_rows, grad_h_n] if grad_c_n is None else [grad_rows, grad_h_n, grad_c_n]

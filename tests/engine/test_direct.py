@@ -107,3 +107,20 @@ def test_gradients_can_be_differentiated_twice(case, kind):
         return out, *last
 
     assert torch.autograd.gradgradcheck(run, list(leaves.values()))
+
+
+def test_a_batch_may_be_overwritten_before_its_gradients_are_computed(case):
+    own = case("gru", lengths=[3] * 2, inputs=3, units=4)
+    cell, x, h_0, _, bias, peephole, roles, *lists, starts, lengths, _, _ = own.arguments(own.leaves(torch.float32))
+    weights = Weights(cell, roles.split(), *lists, bias, peephole)
+
+    def gradient(overwritten, twice=False):
+        steps = x.detach().clone().unflatten(0, (3, 2))
+        out, _ = run_directly([[weights]], steps, starts, lengths, [h_0.unsqueeze(0)], 0.0, training=True)
+        if overwritten:
+            steps.zero_()
+        return torch.autograd.grad(out.sum(), weights.values[1], create_graph=twice)[0]
+
+    assert torch.equal(gradient(True), gradient(False))
+    with pytest.raises(RuntimeError, match="modified in place"):
+        gradient(True, twice=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from sparse_rnn import OneShotPruning, PeepholeLSTM, ResetBeforeGRU, prune
+from sparse_rnn import OneShotPruning, PeepholeLSTM, prune
 from sparse_rnn.cli import main
 from sparse_rnn.data import SequentialDigits
 from sparse_rnn.engine import compact
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed", "ignor
 FIT = ["fit", "--config", "gru_digits.yaml", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 
 
-@pytest.mark.parametrize("kind", [torch.nn.RNN, torch.nn.GRU, ResetBeforeGRU, torch.nn.LSTM, PeepholeLSTM])
+@pytest.mark.parametrize("kind", [torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM, PeepholeLSTM])
 @pytest.mark.parametrize("criterion", ["jacobian", "snip", "magnitude"])
 def test_every_cell_is_pruned_and_trained(kind, criterion):
     layer = kind(4, 8, batch_first=True)
@@ -58,7 +58,7 @@ def test_a_mistake_takes_one_line(capsys):
     assert "sparsty" in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("kind", [torch.nn.RNN, torch.nn.GRU, ResetBeforeGRU, torch.nn.LSTM, PeepholeLSTM])
+@pytest.mark.parametrize("kind", [torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM, PeepholeLSTM])
 def test_a_sparse_layer_computes_what_the_dense_layer_does(kind):
     layer, x = kind(4, 40), torch.randn(6, 3, 4)
     prune(layer, x, sparsity=0.9, criterion="magnitude")
