@@ -67,11 +67,7 @@ class ColumnLoader(ResumableLoader):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if columns < world_size:
-            raise UsageError(
-                f"{columns} columns do not go round {world_size} ranks: give every rank one at least"
-                " (eval_batch_size counts the columns of all ranks)."
-            )
+        own = rows_of_rank(columns, rank, world_size)
         if bptt < 1:
             raise UsageError(f"bptt={bptt}: give the number of steps in a batch, at least 1.")
         targets = len(tokens) - 1
@@ -82,10 +78,9 @@ class ColumnLoader(ResumableLoader):
             )
         self.bptt = bptt
         self.column_length = math.ceil(targets / columns) if pad else targets // columns
-        first, last = (columns * number // world_size for number in (rank, rank + 1))
-        self.columns = last - first
+        self.columns = own.stop - own.start
         # The last target of a column is the first input of the next one.
-        share = tokens[first * self.column_length : last * self.column_length + 1]
+        share = tokens[own.start * self.column_length : own.stop * self.column_length + 1]
         self._text = np.asarray(share)  # slicing a memmap anew costs more than reading it
         self._shuffle = None if sentence_mark is None else SentenceShuffle(self._text, sentence_mark, (seed, rank))
         if self._shuffle is not None:
@@ -114,3 +109,22 @@ class ColumnLoader(ResumableLoader):
             found = text[begin + start : begin + stop + 1]
             row[: len(found)] = found
         return torch.from_numpy(block_BT)
+
+
+def rows_of_rank(rows: int, rank: int, world_size: int) -> slice:
+    """Say which rows of a batch a rank has, where all ranks share the batch.
+
+    Raises:
+        UsageError: If there are fewer rows than ranks.
+
+    Example:
+        >>> from sparse_rnn.data.loaders.columns import rows_of_rank
+        >>> rows_of_rank(5, 0, 2), rows_of_rank(5, 1, 2)
+        (slice(0, 2, None), slice(2, 5, None))
+    """
+    if rows < world_size:
+        raise UsageError(
+            f"{rows} columns do not go round {world_size} ranks: give every rank one at least"
+            " (eval_batch_size counts the columns of all ranks)."
+        )
+    return slice(rows * rank // world_size, rows * (rank + 1) // world_size)
