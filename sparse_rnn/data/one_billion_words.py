@@ -57,9 +57,11 @@ class OneBillionWords(TextData):
         root: Folder of the shards.
         hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
             train on: for choosing hyperparameters without a look at what results are reported on.
+        train_sample: Share of the training text to evaluate beside every validation, as ``train/ppl_sample``; arXiv
+            1912.00120 takes 0.01 of large texts. 0 for none.
 
     Raises:
-        UsageError: If one of the sizes is below 1, the seed is negative, or the share is not in [0, 1).
+        UsageError: If one of the sizes is below 1, the seed is negative, or a share is out of range.
         DataError: If ``vocabulary`` is no vocabulary.
 
     Example:
@@ -88,8 +90,9 @@ class OneBillionWords(TextData):
         vocabulary: Any = None,
         root: str | Path | None = None,
         hold_out: float = 0.0,
+        train_sample: float = 0.0,
     ) -> None:
-        super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out)
+        super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out, train_sample)
         check_size(vocab_size)
         check_seed(seed)
         self.patterns = {"train": train, "val": val, "test": test}

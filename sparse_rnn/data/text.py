@@ -14,6 +14,7 @@ from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.hold_out import check_hold_out, left_to_train_on
 from sparse_rnn.data.loaders.columns import ColumnLoader
 from sparse_rnn.data.loaders.resume import go_on_where_stopped
+from sparse_rnn.data.loaders.windows import WindowLoader, check_share
 from sparse_rnn.data.tokens.corpus import Corpus
 from sparse_rnn.data.tokens.token_store import TokenStore, prepare
 from sparse_rnn.data.tokens.vocabulary import Vocabulary, as_vocabulary
@@ -29,6 +30,11 @@ class TextData(LightningDataModule):
     but the first of a split is predicted exactly once, on any number of ranks; padding has the target -100.
     ``predict`` goes over the test set.
 
+    With ``train_sample`` there is a second validation loader: windows of ``bptt`` steps, drawn at random from the text
+    that is trained on, the same ones at every validation and in every run, each to be read from the zero state. See
+    :class:`~sparse_rnn.data.loaders.WindowLoader`. A model that is not LanguageModel needs a ``validation_step`` that
+    takes a ``dataloader_idx``.
+
     The text is turned into ids once, and the ids are kept, 4 bytes a token, in the folder ``sparse_rnn/tokens`` of the
     user's cache, whose place ``$XDG_CACHE_HOME`` decides on Linux. Changed text or settings get a folder of their own.
     Older folders stay until somebody deletes them, which is safe while no run reads them.
@@ -40,9 +46,11 @@ class TextData(LightningDataModule):
         vocabulary: The words and their ids, ours or torchtext's; by default those of the training text.
         hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
             train on: for choosing hyperparameters without a look at what results are reported on.
+        train_sample: Share of the training text to evaluate beside every validation, as ``train/ppl_sample``; arXiv
+            1912.00120 takes 0.01 of large texts. 0 for none.
 
     Raises:
-        UsageError: If one of the sizes is below 1, or the share is not in [0, 1).
+        UsageError: If one of the sizes is below 1, or a share is out of range.
         DataError: If ``vocabulary`` is no vocabulary.
 
     Example:
@@ -60,17 +68,25 @@ class TextData(LightningDataModule):
     """
 
     def __init__(
-        self, batch_size: int, bptt: int, eval_batch_size: int, vocabulary: Any, hold_out: float = 0.0
+        self,
+        batch_size: int,
+        bptt: int,
+        eval_batch_size: int,
+        vocabulary: Any,
+        hold_out: float = 0.0,
+        train_sample: float = 0.0,
     ) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("bptt", bptt), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise UsageError(f"{name}={value}: give a number of at least 1.")
         check_hold_out(hold_out)
+        check_share(train_sample)
         self.batch_size = batch_size
         self.bptt = bptt
         self.eval_batch_size = eval_batch_size
         self.hold_out = hold_out
+        self.train_sample = train_sample
         self._given_vocabulary = None if vocabulary is None else as_vocabulary(vocabulary)
         self._store: TokenStore | None = None
 
@@ -140,9 +156,10 @@ class TextData(LightningDataModule):
             seed=self.seed,
         )
 
-    def val_dataloader(self) -> ColumnLoader:
-        """Return the validation text in columns."""
-        return self._whole(self._held_out if self.hold_out else self.store["val"])
+    def val_dataloader(self) -> ColumnLoader | list[ColumnLoader | WindowLoader]:
+        """Return the validation text in columns, and where it is asked for the sample of the training text."""
+        columns = self._whole(self._held_out if self.hold_out else self.store["val"])
+        return [columns, self._sample] if self.train_sample else columns
 
     def test_dataloader(self) -> ColumnLoader:
         """Return the test text in columns."""
@@ -155,6 +172,12 @@ class TextData(LightningDataModule):
     def _whole(self, text: np.ndarray) -> ColumnLoader:
         rank, world_size = self._place
         return ColumnLoader(text, self.eval_batch_size, self.bptt, pad=True, rank=rank, world_size=world_size)
+
+    @property
+    def _sample(self) -> WindowLoader:
+        rank, world_size = self._place
+        windows = self._trained_on, self.train_sample, self.eval_batch_size, self.bptt
+        return WindowLoader(*windows, rank=rank, world_size=world_size)
 
     @property
     def _trained_on(self) -> np.ndarray:

@@ -68,8 +68,9 @@ class _WikiText(TextData):
         vocabulary: Any,
         root: str | Path | None,
         hold_out: float,
+        train_sample: float,
     ) -> None:
-        super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out)
+        super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out, train_sample)
         self.archive = archive
         self.files = {"train": train_file, "val": VAL, "test": TEST}
         self.root = root
@@ -134,9 +135,11 @@ class WikiText2(_WikiText):
         root: Folder of the three files.
         hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
             train on: for choosing hyperparameters without a look at what results are reported on.
+        train_sample: Share of the training text to evaluate beside every validation, as ``train/ppl_sample``; arXiv
+            1912.00120 takes 0.01 of large texts. 0 for none.
 
     Raises:
-        UsageError: If one of the sizes is below 1, or the share is not in [0, 1).
+        UsageError: If one of the sizes is below 1, or a share is out of range.
         DataError: If ``vocabulary`` is no vocabulary.
 
     Example:
@@ -154,8 +157,9 @@ class WikiText2(_WikiText):
         vocabulary: Any = None,
         root: str | Path | None = None,
         hold_out: float = 0.0,
+        train_sample: float = 0.0,
     ) -> None:
-        super().__init__(WIKITEXT_2, TRAIN, batch_size, bptt, eval_batch_size, vocabulary, root, hold_out)
+        super().__init__(WIKITEXT_2, TRAIN, batch_size, bptt, eval_batch_size, vocabulary, root, hold_out, train_sample)
 
 
 class WikiText103(_WikiText):
@@ -178,9 +182,11 @@ class WikiText103(_WikiText):
             it, is taken as it is, but only when it is named here. Its results cannot be compared with published ones.
         hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
             train on: for choosing hyperparameters without a look at what results are reported on.
+        train_sample: Share of the training text to evaluate beside every validation, as ``train/ppl_sample``; arXiv
+            1912.00120 takes 0.01 of large texts. 0 for none.
 
     Raises:
-        UsageError: If one of the sizes is below 1, or the share is not in [0, 1).
+        UsageError: If one of the sizes is below 1, or a share is out of range.
         DataError: If ``vocabulary`` is no vocabulary.
 
     Example:
@@ -201,5 +207,8 @@ class WikiText103(_WikiText):
         root: str | Path | None = None,
         train_file: str = TRAIN,
         hold_out: float = 0.0,
+        train_sample: float = 0.0,
     ) -> None:
-        super().__init__(WIKITEXT_103, train_file, batch_size, bptt, eval_batch_size, vocabulary, root, hold_out)
+        super().__init__(
+            WIKITEXT_103, train_file, batch_size, bptt, eval_batch_size, vocabulary, root, hold_out, train_sample
+        )

@@ -39,7 +39,10 @@ class LanguageModel(RowGradients):
     gradient flows back from one batch to the one before. The state starts at zero in every epoch and evaluation.
 
     Validation and test log the negative log-likelihood per token, over all batches and ranks, and its exp, the
-    perplexity. Both are those of the softmax over the whole vocabulary, whatever the output layer trains on.
+    perplexity. Both are those of the softmax over the whole vocabulary, whatever the output layer trains on. A second
+    validation loader, as the text data modules give it with ``train_sample``, holds windows of the training text. Their
+    perplexity, each window read from the zero state without dropout, is logged as ``train/ppl_sample``: the training
+    perplexity of the paper's Table 4. A model that carries its state is at a disadvantage in it.
 
     A checkpoint holds the recurrent state and the random generators of every rank, so that a run that was stopped in
     the middle of an epoch goes on bit for bit, with dropout too. It also holds ``tokens_seen``, an integer.
@@ -128,7 +131,7 @@ class LanguageModel(RowGradients):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.lr_interval = lr_interval
-        self.token_loss, self.perplexity = TokenLoss(), Perplexity()
+        self.token_loss, self.perplexity, self.sample_perplexity = TokenLoss(), Perplexity(), Perplexity()
         self.tokens_seen = 0
 
         # One module a layer: what nn.LSTM drops between its own layers has no mask for all steps, and on CUDA its
@@ -224,9 +227,15 @@ class LanguageModel(RowGradients):
         self.log("train/ppl", loss.detach().exp())
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log ``val/loss``, the negative log-likelihood per token of the whole text, and its exp, ``val/ppl``."""
-        self._evaluate(batch, batch_idx, "val")
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Log ``val/loss``, the negative log-likelihood per token of the whole text, and its exp, ``val/ppl``.
+
+        Of a second loader the perplexity is logged as ``train/ppl_sample``.
+        """
+        if dataloader_idx == 0:
+            self._evaluate(batch, batch_idx, "val")
+        else:
+            self._evaluate_windows(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Log ``test/loss`` and ``test/ppl``, as in validation."""
@@ -313,11 +322,21 @@ class LanguageModel(RowGradients):
         x_BT, y_BT = batch
         # A state of its own: an evaluation in mid-epoch leaves that of training alone.
         h_ND, self._evaluation_state = self._go_on(x_BT, self._evaluation_state, batch_idx)
-        nll, tokens = self.decoder.nll(h_ND, y_BT.flatten()), (y_BT != PADDING).sum()
+        nll, tokens = self._nll(h_ND, y_BT)
         self.token_loss.update(nll, tokens)
         self.perplexity.update(nll, tokens)
-        self.log(f"{stage}/loss", self.token_loss, batch_size=len(x_BT))
-        self.log(f"{stage}/ppl", self.perplexity, batch_size=len(x_BT), prog_bar=True)
+        self.log(f"{stage}/loss", self.token_loss, batch_size=len(x_BT), add_dataloader_idx=False)
+        self.log(f"{stage}/ppl", self.perplexity, batch_size=len(x_BT), prog_bar=True, add_dataloader_idx=False)
+
+    def _evaluate_windows(self, batch: Batch) -> None:
+        x_BT, y_BT = batch
+        h_BTD, _ = self(x_BT)
+        self.sample_perplexity.update(*self._nll(h_BTD.flatten(0, 1), y_BT))
+        self.log("train/ppl_sample", self.sample_perplexity, batch_size=len(x_BT), add_dataloader_idx=False)
+
+    def _nll(self, h_ND: Tensor, y_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the summed negative log-likelihood, and the number of tokens that it is of."""
+        return self.decoder.nll(h_ND, y_BT.flatten()), (y_BT != PADDING).sum()
 
     def _restart_clock(self) -> None:
         self._tokens_before, self._since = self.tokens_seen, time.perf_counter()

@@ -30,14 +30,18 @@ class Counted(Callback):
     """Counts what this rank trains and validates on, and keeps its inputs."""
 
     def __init__(self) -> None:
-        self.trained, self.validated, self.inputs = 0, 0, []
+        self.trained, self.validated, self.sampled, self.inputs = 0, 0, 0, []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.trained += batch[1].numel()
         self.inputs.append(batch[0])
 
     def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
-        self.validated += int((batch[1] != -100).sum())
+        targets = int((batch[1] != -100).sum())
+        if dataloader_idx == 0:
+            self.validated += targets
+        else:
+            self.sampled += targets
 
 
 def write_text(folder: Path) -> None:
@@ -66,7 +70,7 @@ def fit(folder: Path, ranks: int) -> dict:
         default_root_dir=folder,
     )
     files = {split: folder / f"{split}.txt" for split in SIZES}
-    data = TextFiles(**files, batch_size=COLUMNS // ranks, bptt=7, eval_batch_size=6)
+    data = TextFiles(**files, batch_size=COLUMNS // ranks, bptt=7, eval_batch_size=6, train_sample=0.3)
     # The size is named: layers made in setup() come after another draw of random numbers with DDP than without.
     model = LanguageModel(WORDS + 2, embedding_size=6, hidden_size=8, optimizer=lambda p: torch.optim.SGD(p, lr=0.5))
     trainer.fit(model, data)
@@ -74,8 +78,10 @@ def fit(folder: Path, ranks: int) -> dict:
         "parameters": model.state_dict(),
         "digest": pruning.masks.digest(),
         "val/ppl": trainer.callback_metrics["val/ppl"].item(),
+        "train/ppl_sample": trainer.callback_metrics["train/ppl_sample"].item(),
         "trained": counted.trained,
         "validated": counted.validated,
+        "sampled": counted.sampled,
         "tokens_seen": model.tokens_seen,
         "inputs": torch.cat(counted.inputs[: len(counted.inputs) // 2], 1),
         "tokens": {split: len(data.store[split]) for split in SIZES},
@@ -112,7 +118,8 @@ def test_masks_parameters_and_perplexity_are_those_of_one_process(reports):
     ranks, alone = reports
     assert {report["digest"] for report in ranks} == {alone["digest"]}
     for report in ranks:
-        assert report["val/ppl"] == pytest.approx(alone["val/ppl"], rel=1e-5)
+        for name in ("val/ppl", "train/ppl_sample"):
+            assert report[name] == pytest.approx(alone[name], rel=1e-5)
         for name, value in alone["parameters"].items():
             torch.testing.assert_close(report["parameters"][name], value)
             assert torch.equal(report["parameters"][name], ranks[0]["parameters"][name])
@@ -127,3 +134,4 @@ def test_each_rank_reads_its_own_columns_and_every_token_counts_once(reports):
         assert sum(report["trained"] for report in counts) == trained
         assert all(report["tokens_seen"] == trained for report in counts)
         assert sum(report["validated"] for report in counts) == 2 * (tokens["val"] - 1)
+    assert alone["sampled"] == sum(report["sampled"] for report in ranks) > 0
