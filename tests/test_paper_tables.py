@@ -1,13 +1,18 @@
-"""The scripts of the paper's tables name fits that can run."""
+"""The scripts of the paper's tables name fits that can run; that of the author's exchange of gates exchanges them."""
 
 import os
 import subprocess
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
 
 from sparse_rnn.cli.compare import parse
 from sparse_rnn.cli.dry_run import check_fits
+from sparse_rnn.data import SequentialDigits
+from sparse_rnn.modules import SequenceClassifier
 
 PAPER = Path(__file__).parent.parent / "benchmarks" / "paper"
 GIVEN = ["--trainer.max_epochs", "3", "--seeds", "2"]
@@ -39,3 +44,50 @@ def test_a_table_is_one_comparison_that_can_run(words, table):
     assert grid.overrides == tuple(GIVEN[:2])
     assert len(grid.runs()) == 2 * CELLS[table]
     check_fits(grid)
+
+
+class First(Callback):
+    """Keeps the masks and the pruned kernels that a fit begins with."""
+
+    def __init__(self, found, name):
+        self.found, self.name = found, name
+
+    def on_train_start(self, trainer, pl_module):
+        masks = trainer.callbacks[0].masks
+        self.found[self.name] = {
+            name: (mask.clone(), pl_module.get_parameter(name).detach().clone()) for name, mask in masks.items()
+        }
+
+
+@pytest.fixture
+def exchanged_gates():
+    """The script as a module."""
+    spec = spec_from_file_location("exchanged_gates", PAPER / "exchanged_gates.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_update_gate_and_candidate_exchange_mask_and_values(exchanged_gates):
+    """In PyTorch's sign of the update gate, which is minus the author's."""
+    begun = {}
+    for masks in ("as scored", "exchanged"):
+        torch.manual_seed(0)
+        model = SequenceClassifier(8, 10, hidden_size=12)
+        pruning = exchanged_gates.PRUNING[masks](sparsity=0.8, num_samples=16)
+        trainer = Trainer(
+            accelerator="cpu",
+            max_steps=1,
+            callbacks=[pruning, First(begun, masks)],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(model, SequentialDigits(batch_size=64))
+    for name, (mask, kernel) in begun["as scored"].items():
+        (r, z, n), (r_kept, z_kept, n_kept) = kernel.chunk(3), mask.chunk(3)
+        other_mask, other_kernel = begun["exchanged"][name]
+        assert torch.equal(other_mask, torch.cat([r_kept, n_kept, z_kept]))
+        assert torch.equal(other_kernel, torch.cat([r, -n, -z]))
+        assert z_kept.count_nonzero() != n_kept.count_nonzero()

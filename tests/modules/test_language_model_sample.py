@@ -79,7 +79,8 @@ def by_a_plain_loop(model, text):
     for at in range(0, len(text) - 1, BPTT):
         window = torch.from_numpy(text[at : at + BPTT + 1].copy()).long()
         h, _ = model.rnn[0](model.embedding(window[None, :-1]))
-        logs += F.log_softmax(h[0] @ model.decoder.weight.T + model.decoder.bias, -1)[range(len(window) - 1), window[1:]]
+        logits = h[0] @ model.decoder.weight.T + model.decoder.bias
+        logs += F.log_softmax(logits, -1)[range(len(window) - 1), window[1:]]
     assert len(logs) == len(text) - 1
     return torch.stack(logs).mean().neg().exp().item()
 
