@@ -15,6 +15,7 @@ from sparse_rnn.compare.grid import DENSE, Grid
 from sparse_rnn.compare.methods import Method, by_criterion, from_config, shuffled
 from sparse_rnn.compare.report import describe, save
 from sparse_rnn.compare.runner import finished, run_missing
+from sparse_rnn.compare.seeding import data_takes_seed
 from sparse_rnn.config_files import find_config
 from sparse_rnn.errors import UsageError
 from sparse_rnn.scores import criterion_named, criterion_names
@@ -25,6 +26,7 @@ _SET_BY_THE_GRID = {
     "--pruning.criterion": "--criteria or --methods",
     "--pruning.sparsity": "--sparsity",
     "--seed_everything": "--seeds",
+    "--data.seed": "--seeds",
     "--trainer.default_root_dir": "--output",
 }
 _HELD_OUT = "--data.hold_out 0.1"
@@ -94,6 +96,7 @@ def parse(args: Sequence[str]) -> Grid:
         vary=tuple(known.vary),
         tune=tuple(known.tune),
         tune_with=known.tune_with,
+        seeds_data=data_takes_seed(configs, overrides),
     )
 
 

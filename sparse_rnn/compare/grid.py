@@ -74,6 +74,7 @@ class Grid:
         vary: The axes of the table.
         tune: What every cell of the table has its own best values of.
         tune_with: Further arguments of the fits that choose those.
+        seeds_data: Whether the data have a seed, which is to be that of the fit.
     """
 
     configs: tuple[str, ...]
@@ -86,6 +87,7 @@ class Grid:
     vary: tuple[Axis, ...] = ()
     tune: tuple[Axis, ...] = ()
     tune_with: tuple[str, ...] = ()
+    seeds_data: bool = False
 
     @property
     def rows(self) -> list[str]:
@@ -146,6 +148,7 @@ class Grid:
             *arguments(run.tuned),
             *(self.tune_with if run.stage == "tune" else ()),
             *("--seed_everything", str(run.seed)),
+            *(("--data.seed", str(run.seed)) if self.seeds_data else ()),
             *("--trainer.default_root_dir", str(folder)),
             *(f"--trainer.callbacks+={_RECORDER}", "--trainer.callbacks.path", str(folder / METRICS)),
         ]
@@ -155,7 +158,8 @@ class Grid:
         digests = map(_digest, self.configs)
         method = self._method(run)
         tuning = self.tune_with if run.stage == "tune" else ()
-        return [*digests, *self.overrides, *(method.pruning if method else ()), *tuning]
+        seeded = ("--data.seed",) if self.seeds_data else ()
+        return [*digests, *seeded, *self.overrides, *(method.pruning if method else ()), *tuning]
 
     def _method(self, run: Run) -> Method | None:
         return next((method for method in self.methods if method.name == run.cell.method), None)

@@ -47,6 +47,7 @@ def test_every_fit_has_its_criterion_sparsity_and_seeds(config, tmp_path, monkey
         pruning = config["pruning"]["init_args"]
         assert pruning["criterion"]["class_path"].endswith(f".{criterion}")
         assert (pruning["sparsity"], pruning["seed"], config["seed_everything"]) == (0.95, 1, 1)
+        assert config["data"]["init_args"]["seed"] == 1
         assert config["trainer"]["max_epochs"] == 3
         assert [callback["class_path"].split(".")[-1] for callback in config["trainer"]["callbacks"]] == [
             "SparseCheckpoint",  # the config's own stay
