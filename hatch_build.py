@@ -73,7 +73,7 @@ def compiled_kernels(sources: Path, folder: Path) -> Path:
         raise OSError("they are written for the compilers of Linux and macOS.")
     compiler = shlex.split(os.environ.get("CC", "cc"))
     backends = {"x86_64": X86_64, "aarch64": NEON, "arm64": NEON}.get(platform.machine(), PLAIN)
-    units = {name: (f"{name}.c", []) for name in ("dispatch", "threads", "pattern")}
+    units = {name: (f"{name}.c", []) for name in ("dispatch", "threads", "pattern", "windows")}
     for backend, own in backends.items():
         for is_double in (0, 1):
             flags = [f"-DBACKEND={backend}", f"-DREAL_IS_DOUBLE={is_double}", *own]

@@ -43,6 +43,24 @@ static void *random_reals(const shape *s, int64_t numbers) {
   return made;
 }
 
+/* What one sequence reads; its arrays are as long as the count says. */
+static void find_windows(const shape *s, kernel *k, int64_t gates, const int32_t *slot_of_gate, int64_t units) {
+  if (s->is_double || s->batch > 1 || k->inputs < WINDOW || !sparse_rnn_reads_windows()) return;
+  int64_t groups = (units + WINDOW_UNITS - 1) / WINDOW_UNITS * gates;
+  int32_t *ends = fresh(groups, 4);
+  uint8_t *sums = fresh(groups * WINDOW_ROWS, 1);
+  int64_t count = sparse_rnn_windows(k->offsets, k->columns, k->values, gates, units, k->inputs, slot_of_gate, ends, sums,
+                                     NULL, NULL, NULL);
+  uint16_t *starts = fresh(count, 2);
+  uint8_t *places = fresh(count * WINDOW_STEPS * WINDOW_LANES, 1);
+  float *values = fresh(count * WINDOW_STEPS * WINDOW_LANES, 4);
+  if (count)
+    sparse_rnn_windows(k->offsets, k->columns, k->values, gates, units, k->inputs, slot_of_gate, ends, sums, starts,
+                       places, values);
+  k->window_ends = ends, k->window_sums = sums;
+  k->window_starts = starts, k->window_places = places, k->window_values = values;
+}
+
 static kernel random_kernel(const shape *s, int64_t gates, int64_t slots, const int32_t *slot_of_gate, int64_t units,
                             int64_t inputs) {
   int64_t rows = gates * units, blocks = (units * slots + BLOCK - 1) / BLOCK;
@@ -59,8 +77,11 @@ static kernel random_kernel(const shape *s, int64_t gates, int64_t slots, const 
   void *dense = random_reals(s, rows * inputs), *values = reals(s, kept);
   sparse_rnn_take(dense, positions, kept, s->is_double ? 8 : 4, s->threads, values);
   sparse_rnn_put(values, positions, kept, s->is_double ? 8 : 4, s->threads, dense);
-  return (kernel){offsets, columns, values, NULL, block_offsets, block_rows, block_order, reals(s, kept),
-                  reals(s, kept), inputs, s->is_double ? FLOAT64 : FLOAT32, kept};
+  kernel k = {.offsets = offsets, .columns = columns, .values = values, .block_offsets = block_offsets,
+              .block_rows = block_rows, .block_order = block_order, .block_values = reals(s, kept),
+              .gradient = reals(s, kept), .inputs = inputs, .type = s->is_double ? FLOAT64 : FLOAT32, .kept = kept};
+  find_windows(s, &k, gates, slot_of_gate, units);
+  return k;
 }
 
 static void require_numbers(const shape *s, const void *all, int64_t numbers, const char *name) {
@@ -129,7 +150,7 @@ int main(void) {
           int64_t form = kind / 2 % 7, at = (int64_t)(b + u) + kind;
           shape s = {.cell = form < 3 ? form : LSTM, .projected = form == 4, .full = form == 5, .diagonal = form == 6};
           s.is_double = kind % 2, s.reverse = at % 2, s.batch = batches[b], s.units = units[u];
-          s.steps = 1 + at % 5, s.inputs = 1 + at * 7 % 40, s.percent = percents[at % 3], s.threads = 1 + at % 3, s.even = at / 3 % 2;
+          s.steps = 1 + at % 5, s.inputs = 1 + at * 7 % 80, s.percent = percents[at % 3], s.threads = 1 + at % 3, s.even = at / 3 % 2;
           run(&s);
         }
   }

@@ -66,6 +66,8 @@ static const backend *current(void) {
 
 const char *sparse_rnn_backend(void) { return current()->name; }
 
+int sparse_rnn_reads_windows(void) { return strcmp(current()->name, "avx512") == 0; }
+
 int sparse_rnn_select(const char *name) {
   const backend *found = choose(name);
   if (found == NULL) return 0;

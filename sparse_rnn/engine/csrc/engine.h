@@ -33,6 +33,12 @@ typedef struct {
   int64_t inputs;
   int64_t type;
   int64_t kept;
+  /* The same weights in the order of sparse_rnn_windows, for one sequence; NULL: none. */
+  const int32_t *window_ends;
+  const uint8_t *window_sums;
+  const uint16_t *window_starts;
+  const uint8_t *window_places;
+  const float *window_values;
 } kernel;
 
 enum { BLOCK = 256 };
@@ -83,6 +89,23 @@ void sparse_rnn_take(const void *dense, const int32_t *positions, int64_t kept, 
                      void *values);
 void sparse_rnn_put(const void *values, const int32_t *positions, int64_t kept, int64_t bytes, int64_t threads,
                     void *dense);
+
+/* A block is the rows of WINDOW_UNITS units, a group of it WINDOW_ROWS rows, two for each of WINDOW_LANES lanes. A group
+ * goes through windows of WINDOW columns; in each window a lane takes up to WINDOW_STEPS weights of its rows. */
+enum { WINDOW_UNITS = 32, WINDOW_LANES = 16, WINDOW_ROWS = 32, WINDOW = 64, WINDOW_STEPS = 2 };
+/* A place is a column of the window and one of these, or 0 where a lane takes no weight. */
+enum { OF_FIRST_ROW = 128, OF_SECOND_ROW = 64 };
+
+/* Whether this processor's kernels read windows. */
+int sparse_rnn_reads_windows(void);
+
+/* How many windows a kernel of WINDOW inputs or more takes, and, unless starts is NULL, what is in them:
+ * ends [groups], the windows of each group and those before it; sums [groups][WINDOW_ROWS], where the sum of a row
+ * belongs in [slots][units of the block]; starts [windows], the first column of each; places and numbers
+ * [windows][WINDOW_STEPS][WINDOW_LANES]. Groups are as many as gates in each block. */
+int64_t sparse_rnn_windows(const int32_t *offsets, const uint16_t *columns, const float *values, int64_t gates,
+                           int64_t units, int64_t inputs, const int32_t *slot_of_gate, int32_t *ends, uint8_t *sums,
+                           uint16_t *starts, uint8_t *places, float *numbers);
 
 const char *sparse_rnn_backend(void);
 int sparse_rnn_select(const char *backend);

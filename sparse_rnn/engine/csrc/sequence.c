@@ -86,6 +86,23 @@ INLINE quad four_int8_t(const int8_t *values) {
   default: call(32);                                                                                                   \
   }
 
+#if VECTOR_BYTES == 64 && !REAL_IS_DOUBLE
+#include "windows.h"
+#endif
+
+static void preactivations(const call *c, int64_t width, int64_t first, int64_t last, const REAL *x, const REAL *h,
+                           const REAL *cells, REAL *out) {
+#if VECTOR_BYTES == 64 && !REAL_IS_DOUBLE
+  if (width == 1 && (c->kernels[IH].window_ends || c->kernels[HH].window_ends)) {
+    preactivations_by_windows(c, first, last, x, h, cells, out);
+    return;
+  }
+#endif
+#define CALL(width) preactivations_##width(c, first, last, x, h, cells, out)
+  AT_ITS_WIDTH(width, CALL)
+#undef CALL
+}
+
 typedef struct {
   int64_t first, count, width, steps;
 } tile;
@@ -284,9 +301,7 @@ static void tile_forward(const call *c, tile t, team own) {
     REAL *h = projected ? U + step * H * W : Hs + (step + 1) * P * W, *cells = has_c ? Cs + (step + 1) * H * W : NULL;
     for (int64_t unit = begin; unit < end; unit += per_group) {
       int64_t last = unit + per_group < H ? unit + per_group : H, size = (last - unit) * W;
-#define CALL(width) preactivations_##width(c, unit, last, x, h_before, c_before, g.pre[0])
-      AT_ITS_WIDTH(W, CALL)
-#undef CALL
+      preactivations(c, W, unit, last, x, h_before, c_before, g.pre[0]);
       if (!projected) copy_group(g.h_before, h_before + unit * W, size);
       if (has_c) copy_group(g.c_before, c_before + unit * W, size);
       if (c->peephole) spread_peephole(c, unit, last, W, &g);
