@@ -57,7 +57,8 @@ def _run(
     (*rows, inputs), steps, batch = x.shape, starts.shape[0], lengths.shape[0]
     units, outputs, size = weights.units, weights.outputs, x.element_size()
     out = x.new_empty(*rows, outputs)
-    call = Call.from_buffer_copy(weights.constant)  # its own one, as other threads may call the layer meanwhile
+    constant = weights.one_sequence.constant(weights, inputs) if batch == 1 else weights.constant
+    call = Call.from_buffer_copy(constant)  # its own one, as other threads may call the layer meanwhile
     call.type, call.threads, call.reverse = ops.TYPES[x.dtype], torch.get_num_threads(), reverse
     call.steps, call.batch, call.inputs = steps, batch, inputs
     call.even, call.starts, call.lengths = len(rows) == 2, starts.data_ptr(), lengths.data_ptr()

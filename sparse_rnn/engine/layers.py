@@ -15,7 +15,7 @@ from sparse_rnn.engine.checks import check_kernel, check_tensor
 from sparse_rnn.engine.library import library
 from sparse_rnn.engine.pattern import MOST
 from sparse_rnn.engine.sequences import State, call_like_torch
-from sparse_rnn.engine.weights import Layers, Weights
+from sparse_rnn.engine.weights import Layers, OneSequence, Weights
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.recurrent.peephole import Peepholes
 
@@ -104,8 +104,14 @@ class SparseLayer(nn.Module):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all its buffers."""
-        return sum(buffer.nbytes for buffer in self.buffers())
+        """Bytes of all its buffers, and of the second order of weights that calls with one sequence have made."""
+        return self._buffer_bytes + sum(one.nbytes for one in self._one_sequences())
+
+    def bytes_read(self, batch: int) -> int:
+        """Return of how many bytes a step of so many sequences, 32 at most, reads each once."""
+        if batch > 1:
+            return self._buffer_bytes
+        return self.nbytes - sum(one.unread for one in self._one_sequences())
 
     @property
     def density(self) -> float:
@@ -197,6 +203,15 @@ class SparseLayer(nn.Module):
             if self.bias:
                 yield f"bias_{suffix}", (self.hidden_size, ops.slots_of_unit(self.cell))
 
+    @property
+    def _buffer_bytes(self) -> int:
+        return sum(buffer.nbytes for buffer in self.buffers())
+
+    def _one_sequences(self) -> Iterator[OneSequence]:
+        for directions in self._prepared[1] if self._prepared else ():
+            for weights in directions:
+                yield weights.one_sequence
+
     def _layers(self) -> Layers:
         """Return what each layer and direction computes with, made anew only where a buffer has moved."""
         if torch.compiler.is_compiling():
@@ -231,6 +246,7 @@ class SparseLayer(nn.Module):
             scales=[getattr(self, f"scales_{role}_{suffix}") for role in self.roles] if scaled else (),
             bias=getattr(self, f"bias_{suffix}", None),
             peephole=getattr(self, f"peephole_{suffix}", None),
+            lasting=True,
         )
 
     def _given(self, input: Tensor | PackedSequence, hx: State | None) -> tuple[Tensor | PackedSequence, State | None]:

@@ -44,6 +44,7 @@ class KernelPointers(ctypes.Structure):
         ("inputs", _COUNT),
         ("type", _COUNT),
         ("kept", _COUNT),
+        *((f"window_{name}", _POINTER) for name in ("ends", "sums", "starts", "places", "values")),
     ]
 
 
@@ -79,10 +80,12 @@ _ARGUMENTS = {
     "count": [_POINTER, _COUNT, _COUNT, _COUNT, _POINTER],
     "list": [_POINTER, _COUNT, _COUNT, _COUNT, _POINTER, _POINTER, _POINTER],
     "transpose": [_POINTER, _POINTER, _COUNT, _COUNT, _COUNT, _COUNT, _POINTER, _POINTER, _POINTER, _POINTER],
+    "reads_windows": [],
+    "windows": [_POINTER] * 3 + [_COUNT] * 3 + [_POINTER] * 6,
     "take": [_POINTER, _POINTER, _COUNT, _COUNT, _COUNT, _POINTER],
     "put": [_POINTER, _POINTER, _COUNT, _COUNT, _COUNT, _POINTER],
 }
-_RESULTS = {"backend": _TEXT, "select": ctypes.c_int}
+_RESULTS = {"backend": _TEXT, "select": ctypes.c_int, "reads_windows": ctypes.c_int, "windows": _COUNT}
 
 
 class Library:
@@ -103,6 +106,8 @@ class Library:
     count: Callable[..., None]
     list: Callable[..., None]
     transpose: Callable[..., None]
+    reads_windows: Callable[[], int]
+    windows: Callable[..., int]
     take: Callable[..., None]
     put: Callable[..., None]
 

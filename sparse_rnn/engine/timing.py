@@ -27,6 +27,7 @@ class Timing:
         ratio: How many times as long the dense one takes: the median of the ratios of runs that stood side by side.
         dense_bytes: Bytes of the dense layer's weights and biases.
         sparse_bytes: Bytes of what the sparse layer holds.
+        read_bytes: Bytes of that which a step reads.
         error: The largest difference of an output.
     """
 
@@ -37,12 +38,13 @@ class Timing:
     ratio: float
     dense_bytes: int
     sparse_bytes: int
+    read_bytes: int
     error: float
 
     @property
     def bandwidth(self) -> float:
-        """GB/s at which the sparse layer goes through what it holds, once a step."""
-        return self.sparse_bytes / self.sparse / 1e6
+        """GB/s at which the sparse layer goes through its weights, once a step."""
+        return self.read_bytes / self.sparse / 1e6
 
 
 def side_by_side(
@@ -92,13 +94,14 @@ def time_layers(
 
 
 def _timed(name: str, layer: nn.Module, small: SparseLayer, batch: int, steps: int, seconds: float) -> Timing:
-    sizes = (batch, steps) if small.batch_first else (steps, batch)
-    x = torch.randn(*sizes, small.input_size, dtype=small.real)
+    shape = (batch, steps) if small.batch_first else (steps, batch)
+    x = torch.randn(*shape, small.input_size, dtype=small.real)
     with torch.inference_mode():
         ours, theirs, ratio = side_by_side(lambda: layer(x), lambda: small(x), seconds)
         error = _difference(layer(x)[0], small(x)[0])
     held = sum(parameter.nbytes for parameter in layer.parameters())
-    return Timing(name, batch, ours / steps, theirs / steps, ratio, held, small.nbytes, error)
+    sizes = held, small.nbytes, small.bytes_read(batch)
+    return Timing(name, batch, ours / steps, theirs / steps, ratio, *sizes, error)
 
 
 def _difference(a: Tensor, b: Tensor) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparse_rnn.engine import ops
 from sparse_rnn.engine.library import CELLS, ROLES, Call, KernelPointers, pointer
+from sparse_rnn.engine.windows import Windows, windows_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Weights:
         scales: One tensor for each of them where the values are of 8 bits, or none.
         bias: [H, S], or None.
         peephole: [3, H], or None.
+        lasting: Whether the same values are used in many calls, so that a second order of them is worth its making.
     """
 
     cell: str
@@ -39,6 +41,7 @@ class Weights:
     scales: Sequence[Tensor] = ()
     bias: Tensor | None = None
     peephole: Tensor | None = None
+    lasting: bool = False
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -71,6 +74,11 @@ class Weights:
             )
         return call
 
+    @cached_property
+    def one_sequence(self) -> OneSequence:
+        """What is the same in all calls with one sequence."""
+        return OneSequence()
+
     def widened(self, dtype: torch.dtype) -> Weights:
         """Return the same with values of another type; what gradients are asked for is computed in one type."""
         values = [own.to(dtype) for own in self.values]
@@ -82,6 +90,61 @@ class Weights:
         # Not by replace(), which PyTorch 2.6 cannot compile.
         kernels = self.roles, values, self.offsets, self.columns, self.blocks
         return Weights(self.cell, *kernels, bias=self.bias, peephole=self.peephole)
+
+
+@dataclass(frozen=True)
+class _Found:
+    versions: Sequence[int]
+    call: Call
+    windows: Sequence[Windows]
+    # Bytes of the rows that calls with one sequence do not read, as they read windows instead.
+    unread: int
+
+
+class OneSequence:
+    """What is the same in all calls with one sequence; it is found in the first of them."""
+
+    def __init__(self) -> None:
+        # As one object, since other threads may look for it meanwhile.
+        self._found: _Found | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the windows of its kernels."""
+        return 0 if self._found is None else sum(windows.nbytes for windows in self._found.windows)
+
+    @property
+    def unread(self) -> int:
+        """Bytes of what the windows stand in for."""
+        return 0 if self._found is None else self._found.unread
+
+    def constant(self, weights: Weights, inputs: int) -> Call:
+        """Describe the weights, with windows that hold what the weights are now."""
+        tensors = [*weights.values, *weights.offsets, *weights.columns]
+        # Of a tensor that was made in inference mode nobody knows whether it has changed.
+        if not weights.lasting or any(tensor.is_inference() for tensor in tensors):
+            return weights.constant
+        versions = [tensor._version for tensor in tensors]
+        found = self._found
+        if found is None or found.versions != versions:
+            self._found = found = _with_windows(weights, inputs, versions)
+        return found.call
+
+
+def _with_windows(weights: Weights, inputs: int, versions: Sequence[int]) -> _Found:
+    call = Call.from_buffer_copy(weights.constant)
+    read = {"ih": inputs, "hh": weights.outputs, "ch": weights.units}
+    made, unread = [], 0
+    kernels = zip(weights.roles, weights.values, weights.offsets, weights.columns, strict=True)
+    for role, values, offsets, columns in kernels:
+        if role not in read:
+            continue
+        windows = windows_of(values, offsets, columns, ops.slots(weights.cell, role), read[role])
+        if windows is not None:
+            windows.describe(call.kernels[ROLES.index(role)])
+            made.append(windows)
+            unread += values.nbytes + offsets.nbytes + columns.nbytes
+    return _Found(versions, call, made, unread)
 
 
 Layers: TypeAlias = Sequence[Sequence[Weights]]

@@ -39,4 +39,4 @@ def test_each_sparse_layer_is_timed_at_each_batch_size(batch_first):
     for row in rows:
         assert row.error < 1e-5
         assert row.sparse_bytes == small[row.name].nbytes < row.dense_bytes
-        assert row.bandwidth == pytest.approx(row.sparse_bytes / (row.sparse / 1000) / 1e9)
+        assert row.bandwidth == pytest.approx(row.read_bytes / (row.sparse / 1000) / 1e9)
