@@ -13,6 +13,7 @@ from torch import Tensor
 from sparse_rnn.engine import ops
 from sparse_rnn.engine.library import CELLS, ROLES, Call, KernelPointers, pointer
 from sparse_rnn.engine.windows import Windows, windows_of
+from sparse_rnn.torch_compat import version_of
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class OneSequence:
         # Of a tensor that was made in inference mode nobody knows whether it has changed.
         if not weights.lasting or any(tensor.is_inference() for tensor in tensors):
             return weights.constant
-        versions = [tensor._version for tensor in tensors]
+        versions = [version_of(tensor) for tensor in tensors]
         found = self._found
         if found is None or found.versions != versions:
             self._found = found = _with_windows(weights, inputs, versions)
