@@ -75,7 +75,7 @@ TRIED_ONCE: dict[str, dict[str, Any]] = {
     "SNIP with γ": {"criterion": ["SNIP", {"gamma": "sequence"}], "allocation": "global"},
 }
 SCORED: Plan = [
-    ("random", {}, {0.01: ALL}),
+    ("random", {}, {0.01: ALL, 0.03: ONE}),
     *((name, how, {0.01: ONE, 0.02: ALL}) for name, how in ONE_SHOT.items()),
     *((name, how, {0.01: ONE, 0.02: ONE}) for name, how in TRIED_ONCE.items()),
     ("random", GRU_400, {0.01: ALL}),
