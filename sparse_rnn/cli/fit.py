@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 # The parser knows a class by its short name once its module is imported.
 import sparse_rnn.data
 import sparse_rnn.modules
-import sparse_rnn.scores  # noqa: F401
+import sparse_rnn.scores  # noqa: F401 - the command line finds classes by name once they are imported
 from sparse_rnn.callbacks import PruningCallback
 from sparse_rnn.cli.summary import LastValidation, summary
 from sparse_rnn.config_files import MODE, find_config, is_overlay
