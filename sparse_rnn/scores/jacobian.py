@@ -120,7 +120,7 @@ class JacobianSpectrum(Criterion):
         draws: int | None = None,
         biases: Biases | None = None,
         reset_before: bool | None = None,
-        variant: Variant = "paper",
+        variant: Variant = "author",
     ) -> None:
         check_choice("variant", variant, Variant)
         given = {name: value for name, value in locals().items() if name in _VARIANTS[variant] and value is not None}

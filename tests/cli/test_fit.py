@@ -13,7 +13,7 @@ def kernels(checkpoint):
     return torch.cat([value.flatten() for name, value in state.items() if name.startswith("rnn.weight")])
 
 
-JACOBIAN = {"class_path": "JacobianSpectrum", "horizon": 4}
+JACOBIAN = {"class_path": "JacobianSpectrum", "variant": "author", "horizon": 4}
 
 
 @pytest.mark.parametrize(
@@ -25,14 +25,14 @@ JACOBIAN = {"class_path": "JacobianSpectrum", "horizon": 4}
         (["--pruning.criterion", "random"], 0.95, "random"),
         (["--pruning.criterion.horizon", "2"], 0.95, JACOBIAN | {"horizon": 2}),
         (
-            ["--pruning.criterion.variant", "author", "--pruning.criterion.biases", "own"],
+            ["--pruning.criterion.variant", "paper", "--pruning.criterion.biases", "0.1"],
             0.95,
-            JACOBIAN | {"variant": "author", "biases": "own"},
+            JACOBIAN | {"variant": "paper", "biases": 0.1},
         ),
         (
             ["--pruning.criterion.noise", "data", "--pruning.criterion.biases", "0.1"],
             0.95,
-            JACOBIAN | {"variant": "paper", "noise": "data", "biases": 0.1},
+            JACOBIAN | {"variant": "author", "noise": "data", "biases": 0.1},
         ),
         (["--pruning", "OneShotPruning", "--pruning.sparsity", "0.98"], 0.98, JACOBIAN),
         (
@@ -105,6 +105,15 @@ def test_pruning_leaves_the_wished_share_of_weights(fitted, args, kept):
     weights = kernels(checkpoint)
     assert weights.count_nonzero() == round(kept * len(weights))
     assert ("sparsity" in out) == (kept < 1)
+
+
+@pytest.mark.filterwarnings("ignore:No weight is left of . neurons")
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_what_make_fit_trains_has_weights_in_every_gate(fitted, seed):
+    out, _ = fitted("--model.hidden_size", "100", "--seed_everything", seed)
+    kept = [int(line.split()[2]) for line in out.splitlines() if line.startswith("rnn.weight")]
+    assert len(kept) == 6
+    assert min(kept) > 50
 
 
 def test_allocations_and_guards_are_keys(fitted, tmp_path):

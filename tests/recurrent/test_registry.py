@@ -98,7 +98,7 @@ def test_a_copy_of_a_known_cell_gets_the_same_scores(kind, step, gates, split, g
     )
     states = 1 + (kind is nn.LSTMCell)
     own, known = Loop(Copied(cell, gates, split), states), Loop(cell, states)
-    criterion = JacobianSpectrum(gamma=gamma, projection="exact")
+    criterion = JacobianSpectrum.paper(gamma=gamma, projection="exact")
     torch.manual_seed(3)
     actual = criterion.score(own, data(), None, find_targets(own))
     torch.manual_seed(3)
@@ -176,7 +176,9 @@ def register_own_gru(suffix="_l{layer}{direction}"):
 @pytest.mark.parametrize(
     "options", [{}, {"num_layers": 2}, {"bidirectional": True}, {"batch_first": True}, {"bias": False}]
 )
-@pytest.mark.parametrize("criterion", ["jacobian", "grasp", "synflow"])
+@pytest.mark.parametrize(
+    "criterion", [JacobianSpectrum.paper(), "grasp", "synflow"], ids=["jacobian", "grasp", "synflow"]
+)
 def test_a_module_that_runs_whole_sequences_gets_the_masks_of_torchs(options, criterion):
     register_own_gru()
     masks = []
@@ -351,7 +353,14 @@ class LoopOfOutputs(Loop):
 
 @pytest.mark.parametrize(
     "criterion",
-    [JacobianSpectrum(), JacobianSpectrum(gamma="none", projection="exact"), SNIP("sequence"), GraSP(), Magnitude()],
+    [
+        JacobianSpectrum.paper(),
+        JacobianSpectrum.author(),
+        JacobianSpectrum.paper(gamma="none", projection="exact"),
+        SNIP("sequence"),
+        GraSP(),
+        Magnitude(),
+    ],
     ids=lambda criterion: type(criterion).__name__,
 )
 def test_kernels_over_things_side_by_side_have_the_scores_of_their_parts(criterion):

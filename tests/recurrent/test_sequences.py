@@ -55,7 +55,7 @@ def scores_of(criterion, model, x):
 
 @pytest.mark.parametrize(
     "criterion",
-    [JacobianSpectrum(), JacobianSpectrum(gamma="author"), SynFlow()],
+    [JacobianSpectrum.paper(), JacobianSpectrum.author(), SynFlow()],
     ids=["jacobian", "author", "synflow"],
 )
 @pytest.mark.parametrize("pieces", [[1] * STEPS, [2, 4]], ids=["one step a call", "chunks"])
@@ -212,8 +212,11 @@ def test_no_kernel_is_emptied_because_a_step_is_a_sequence_of_its_own(kind, betw
 def test_a_batch_of_single_steps_has_scores_for_the_recurrent_kernel():
     torch.manual_seed(0)
     rnn = nn.GRU(8, 32)
-    scores = JacobianSpectrum().score(rnn, torch.rand(1, 16, 8), None, find_targets(rnn))
+    scores = JacobianSpectrum.paper().score(rnn, torch.rand(1, 16, 8), None, find_targets(rnn))
     assert scores["weight_hh_l0"].count_nonzero() == scores["weight_hh_l0"].numel()
+    # With the reset gate in front, r tells nothing of a step from the zero state: it scales that state.
+    by_gate = JacobianSpectrum.author().score(rnn, torch.rand(1, 16, 8), None, find_targets(rnn))["weight_hh_l0"]
+    assert [int(gate.count_nonzero()) for gate in by_gate.chunk(3)] == [0, 32 * 32, 32 * 32]
 
 
 def test_a_state_that_hardly_decays_gets_hardly_other_masks():

@@ -56,9 +56,9 @@ def brute_gamma(rnn: nn.Module, kind: str, seed: int) -> dict[str, Tensor]:
 def test_gamma_divides_by_the_gradient_of_the_states_on_noise(cell, gamma):
     rnn, x = layer(cell), data()
     torch.manual_seed(5)
-    actual = JacobianSpectrum(gamma=gamma).score(rnn, x, None, find_targets(rnn))
+    actual = JacobianSpectrum.paper(gamma=gamma).score(rnn, x, None, find_targets(rnn))
     torch.manual_seed(5)
-    plain = JacobianSpectrum(gamma="none").score(rnn, x, None, find_targets(rnn))
+    plain = JacobianSpectrum.paper(gamma="none").score(rnn, x, None, find_targets(rnn))
     reference = brute_gamma(rnn, gamma, seed=5)
     expected = {name: torch.where(reference[name] == 0, 0, plain[name] / reference[name].abs()) for name in plain}
     assert actual.keys() == expected.keys()
@@ -77,10 +77,10 @@ def scored(criterion: JacobianSpectrum, model: nn.Module, *batch) -> dict[str, T
 @pytest.mark.parametrize("gamma", ["sequence", "author"])
 def test_the_mean_absolute_gamma_of_several_draws_divides(gamma):
     rnn, x = layer("gru"), data()
-    plain = scored(JacobianSpectrum(gamma="none"), rnn, x)
-    actual = scored(JacobianSpectrum(gamma=gamma, draws=3), rnn, x)
+    plain = scored(JacobianSpectrum.paper(gamma="none"), rnn, x)
+    actual = scored(JacobianSpectrum.paper(gamma=gamma, draws=3), rnn, x)
     torch.manual_seed(5)
-    each = [JacobianSpectrum(gamma=gamma).score(rnn, x, None, find_targets(rnn)) for _ in range(3)]
+    each = [JacobianSpectrum.paper(gamma=gamma).score(rnn, x, None, find_targets(rnn)) for _ in range(3)]
     for name, score in plain.items():
         expected = sum(score / one[name] for one in each) / 3
         torch.testing.assert_close(score / actual[name], expected, rtol=1e-6, atol=1e-12)
@@ -103,10 +103,12 @@ def test_the_noise_is_as_large_as_all_that_the_layer_receives(steps):
     model, first = Calls(), data()[:steps]
     second = 3 + 5 * first
     noise = torch.cat([first, second]).std(correction=0).item()
-    actual, expected = (scored(JacobianSpectrum(noise=option), model, first, second) for option in ("data", noise))
+    actual, expected = (
+        scored(JacobianSpectrum.paper(noise=option), model, first, second) for option in ("data", noise)
+    )
     torch.testing.assert_close(actual, expected)
     assert not torch.allclose(
-        actual["rnn.weight_ih_l0"], scored(JacobianSpectrum(), model, first, second)["rnn.weight_ih_l0"]
+        actual["rnn.weight_ih_l0"], scored(JacobianSpectrum.paper(), model, first, second)["rnn.weight_ih_l0"]
     )
 
 
@@ -114,7 +116,7 @@ def test_padding_does_not_count_as_received():
     model, lengths = Calls(), torch.tensor([2, 6, 3])
     packed = pack_padded_sequence(data(), lengths, enforce_sorted=False)
     noise = packed.data.std(correction=0).item()
-    actual, expected = (scored(JacobianSpectrum(noise=option), model, packed) for option in ("data", noise))
+    actual, expected = (scored(JacobianSpectrum.paper(noise=option), model, packed) for option in ("data", noise))
     torch.testing.assert_close(actual, expected)
 
 
@@ -125,7 +127,7 @@ def test_where_gamma_is_zero_the_score_is_zero():
         rnn.weight_hh_l0[1] = 0
         rnn.bias_ih_l0[1] = -5  # unit 1 never fires, on the data as on the noise
         rnn.weight_ih_l0.abs_()
-    scores = JacobianSpectrum().score(rnn, x, None, find_targets(rnn))
+    scores = JacobianSpectrum.paper().score(rnn, x, None, find_targets(rnn))
     assert all(torch.isfinite(score).all() for score in scores.values())
     assert (scores["weight_ih_l0"][1] == 0).all()
     assert (scores["weight_hh_l0"][1] == 0).all()
@@ -177,7 +179,7 @@ def test_gamma_divides_by_what_the_jacobian_divides_by(criterion, build, loss_fn
         torch.manual_seed(3)
         return of.score(model, batch, loss_fn, find_targets(model))["rnn.weight_hh_l0"]
 
-    gamma = scores(JacobianSpectrum(gamma="none")) / scores(JacobianSpectrum(gamma="sequence"))
+    gamma = scores(JacobianSpectrum.paper(gamma="none")) / scores(JacobianSpectrum.paper(gamma="sequence"))
     torch.testing.assert_close(scores(criterion(gamma="sequence")) * gamma, scores(criterion()), rtol=1e-9, atol=0)
 
 

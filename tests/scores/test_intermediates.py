@@ -127,7 +127,7 @@ def assert_scores(actual: dict, expected: dict) -> None:
 @pytest.mark.parametrize("kind", ["projected", "reset before"])
 def test_sensitivity_equals_explicit_jacobians(kind, projection, through_time):
     model, x = build(kind), data()
-    criterion = JacobianSpectrum(projection=projection, gamma="none", through_time=through_time)
+    criterion = JacobianSpectrum.paper(projection=projection, gamma="none", through_time=through_time)
     actual = criterion.score(model, x, None, find_targets(model))
     assert_scores(
         actual,
@@ -138,7 +138,7 @@ def test_sensitivity_equals_explicit_jacobians(kind, projection, through_time):
 @pytest.mark.parametrize("projection", ["jvp", "vjp", "exact"])
 def test_states_of_different_sizes_can_be_observed_together(projection):
     model, x = build("projected"), data()
-    criterion = JacobianSpectrum(projection=projection, gamma="none", states="all")
+    criterion = JacobianSpectrum.paper(projection=projection, gamma="none", states="all")
     actual = criterion.score(model, x, None, find_targets(model))
     assert_scores(actual, brute(model, x, projection=projection, observed=2))
 
@@ -147,8 +147,8 @@ def test_states_of_different_sizes_can_be_observed_together(projection):
 def test_gamma_of_a_projected_lstm(gamma):
     model, x = build("projected"), data()
     torch.manual_seed(5)
-    actual = JacobianSpectrum(gamma=gamma).score(model, x, None, find_targets(model))
-    plain = JacobianSpectrum(gamma="none").score(model, x, None, find_targets(model))
+    actual = JacobianSpectrum.paper(gamma=gamma).score(model, x, None, find_targets(model))
+    plain = JacobianSpectrum.paper(gamma="none").score(model, x, None, find_targets(model))
     torch.manual_seed(5)
     if gamma == "author":
         noise = (torch.randn(5, 100, INPUTS) * 0.1).double()
@@ -166,7 +166,7 @@ def test_upper_layers_and_packed_sequences_of_a_projected_lstm(suffix):
     model = build("projected", num_layers=2, bidirectional=True)
     lengths = [11, 4, 7]
     packed = pack_padded_sequence(data(), torch.tensor(lengths), enforce_sorted=False)
-    scores = JacobianSpectrum(gamma="none").score(model, packed, None, find_targets(model))
+    scores = JacobianSpectrum.paper(gamma="none").score(model, packed, None, find_targets(model))
     below = nn.LSTM(INPUTS, UNITS, proj_size=PROJECTED, bidirectional=True).double()
     below.load_state_dict({name: p for name, p in model.state_dict().items() if "_l0" in name})
     alone = nn.LSTM(2 * PROJECTED, UNITS, proj_size=PROJECTED).double()

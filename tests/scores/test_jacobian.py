@@ -129,7 +129,7 @@ def assert_scores(actual: dict, expected: dict) -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_sensitivity_equals_explicit_jacobians(cell, projection, through_time):
     rnn, x = build(cell), data()
-    criterion = JacobianSpectrum(
+    criterion = JacobianSpectrum.paper(
         horizon=3, discount=0.9, projection=projection, gamma="none", through_time=through_time
     )
     expected = brute_sensitivity(rnn, x, horizon=3, discount=0.9, projection=projection, through_time=through_time)
@@ -140,7 +140,7 @@ def test_sensitivity_equals_explicit_jacobians(cell, projection, through_time):
 @pytest.mark.parametrize("cell", ["lstm", "peephole_lstm", "diagonal_peephole_lstm"])
 def test_the_whole_state_of_an_lstm_can_be_observed(cell, projection):
     rnn, x = build(cell), data()
-    criterion = JacobianSpectrum(projection=projection, gamma="none", states="all")
+    criterion = JacobianSpectrum.paper(projection=projection, gamma="none", states="all")
     expected = brute_sensitivity(rnn, x, horizon=4, discount=1.0, projection=projection, observed=("h", "c"))
     assert_scores(criterion.score(rnn, x, None, find_targets(rnn)), expected)
 
@@ -149,7 +149,7 @@ def test_the_whole_state_of_an_lstm_can_be_observed(cell, projection):
 @pytest.mark.parametrize("cell", ["gru", "gru_reset_before", "lstm", "peephole_lstm"])
 def test_each_layer_and_direction_is_scored_on_the_inputs_it_receives(cell, bidirectional):
     rnn, x = build(cell, num_layers=2, bidirectional=bidirectional), data()
-    scores = JacobianSpectrum(gamma="none").score(rnn, x, None, find_targets(rnn))
+    scores = JacobianSpectrum.paper(gamma="none").score(rnn, x, None, find_targets(rnn))
     below = {"input": x, "output": _first_layer(cell, rnn, bidirectional)(x)[0]}
     for depth, suffix in itertools.product(range(2), ("", "_reverse") if bidirectional else ("",)):
         inputs = below["input" if depth == 0 else "output"].detach()
@@ -181,7 +181,7 @@ def _single(cell: str, rnn: nn.Module, suffix: str, inputs: int) -> nn.Module:
 def test_the_author_observes_the_whole_state_of_the_peephole_lstm_alone(cell, states):
     rnn, x = build(cell), data()
     actual, expected = (
-        JacobianSpectrum(gamma="none", states=option).score(rnn, x, None, find_targets(rnn))
+        JacobianSpectrum.paper(gamma="none", states=option).score(rnn, x, None, find_targets(rnn))
         for option in ("author", states)
     )
     assert_scores(actual, expected)
@@ -189,7 +189,7 @@ def test_the_author_observes_the_whole_state_of_the_peephole_lstm_alone(cell, st
 
 def test_options_that_are_given_win_over_those_of_the_variant():
     author = vars(JacobianSpectrum.author())
-    assert vars(JacobianSpectrum(variant="author")) == author
+    assert vars(JacobianSpectrum()) == author
     expected = {"projection": "vjp", "discount": 0.9, "gamma": "author", "states": "author"}
     expected |= {"noise": "data", "biases": 0.1, "reset_before": True}
     assert {name: author[name] for name in expected} == expected
@@ -208,11 +208,11 @@ def test_initial_states_and_batch_first_are_honoured():
     hx = tuple(
         torch.randn(1, BATCH, UNITS, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in (2, 3)
     )
-    given = JacobianSpectrum(gamma="none").score(rnn, (x.transpose(0, 1), hx), None, find_targets(rnn))
-    zeros = JacobianSpectrum(gamma="none").score(rnn, x.transpose(0, 1), None, find_targets(rnn))
+    given = JacobianSpectrum.paper(gamma="none").score(rnn, (x.transpose(0, 1), hx), None, find_targets(rnn))
+    zeros = JacobianSpectrum.paper(gamma="none").score(rnn, x.transpose(0, 1), None, find_targets(rnn))
     assert not torch.allclose(given["weight_hh_l0"], zeros["weight_hh_l0"])
     # A state reached by running the first half is the state to start the second half from.
-    criterion = JacobianSpectrum(gamma="none", through_time=False, horizon=2)
+    criterion = JacobianSpectrum.paper(gamma="none", through_time=False, horizon=2)
     _, reached = rnn(x[:3].transpose(0, 1))
     halves = criterion.score(rnn, (x[3:].transpose(0, 1), reached), None, find_targets(rnn))
     assert_scores(halves, criterion.score(rnn, x.transpose(0, 1), None, find_targets(rnn)))
@@ -224,7 +224,7 @@ def test_each_packed_sequence_is_scored_at_its_own_end(cell, enforce_sorted):
     rnn, x = build(cell, bidirectional=True), data()
     lengths = [6, 5, 3] if enforce_sorted else [5, 3, 6]
     packed = pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=enforce_sorted)
-    scores = JacobianSpectrum(gamma="none", horizon=2).score(rnn, packed, None, find_targets(rnn))
+    scores = JacobianSpectrum.paper(gamma="none", horizon=2).score(rnn, packed, None, find_targets(rnn))
     for suffix in ("l0", "l0_reverse"):
         alone = _single(cell, rnn, suffix, INPUTS)
         parameters, kernels = dict(alone.named_parameters()), kernels_of(alone)
@@ -246,7 +246,7 @@ def test_single_precision_agrees_with_double(cell, projection):
     """float32 takes other matrix products, and batch_first gives them strided inputs."""
     rnn = build(cell, num_layers=2, bidirectional=True, batch_first=True)
     x = data().transpose(0, 1)
-    criterion = JacobianSpectrum(projection=projection, gamma="none")
+    criterion = JacobianSpectrum.paper(projection=projection, gamma="none")
     double = criterion.score(rnn, x, None, find_targets(rnn))
     single = criterion.score(model := rnn.float(), x.float(), None, find_targets(model))
     for name, score in double.items():
@@ -277,7 +277,7 @@ def _as_layer(scores: dict) -> dict:
 def test_a_cell_in_a_loop_is_scored_as_an_unrolled_layer(cell):
     rnn, x = build(cell), data()
     expected = brute_sensitivity(rnn, x, horizon=4, discount=1.0, projection="jvp")
-    scores = JacobianSpectrum(gamma="none").score(model := Loop(rnn), x, None, find_targets(model))
+    scores = JacobianSpectrum.paper(gamma="none").score(model := Loop(rnn), x, None, find_targets(model))
     assert set(scores) == {"cell.weight_ih", "cell.weight_hh"}
     assert_scores(_as_layer(scores), expected)
 
@@ -291,7 +291,9 @@ def test_every_sequence_of_a_cell_counts():
             for sequence in x:
                 super().forward(sequence)
 
-    scores = JacobianSpectrum(gamma="none").score(model := Twice(rnn), [[first, second]], None, find_targets(model))
+    scores = JacobianSpectrum.paper(gamma="none").score(
+        model := Twice(rnn), [[first, second]], None, find_targets(model)
+    )
     parts = [brute_sensitivity(rnn, x, horizon=len(x[:4]), discount=1.0, projection="jvp") for x in (first, second)]
     assert_scores(_as_layer(scores), {name: parts[0][name] + parts[1][name] for name in parts[0]})
 
@@ -327,7 +329,7 @@ def test_a_shared_kernel_has_the_scores_of_all_its_uses(shared):
         expected["left.weight_ih_l0"] = parts[0]["weight_ih_l0"]
         expected["right.weight_ih_l0"] = parts[1]["weight_ih_l0"]
     model = Siamese(left, right)
-    assert_scores(JacobianSpectrum(gamma="none").score(model, (x, y), None, find_targets(model)), expected)
+    assert_scores(JacobianSpectrum.paper(gamma="none").score(model, (x, y), None, find_targets(model)), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -335,7 +337,7 @@ def test_a_shared_kernel_has_the_scores_of_all_its_uses(shared):
 def test_half_precision_is_scored_in_single(cell, dtype):
     rnn, x = build(cell.removesuffix(" cell")), data().to(dtype)
     model = (Loop(rnn) if cell.endswith("cell") else rnn).to(dtype)
-    criterion = JacobianSpectrum(gamma="none")
+    criterion = JacobianSpectrum.paper(gamma="none")
     half = criterion.score(model, x, None, find_targets(model))
     single = criterion.score(model := model.float(), x.float(), None, find_targets(model))
     assert all(score.dtype == torch.float32 for score in half.values())
@@ -344,19 +346,19 @@ def test_half_precision_is_scored_in_single(cell, dtype):
 
 def test_a_frozen_kernel_is_scored_like_any_other():
     rnn, x = build("lstm"), data()
-    expected = JacobianSpectrum(gamma="none").score(rnn, x, None, find_targets(rnn))
+    expected = JacobianSpectrum.paper(gamma="none").score(rnn, x, None, find_targets(rnn))
     rnn.requires_grad_(False)
-    assert_scores(JacobianSpectrum(gamma="none").score(rnn, x, None, find_targets(rnn)), expected)
+    assert_scores(JacobianSpectrum.paper(gamma="none").score(rnn, x, None, find_targets(rnn)), expected)
 
 
 def test_rademacher_probes_estimate_the_exact_norm():
     rnn, x = build("gru"), data()
-    criterion = JacobianSpectrum(projection="exact", gamma="none", horizon=1)
+    criterion = JacobianSpectrum.paper(projection="exact", gamma="none", horizon=1)
     exact = criterion.score(rnn, x, None, find_targets(rnn))["weight_hh_l0"]
     for projection in ("jvp", "vjp"):
         # Signed gradients average to the exact one; with B large the absolute value after the mean does too.
         many = x.repeat(1, 4000, 1)
-        estimate = JacobianSpectrum(projection=projection, probe="rademacher", gamma="none", horizon=1)
+        estimate = JacobianSpectrum.paper(projection=projection, probe="rademacher", gamma="none", horizon=1)
         torch.manual_seed(0)
         scores = estimate.score(rnn, many, None, find_targets(rnn))["weight_hh_l0"]
         torch.testing.assert_close(scores, exact, rtol=0.15, atol=0.05 * exact.max().item())
@@ -364,7 +366,7 @@ def test_rademacher_probes_estimate_the_exact_norm():
 
 def test_a_relu_network_gives_its_input_kernel_no_score():
     # J = diag(a > 0) W_hh: its derivative with respect to W_ih is 0 wherever it exists.
-    scores = JacobianSpectrum().score(model := build("rnn_relu"), data(), None, find_targets(model))
+    scores = JacobianSpectrum.paper().score(model := build("rnn_relu"), data(), None, find_targets(model))
     assert scores["weight_ih_l0"].count_nonzero() == 0
     assert scores["weight_hh_l0"].count_nonzero() > 0
 
@@ -372,15 +374,15 @@ def test_a_relu_network_gives_its_input_kernel_no_score():
 def test_a_sequence_shorter_than_the_horizon_is_scored_on_all_its_steps():
     rnn, x = build("gru"), data()[:2]
     assert_scores(
-        JacobianSpectrum(horizon=4, gamma="none").score(rnn, x, None, find_targets(rnn)),
-        JacobianSpectrum(horizon=2, gamma="none").score(rnn, x, None, find_targets(rnn)),
+        JacobianSpectrum.paper(horizon=4, gamma="none").score(rnn, x, None, find_targets(rnn)),
+        JacobianSpectrum.paper(horizon=2, gamma="none").score(rnn, x, None, find_targets(rnn)),
     )
 
 
 def test_scoring_leaves_the_model_alone():
     rnn, x = build("gru"), data()
     before = {name: p.clone() for name, p in rnn.named_parameters()}
-    JacobianSpectrum().score(rnn, x, None, find_targets(rnn))
+    JacobianSpectrum.paper().score(rnn, x, None, find_targets(rnn))
     assert all(torch.equal(before[name], p) and p.grad is None for name, p in rnn.named_parameters())
     assert not rnn._forward_pre_hooks
 

@@ -55,8 +55,8 @@ def scores(criterion: JacobianSpectrum, model: nn.Module, batch) -> dict[str, Te
 def test_constant_biases_are_those_of_a_module_that_has_them(kind, gamma):
     rnn = build(kind)
     before = {name: value.clone() for name, value in rnn.state_dict().items()}
-    actual = scores(JacobianSpectrum(biases=BIAS, gamma=gamma), rnn, data())
-    torch.testing.assert_close(actual, scores(JacobianSpectrum(gamma=gamma), twin(rnn), data()))
+    actual = scores(JacobianSpectrum.paper(biases=BIAS, gamma=gamma), rnn, data())
+    torch.testing.assert_close(actual, scores(JacobianSpectrum.paper(gamma=gamma), twin(rnn), data()))
     assert all(torch.equal(before[name], value) for name, value in rnn.state_dict().items())
 
 
@@ -65,27 +65,27 @@ def test_constant_biases_are_those_of_a_module_that_has_them(kind, gamma):
 def test_a_reset_gate_in_front_is_that_of_the_module_that_has_it(biases, packed):
     gru = build(nn.GRU)
     x = pack_padded_sequence(data(), torch.tensor([6, 2, 4]), enforce_sorted=False) if packed else data()
-    actual = scores(JacobianSpectrum(biases=biases, reset_before=True), gru, x)
+    actual = scores(JacobianSpectrum.paper(biases=biases, reset_before=True), gru, x)
     other = build(ResetBeforeGRU)
     other.load_state_dict((gru if biases == "own" else twin(gru)).state_dict())
-    torch.testing.assert_close(actual, scores(JacobianSpectrum(), other, x))
+    torch.testing.assert_close(actual, scores(JacobianSpectrum.paper(), other, x))
 
 
 def test_other_cells_have_no_reset_gate_to_move():
     lstm = build(nn.LSTM)
-    plain, moved = (scores(JacobianSpectrum(reset_before=moved), lstm, data()) for moved in (False, True))
+    plain, moved = (scores(JacobianSpectrum.paper(reset_before=moved), lstm, data()) for moved in (False, True))
     torch.testing.assert_close(moved, plain, rtol=0, atol=0)
 
 
 def test_a_layer_above_is_scored_on_what_it_really_receives():
     gru = build(nn.GRU, num_layers=2)
-    actual = scores(JacobianSpectrum(biases=BIAS, gamma="none"), gru, data())
+    actual = scores(JacobianSpectrum.paper(biases=BIAS, gamma="none"), gru, data())
     below = build(nn.GRU)
     below.load_state_dict({name: value for name, value in gru.state_dict().items() if "_l0" in name})
     above = build(nn.GRU, UNITS)
     own = {name: value for name, value in gru.state_dict().items() if "_l1" in name}
     above.load_state_dict({name.replace("_l1", "_l0"): value for name, value in own.items()})
-    expected = scores(JacobianSpectrum(gamma="none"), twin(above), below(data())[0].detach())
+    expected = scores(JacobianSpectrum.paper(gamma="none"), twin(above), below(data())[0].detach())
     torch.testing.assert_close(actual["weight_hh_l1"], expected["weight_hh_l0"])
 
 
@@ -102,7 +102,7 @@ def test_a_cell_in_a_loop_is_run_again_from_the_state_that_it_began_with():
     gru, h = build(nn.GRU), torch.rand(BATCH, UNITS, dtype=torch.float64)
     cell = nn.GRUCell(INPUTS, UNITS).double()
     cell.load_state_dict({name.removesuffix("_l0"): value for name, value in gru.state_dict().items()})
-    criterion = JacobianSpectrum(biases=BIAS, reset_before=True)
+    criterion = JacobianSpectrum.paper(biases=BIAS, reset_before=True)
     actual, expected = scores(criterion, Loop(cell), (data(), h)), scores(criterion, gru, (data(), h[None]))
     torch.testing.assert_close(actual["cell.weight_hh"], expected["weight_hh_l0"])
 
