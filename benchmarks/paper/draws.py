@@ -1,8 +1,8 @@
 """How much of what `JacobianSpectrum.author()` keeps the noise of γ decides: what two draws of it have in common.
 
-A GRU with N(0, 0.1) kernels, scored on the first 64 training images of sequential MNIST, 95 % sparse. For each number of
-draws that γ is averaged over, five scorings of one network differ in the noise of γ alone. Printed is the share of the
-kept weights that two of them have in common, the mean over all pairs, of the input and of the recurrent kernel.
+A GRU with N(0, 0.1) kernels, scored on the first 64 training images of sequential MNIST, 95 % sparse. For each number
+of draws that γ is averaged over, five scorings of one network differ in the noise of γ alone. Printed is the share of
+the kept weights that two of them have in common, the mean over all pairs, of the input and of the recurrent kernel.
 
     python benchmarks/paper/draws.py [--hidden_size 400] [--draws 1 4 16]
 """
