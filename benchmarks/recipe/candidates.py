@@ -125,6 +125,8 @@ DENSE_AT_FIRST: Plan = [
     ("first epoch, bias 1", FIRST_EPOCH | BIAS, {0.02: ALL}),
     ("first epoch, RigL", FIRST_EPOCH | RIGL, {0.02: ALL}),
     ("first epoch, bias 1, RigL", FIRST_EPOCH | RIGL | BIAS, {0.02: ALL}),
+    ("first epoch, orthogonal", FIRST_EPOCH | {"init": "orthogonal"}, {0.02: ALL}),
+    ("first epoch, orthogonal, bias 1, RigL", FIRST_EPOCH | {"init": "orthogonal"} | RIGL | BIAS, {0.02: ALL}),
     ("first epoch, RigL within gates", {**FIRST_EPOCH, "move": RIGL["move"] | GATE}, {0.02: TWO}),
     ("first epoch, SET 50", FIRST_EPOCH | moved(50), {0.02: ONE}),
     ("first epoch, SET 200", FIRST_EPOCH | moved(200), {0.02: TWO}),
@@ -136,19 +138,23 @@ DENSE_AT_FIRST: Plan = [
     ("after 100, per gate", after(100, "per_gate"), {0.02: ONE}),
 ]
 
+ORTHOGONAL = {"init": "orthogonal"}
 GRU_400_FIRST_EPOCH = GRU_400 | removed(0.25)
 LARGE: Plan = [
-    ("random", GRU_400, {0.01: ONE}),
-    ("first epoch", GRU_400_FIRST_EPOCH, {0.005: ONE, 0.01: ONE}),
+    ("first epoch, orthogonal", GRU_400_FIRST_EPOCH | ORTHOGONAL, {0.01: ALL}),
+    ("first epoch, orthogonal, bias 1, RigL", GRU_400_FIRST_EPOCH | ORTHOGONAL | RIGL | BIAS, {0.01: ALL}),
+    ("first epoch, bias 1, RigL", GRU_400_FIRST_EPOCH | RIGL | BIAS, {0.01: ALL}),
+    ("orthogonal", GRU_400 | ORTHOGONAL, {0.01: ONE}),
+    ("first epoch", GRU_400_FIRST_EPOCH, {0.005: ONE, 0.01: ALL}),
     ("first epoch, RigL", GRU_400_FIRST_EPOCH | RIGL, {0.01: ONE}),
-    ("first epoch, bias 1, RigL", GRU_400_FIRST_EPOCH | RIGL | BIAS, {0.01: ONE}),
-    ("first epoch, bias 1", GRU_400_FIRST_EPOCH | BIAS, {0.005: ONE}),
-    ("first epoch, orthogonal", GRU_400_FIRST_EPOCH | {"init": "orthogonal"}, {0.01: ONE}),
+    ("first epoch, bias 1", GRU_400_FIRST_EPOCH | BIAS, {0.005: ONE, 0.01: ALL}),
+    ("RigL, bias 1", GRU_400 | RIGL | BIAS, {0.01: ONE}),
     ("first epoch, glorot", GRU_400_FIRST_EPOCH | {"init": "glorot"}, {0.01: ONE}),
     ("SET 50", GRU_400 | moved(50), {0.01: ONE}),
     ("SET 200", GRU_400 | moved(200), {0.005: ONE, 0.01: ALL}),
     ("RigL", GRU_400 | RIGL, {0.01: ONE}),
-    ("random", GRU_400, {0.005: ONE, 0.02: ONE}),
+    ("random", GRU_400, {0.005: ONE, 0.01: ONE, 0.02: ONE}),
+    ("dense, orthogonal", GRU_400 | {"sparsity": 0.0} | ORTHOGONAL, {0.003: ONE}),
     ("dense", GRU_400 | {"sparsity": 0.0}, {0.003: ONE}),
 ]
 

@@ -24,7 +24,7 @@ class SequenceClassifier(pl.LightningModule):
     """A recurrent network, a linear layer on its last state, and the cross-entropy of the classes.
 
     For each sequence the state of the network begins at zero. At the start of training the recurrent biases are zero
-    but for `forget_bias`, the weights of the output layer are Xavier-uniform, and its biases are zero.
+    but for `forget_bias` and `update_bias`. The output layer has Xavier-uniform weights and zero biases.
 
     Args:
         input_size: Features of one time step.
@@ -39,6 +39,7 @@ class SequenceClassifier(pl.LightningModule):
         init_scale: Standard deviation of `normal` (0.1 if null), bound of `uniform` (0.1 if null), or gain of the other
             distributions (1 if null).
         forget_bias: Bias of the forget gate of an LSTM at the start; other cells have no such gate.
+        update_bias: Bias of the update gate z of a GRU at the start; above 0 the state is kept for longer.
         optimizer: Function from parameters to an optimizer.
         lr_scheduler: Function from the optimizer to a scheduler: ``LinearDecay`` and ``CosineAnnealing`` end with the
             training, however long; a ``ReduceLROnPlateau`` follows ``val/error``. Null keeps the learning rate.
@@ -68,6 +69,7 @@ class SequenceClassifier(pl.LightningModule):
         init: InitScheme = "normal",
         init_scale: float | None = None,
         forget_bias: float = 1.0,
+        update_bias: float = 0.0,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Interval = "epoch",
@@ -87,7 +89,7 @@ class SequenceClassifier(pl.LightningModule):
         self.lr_interval = lr_interval
         self.input_size = input_size
 
-        init_recurrent_(self.rnn, cell, hidden_size, init, init_scale, forget_bias)
+        init_recurrent_(self.rnn, cell, hidden_size, init, init_scale, forget_bias, update_bias)
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

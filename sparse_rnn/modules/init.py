@@ -59,27 +59,29 @@ def init_kernel_(kernel: Tensor, hidden_size: int, scheme: InitScheme = "normal"
 
 
 @torch.no_grad()
-def init_biases_(rnn: nn.Module, hidden_size: int, forget_bias: float | None = None) -> None:
-    """Set every bias of a recurrent layer to zero, and the bias of the forget gate to ``forget_bias``.
+def init_biases_(rnn: nn.Module, hidden_size: int, keep_bias: float | None = None) -> None:
+    """Set every bias of a recurrent layer to zero, and that of the gate that keeps the state to ``keep_bias``.
 
-    PyTorch adds two vectors of biases. The whole forget bias goes to ``bias_ih``, so that their sum is what was asked
-    for (Jozefowicz et al., 2015, section 2.2).
+    PyTorch adds two vectors of biases. The whole of ``keep_bias`` goes to ``bias_ih``, so that their sum is what was
+    asked for (Jozefowicz et al., 2015, section 2.2).
 
     Args:
-        rnn: A recurrent layer whose biases are named as those of ``torch.nn.LSTM``, with gates in the order i, f, g, o.
+        rnn: A recurrent layer whose biases are named as those of ``torch.nn.LSTM``, with gates in the order i, f, g, o,
+            or r, z, n.
         hidden_size: Rows of one gate.
-        forget_bias: The value for the forget gate; None for a cell that has no forget gate.
+        keep_bias: The value for the forget gate f of an LSTM, or the update gate z of a GRU, by both of which the state
+            of the step before is multiplied; None for a cell that has neither.
 
     Example:
         >>> from torch import nn
         >>> from sparse_rnn.modules import init_biases_
         >>> lstm = nn.LSTM(input_size=1, hidden_size=2)
-        >>> init_biases_(lstm, hidden_size=2, forget_bias=1.0)
+        >>> init_biases_(lstm, hidden_size=2, keep_bias=1.0)
         >>> (lstm.bias_ih_l0 + lstm.bias_hh_l0).tolist()
         [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
     """
     for name, bias in rnn.named_parameters():
         if name.startswith("bias"):
             bias.zero_()
-        if name.startswith("bias_ih") and forget_bias is not None:
-            bias[hidden_size : 2 * hidden_size] = forget_bias
+        if name.startswith("bias_ih") and keep_bias is not None:
+            bias[hidden_size : 2 * hidden_size] = keep_bias

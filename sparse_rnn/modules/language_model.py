@@ -49,7 +49,7 @@ class LanguageModel(RowGradients):
 
     At the start of training, a trained or tied embedding is uniform within ±0.1, and a frozen one, whose scale stays as
     it is, is drawn from N(0, 1). The output layer has Xavier-uniform weights and zero biases, unless it is tied or
-    adaptive. Recurrent biases are zero but for `forget_bias`.
+    adaptive. Recurrent biases are zero but for `forget_bias` and `update_bias`.
 
     Args:
         vocab_size: Number of words, V; null takes the number from the data.
@@ -77,6 +77,7 @@ class LanguageModel(RowGradients):
         init_scale: Standard deviation of `normal` (0.1 if null), bound of `uniform` (0.1 if null), or gain of the other
             distributions (1 if null).
         forget_bias: Bias of the forget gate of an LSTM at the start; other cells have no such gate.
+        update_bias: Bias of the update gate z of a GRU at the start; above 0 the state is kept for longer.
         optimizer: Function from parameters to an optimizer; with ``sampled`` one that takes sparse gradients, as
             RowAdam and SGD do.
         lr_scheduler: Function from the optimizer to a scheduler: ``LinearDecay`` and ``CosineAnnealing`` end with the
@@ -119,6 +120,7 @@ class LanguageModel(RowGradients):
         init: InitScheme = "normal",
         init_scale: float | None = None,
         forget_bias: float = 1.0,
+        update_bias: float = 0.0,
         optimizer: OptimizerCallable = lambda parameters: RowAdam(parameters, lr=1e-3),
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Interval = "epoch",
@@ -140,7 +142,7 @@ class LanguageModel(RowGradients):
         sizes = [embedding_size, *[proj_size or hidden_size] * num_layers]
         self.rnn = nn.ModuleList(recurrent_layer(cell, size, hidden_size, **options) for size in sizes[:-1])
         for layer in self.rnn:
-            init_recurrent_(layer, cell, hidden_size, init, init_scale, forget_bias)
+            init_recurrent_(layer, cell, hidden_size, init, init_scale, forget_bias, update_bias)
         self.dropout = VariationalDropout(dropout) if variational else nn.Dropout(dropout)
         widens = embedding == "tied" and sizes[-1] != embedding_size
         self.to_embedding = nn.Linear(sizes[-1], embedding_size) if widens else nn.Identity()

@@ -54,9 +54,15 @@ def recurrent_layer(cell: Cell, input_size: int, hidden_size: int, num_layers: i
 
 
 def init_recurrent_(
-    layer: nn.Module, cell: Cell, hidden_size: int, init: InitScheme, init_scale: float | None, forget_bias: float
+    layer: nn.Module,
+    cell: Cell,
+    hidden_size: int,
+    init: InitScheme,
+    init_scale: float | None,
+    forget_bias: float,
+    update_bias: float = 0.0,
 ) -> None:
-    """Fill the kernels of recurrent layers, and set their biases to zero but for the forget gate of an LSTM.
+    """Fill the kernels of recurrent layers, and set their biases to zero but for the gate that keeps the state.
 
     Args:
         layer: Layers that :func:`recurrent_layer` has made.
@@ -65,6 +71,7 @@ def init_recurrent_(
         init: Distribution of the kernels (see :func:`~sparse_rnn.modules.init.init_kernel_`).
         init_scale: Scale of that distribution.
         forget_bias: Bias of the forget gate of an LSTM.
+        update_bias: Bias of the update gate z of a GRU.
 
     Raises:
         UsageError: If the initialisation is unknown, or its scale cannot be used.
@@ -79,4 +86,5 @@ def init_recurrent_(
     for name, kernel in layer.named_parameters():
         if name.startswith("weight"):
             init_kernel_(kernel, hidden_size, init, init_scale)
-    init_biases_(layer, hidden_size, forget_bias if cell.endswith("lstm") else None)
+    keep_bias = {"lstm": forget_bias, "gru": update_bias}
+    init_biases_(layer, hidden_size, next((bias for kind, bias in keep_bias.items() if kind in cell), None))

@@ -4,6 +4,7 @@ from torch import nn
 
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules.init import init_biases_, init_kernel_
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 
 HIDDEN, INPUTS, GATES = 200, 300, 3
 
@@ -73,7 +74,7 @@ def test_a_scale_that_cannot_be_is_refused(scheme, scale):
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_forget_bias_is_the_sum_of_both_bias_vectors_and_all_else_is_zero(bidirectional):
     lstm = nn.LSTM(3, 5, num_layers=2, bidirectional=bidirectional)
-    init_biases_(lstm, 5, forget_bias=1.5)
+    init_biases_(lstm, 5, keep_bias=1.5)
     biases = {name: bias for name, bias in lstm.named_parameters() if name.startswith("bias_ih")}
     assert len(biases) == 2 * (1 + bidirectional)
     for name, bias_ih in biases.items():
@@ -81,8 +82,15 @@ def test_forget_bias_is_the_sum_of_both_bias_vectors_and_all_else_is_zero(bidire
         torch.testing.assert_close(total, torch.tensor([0.0] * 5 + [1.5] * 5 + [0.0] * 10))
 
 
-def test_biases_of_a_cell_without_a_forget_gate_are_zero():
-    gru = nn.GRU(3, 5)
-    init_biases_(gru, 5)
-    assert not gru.bias_ih_l0.any()
-    assert not gru.bias_hh_l0.any()
+def test_biases_of_a_cell_without_a_gate_that_keeps_the_state_are_zero():
+    rnn = nn.RNN(3, 5)
+    init_biases_(rnn, 5)
+    assert not rnn.bias_ih_l0.any()
+    assert not rnn.bias_hh_l0.any()
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, ResetBeforeGRU])
+def test_a_large_bias_of_the_update_gate_keeps_the_state(kind):
+    gru, h = kind(3, 5), torch.rand(1, 2, 5)
+    init_biases_(gru, 5, keep_bias=100.0)
+    torch.testing.assert_close(gru(torch.rand(7, 2, 3), h)[1], h)

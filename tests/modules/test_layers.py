@@ -35,18 +35,20 @@ def test_options_reach_the_class():
 
 
 @pytest.mark.parametrize("cell", CLASSES)
-def test_every_kernel_is_filled_and_only_forget_gates_have_a_bias(cell):
+def test_every_kernel_is_filled_and_only_gates_that_keep_the_state_have_a_bias(cell):
     layer = recurrent_layer(cell, 40, 50, num_layers=2)
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.fill_(torch.nan)
     torch.manual_seed(0)
-    init_recurrent_(layer, cell, 50, "uniform", 0.3, forget_bias=2.0)
+    init_recurrent_(layer, cell, 50, "uniform", 0.3, forget_bias=2.0, update_bias=0.5)
     for name, parameter in layer.named_parameters():
         if name.startswith("weight"):
             assert 0.29 < parameter.abs().max() <= 0.3
         elif name.startswith("bias_ih") and "lstm" in cell:
             assert parameter.tolist() == [0.0] * 50 + [2.0] * 50 + [0.0] * 100
+        elif name.startswith("bias_ih") and "gru" in cell:
+            assert parameter.tolist() == [0.0] * 50 + [0.5] * 50 + [0.0] * 50
         elif name.startswith("bias"):
             assert not parameter.any()
 
