@@ -17,6 +17,7 @@ from sparse_rnn.callbacks.averages import Averages
 from sparse_rnn.callbacks.best import BestModels
 from sparse_rnn.callbacks.pace import Pace, batches_seen
 from sparse_rnn.callbacks.returning import Return, from_bytes, to_bytes
+from sparse_rnn.devices import refuse_mps
 from sparse_rnn.engine.live import Engine, EngineKind
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.lightning_compat import callbacks_of, join_other_name, state_key
@@ -202,6 +203,10 @@ class PruningCallback(Callback):
             self.load_extra_state(state_dict["extra"])
         if self._hold is not None and self._module is not None:
             self._enforce(self._module.trainer)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse Apple's MPS, before the model is moved there."""
+        refuse_mps(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring the masks into force, choosing them first unless a checkpoint or an earlier fit has."""

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 # The parser knows a class by its short name once its module is imported.
 import sparse_rnn.data
@@ -19,6 +20,7 @@ import sparse_rnn.scores  # noqa: F401 - the command line finds classes by name 
 from sparse_rnn.callbacks import PruningCallback
 from sparse_rnn.cli.summary import LastValidation, summary
 from sparse_rnn.config_files import MODE, find_config, is_overlay
+from sparse_rnn.devices import NO_MPS
 from sparse_rnn.errors import MissingFileError, UsageError, unwrapped
 
 _KNOWN_TO_LIGHTNING = ("last", "hpc", "registry")  # what --ckpt_path takes beside paths; best needs a fit before
@@ -93,8 +95,12 @@ class PruningCLI(LightningCLI):
         """
         config = self.config_init[self.subcommand]
         ours = [LastValidation(), *([] if config.pruning is None else [config.pruning])]
+        if config.trainer.accelerator == "auto" and MPSAccelerator.is_available():
+            rank_zero_info(f"Training on the CPU: {NO_MPS}.")
+            warnings.filterwarnings("ignore", message="GPU available but not used")
+            kwargs["accelerator"] = "cpu"
         try:
-            return super().instantiate_trainer(callbacks=[*(config.trainer.callbacks or []), *ours], **kwargs)
+            return super().instantiate_trainer(callbacks=[*_listed(config.trainer.callbacks), *ours], **kwargs)
         except ValueError as error:
             raise UsageError(str(error)) from error
 
@@ -111,10 +117,11 @@ class PruningCLI(LightningCLI):
                     f"model.{name} is {of_model}, but the data has {of_data}: add --model.{name} {of_data}."
                 )
 
-    @rank_zero_only
     def after_fit(self) -> None:
-        """Print what the run reached, what was pruned, and where everything lies."""
-        print(summary(self.trainer))
+        """Print, on the first rank, what the run reached, what was pruned, and where everything lies."""
+        logs = self.trainer.log_dir  # every rank must ask: the first one tells all others
+        if self.trainer.is_global_zero:
+            print(summary(self.trainer, logs))
 
 
 def resolve_configs(args: Sequence[str]) -> list[str]:
@@ -144,6 +151,13 @@ def resolve_configs(args: Sequence[str]) -> list[str]:
             resolved += ["--pruning", "null"] if is_overlay(path) else []
             resolved += ["--config", path]
     return resolved
+
+
+def _listed(callbacks: list[Callback] | Callback | None) -> list[Callback]:
+    """List what ``--trainer.callbacks`` gives, which may be one callback, as for a Trainer."""
+    if callbacks is None:
+        return []
+    return callbacks if isinstance(callbacks, list) else [callbacks]
 
 
 def _quieten_lightning() -> None:

@@ -31,14 +31,17 @@ class LastValidation(Callback):
             self.step = trainer.global_step
 
 
-def summary(trainer: Trainer) -> str:
+def summary(trainer: Trainer, logs: str | None) -> str:
     """Describe a finished fit: sparsity of each kernel and gate, validation metrics, checkpoints, logs.
+
+    Nothing in it waits for other ranks, so that one of them may ask alone.
 
     The metrics are those of the last validation, which is that of the last checkpoint unless the lines say otherwise;
     the metric of the best checkpoint stands behind its path.
 
     Args:
         trainer: The trainer after ``fit``.
+        logs: Its ``log_dir``, which all ranks must ask for together.
 
     Returns:
         A text of several lines.
@@ -49,7 +52,7 @@ def summary(trainer: Trainer) -> str:
     for checkpoint in trainer.checkpoint_callbacks:
         facts["last checkpoint"] = _last(checkpoint, trainer.global_step)
         facts["best checkpoint"] = _best(checkpoint)
-    facts["logs"] = str(trainer.log_dir)
+    facts["logs"] = str(logs)
     if isinstance(trainer.logger, TensorBoardLogger):
         facts["TensorBoard"] = shlex.join(
             [sys.executable, "-m", "tensorboard.main", "--logdir", trainer.logger.log_dir]

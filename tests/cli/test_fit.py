@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sparse_rnn.data import mnist
 from sparse_rnn.modules import SequenceClassifier
@@ -154,6 +155,15 @@ def test_a_stopped_run_goes_on_where_it_stopped(fitted, run, digits, tmp_path):
     assert torch.load(resumed, weights_only=True)["global_step"] == 6
     assert torch.equal(kernels(resumed) == 0, kernels(checkpoint) == 0)
     assert not torch.equal(kernels(resumed), kernels(checkpoint))
+
+
+def test_one_callback_is_a_list_of_one(run, digits, tmp_path):
+    """As for a Trainer; what the config lists is replaced."""
+    run("fit", *digits, "--trainer.callbacks", "LearningRateMonitor")
+    [events] = map(str, tmp_path.glob("lightning_logs/version_0/events.out.tfevents.*"))
+    tags = EventAccumulator(events).Reload().Tags()["scalars"]
+    assert "lr-Adam" in tags
+    assert not any(tag.startswith("spectrum/") for tag in tags)  # the SparsityMonitor's
 
 
 def test_help_of_a_class_is_its_docstring(run, capsys):
