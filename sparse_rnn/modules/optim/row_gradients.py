@@ -15,14 +15,16 @@ from sparse_rnn.errors import UsageError
 from sparse_rnn.modules.optim.settings import settings_of
 from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss
 
+_NONE, _DENSE = -1, -2  # what a rank has of a gradient, where that is no number of rows
+
 
 class RowGradients(pl.LightningModule):
     """A LightningModule that may hold :class:`SampledSoftmaxLoss`, or embeddings with ``sparse=True``.
 
     A training step touches only few rows of their parameters, which are called row parameters here. DDP would exchange
     the gradients of all rows. Therefore row parameters are kept from DDP, and each rank sends the rows that it has
-    touched, once before each step of the optimizer. PyTorch cannot clip sparse gradients, so they are clipped here too.
-    A module without row parameters trains as any other.
+    touched, once before each step of the optimizer; not every rank need use every one of them. PyTorch cannot clip
+    sparse gradients, so they are clipped here too. A module without row parameters trains as any other.
 
     A subclass that overrides one of these hooks must call the one here as well.
 
@@ -122,11 +124,12 @@ def row_names(module: nn.Module) -> list[str]:
 def exchange_rows(parameters: Iterable[Tensor]) -> None:
     """Replace gradients by their means over all ranks; of a sparse gradient, only the rows that it holds are sent.
 
-    All ranks must call this alike, with the same parameters. A gradient may be dense where a row parameter is shared
-    with a layer that knows nothing of rows; it is then exchanged whole.
+    All ranks must call this alike, with the same parameters. A rank that has not used a parameter, whose gradient is
+    None, counts as one whose gradient is 0; what no rank has used is left out. A gradient may be dense where a row
+    parameter is shared with a layer that knows nothing of rows; it is then exchanged whole.
 
     Args:
-        parameters: Parameters; those without a gradient are left out.
+        parameters: Parameters, all on one device.
 
     Example:
         One process alone has the mean already:
@@ -142,13 +145,13 @@ def exchange_rows(parameters: Iterable[Tensor]) -> None:
         ([[2]], [[3.0]])
         >>> dist.destroy_process_group()
     """
-    for p in parameters:
-        if p.grad is None:
-            continue
-        if p.grad.is_sparse:
-            p.grad = _mean_over_ranks(p.grad.coalesce())
-        else:
+    parameters = list(parameters)
+    for p, counts in zip(parameters, _rows_of_ranks(parameters), strict=True):
+        if _DENSE in counts:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad.to_dense()
             dist.all_reduce(p.grad.div_(dist.get_world_size()))
+        elif max(counts) != _NONE:
+            p.grad = _mean_over_ranks(_no_rows(p) if p.grad is None else p.grad, [max(0, count) for count in counts])
 
 
 @torch.no_grad()
@@ -223,10 +226,34 @@ def _row_tensors(module: nn.Module) -> Iterator[Tensor]:
             yield from part.buffers()
 
 
-def _mean_over_ranks(gradient: Tensor) -> Tensor:
+def _rows_of_ranks(parameters: list[Tensor]) -> list[list[int]]:
+    """Coalesce the gradients, and tell of each how many rows it has on each rank, or that it is dense or none."""
+    if not parameters:
+        return []
+    for p in parameters:
+        if p.grad is not None and p.grad.is_sparse:
+            p.grad = p.grad.coalesce()
+    own = torch.tensor([_rows(p.grad) for p in parameters], device=parameters[0].device)
+    return torch.stack(_gathered(own), dim=1).tolist()
+
+
+def _rows(gradient: Tensor | None) -> int:
+    if gradient is None:
+        return _NONE
+    return len(gradient.values()) if gradient.is_sparse else _DENSE
+
+
+def _no_rows(p: Tensor) -> Tensor:
+    """Make a coalesced gradient without a row."""
+    return torch.sparse_coo_tensor(
+        torch.empty(1, 0, dtype=torch.int64), p.new_empty(0, *p.shape[1:]), p.shape, is_coalesced=True,
+        check_invariants=False,
+    )  # fmt: skip
+
+
+def _mean_over_ranks(gradient: Tensor, counts: list[int]) -> Tensor:
     """Compute the mean over ranks of coalesced gradients, which hold other rows on each rank."""
     rows, values = gradient.indices()[0], gradient.values() / dist.get_world_size()
-    counts = torch.cat(_gathered(torch.tensor([len(rows)], device=rows.device))).tolist()
     # What is gathered must be of one shape, but ranks need not touch equally many rows.
     all_rows, all_values = (
         torch.cat([part[:count] for part, count in zip(_gathered(_padded(x, max(counts))), counts, strict=True)])

@@ -16,7 +16,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules.optim.row_adam import RowAdam
-from sparse_rnn.modules.optim.row_gradients import RowGradients, clip_gradients_, row_names, row_parameters
+from sparse_rnn.modules.optim.row_gradients import (
+    RowGradients,
+    clip_gradients_,
+    exchange_rows,
+    row_names,
+    row_parameters,
+)
 from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss
 
 WORDS, SIZE = 40, 6
@@ -67,6 +73,67 @@ def fit(path, module, batch_size, part=slice(None), **options):
     return [p.tolist() for p in module.parameters()], module.drawn
 
 
+USED = {  # how each of two ranks uses the parameters: not at all, by rows, or as a whole
+    "both by rows": ("rows", "rows"),
+    "the first alone": ("rows", None),
+    "the second alone": (None, "rows"),
+    "none": (None, None),
+    "one as a whole": ("rows", "whole"),
+    "one as a whole, the other not at all": (None, "whole"),
+}
+
+
+def gradient(rank, way):
+    """The gradients of a matrix and a vector, rows of which occur twice; dense where they are taken as a whole."""
+    if way is None:
+        return None, None
+    generator = torch.Generator().manual_seed(rank)
+    rows = torch.randint(9, (1, 4 + rank), generator=generator)
+    parts = torch.randn(4 + rank, 3, generator=generator), torch.randn(4 + rank, generator=generator)
+    found = [torch.sparse_coo_tensor(rows, x, (9, *x.shape[1:]), check_invariants=True) for x in parts]
+    return [x.to_dense() for x in found] if way == "whole" else found
+
+
+def exchange_on_rank(rank: int, port: int, queue, both_done) -> None:
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    found = {}
+    for name, ways in USED.items():
+        parameters = [nn.Parameter(torch.zeros(9, 3)), nn.Parameter(torch.zeros(9))]
+        for p, own in zip(parameters, gradient(rank, ways[rank]), strict=True):
+            p.grad = own
+        exchange_rows(parameters)
+        found[name] = [None if p.grad is None else (p.grad.is_sparse, p.grad.to_dense().tolist()) for p in parameters]
+    queue.put((rank, found))
+    both_done.wait(60)
+
+
+def on_two_ranks(work, *arguments):
+    """What each of two processes reports."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = mp.get_context("spawn")
+    queue, both_done = context.SimpleQueue(), context.Barrier(2)
+    mp.start_processes(work, args=(port, *arguments, queue, both_done), nprocs=2, start_method="spawn")
+    return [report for _, report in sorted(queue.get() for _ in range(2))]
+
+
+@needs_gloo
+def test_a_rank_that_has_not_used_a_parameter_counts_as_one_with_a_gradient_of_zero():
+    first, second = on_two_ranks(exchange_on_rank)
+    assert first == second
+    for name, ways in USED.items():
+        parts = zip(*(gradient(rank, way) for rank, way in enumerate(ways)), strict=True)
+        for found, of_ranks in zip(first[name], parts, strict=True):
+            used = [x.to_dense() for x in of_ranks if x is not None]
+            if not used:
+                assert found is None
+                continue
+            is_sparse, mean = found
+            torch.testing.assert_close(torch.tensor(mean), sum(used) / 2)
+            assert is_sparse == ("whole" not in ways)
+
+
 def fit_on_rank(rank: int, port: int, path: str, queue, both_done) -> None:
     warnings.simplefilter("ignore")
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
@@ -86,14 +153,7 @@ def fit_on_rank(rank: int, port: int, path: str, queue, both_done) -> None:
 @needs_gloo
 @pytest.mark.slow
 def test_two_ranks_train_as_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = mp.get_context("spawn")
-    queue, both_done = context.SimpleQueue(), context.Barrier(2)
-    mp.start_processes(fit_on_rank, args=(port, str(tmp_path), queue, both_done), nprocs=2, start_method="spawn")
-    (_, first), (_, second) = sorted(queue.get() for _ in range(2))
-
+    first, second = on_two_ranks(fit_on_rank, str(tmp_path))
     for name, tied in TIED.items():
         assert first[name] == second[name]
         seed_everything(0)
