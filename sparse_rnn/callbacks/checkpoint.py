@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Collection
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,11 @@ class SparseCheckpoint(ModelCheckpoint):
     that of the last time a best one was found. It is written after every validation and epoch, whenever the steps or
     the interval say so, at the end, on Ctrl-C and on any other exception. With more than one process it is not written
     on an exception, Ctrl-C included: one rank would wait for another that may never come.
+
+    Where the last model is a best one that is saved at the same time, both names lead to one file, which is written
+    once (a hard link: whichever name is removed, the other one stays). It is written twice where there are no such
+    links, as in remote folders, where another ``CheckpointIO`` than Lightning's writes, or where ``filename`` has no
+    ``{step}``, so that a name may be used again.
 
     In the epoch in which the final sparsity is reached, an average metric of training is partly that of denser models.
 
@@ -75,6 +83,7 @@ class SparseCheckpoint(ModelCheckpoint):
         self._numbered = enable_version_counter
         self._every = every_n_train_steps
         self._interval = train_time_interval
+        self._names_step = filename is None or "{step" in filename
         self._saved_step: int | None = None
         self._saved_time = 0.0
 
@@ -91,20 +100,23 @@ class SparseCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save where the steps or the interval say so."""
+        known = self._begin(trainer) if self._every or self._interval is not None else set()
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self._is_due(trainer):
-            self._save(trainer)
+            self._save(trainer, self._best() - known)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save after a validation in mid-epoch; the end of the epoch follows others at once."""
+        known = self._begin(trainer)
         super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == TrainerFn.FITTING and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            self._save(trainer)
+            self._save(trainer, self._best() - known)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save after every epoch, one that is cut short included."""
+        known = self._begin(trainer)
         super().on_train_epoch_end(trainer, pl_module)
-        self._save(trainer)
+        self._save(trainer, self._best() - known)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save what no epoch's end has, and warn where no model was ever as sparse as asked for.
@@ -151,18 +163,46 @@ class SparseCheckpoint(ModelCheckpoint):
             return True
         return all(name in saved and saved[name].equal(value.cpu()) for name, value in pl_module.state_dict().items())
 
-    def _save(self, trainer: Trainer) -> None:
-        """Write the model as it is to ``last.ckpt``."""
+    def _begin(self, trainer: Trainer) -> set[str]:
+        """Name the last checkpoint, which is part of what is saved, of a best one too, and list the best so far."""
+        if self._saves_last(trainer):
+            self.last_model_path = self._path(trainer)
+        return self._best()
+
+    def _best(self) -> set[str]:
+        """List the files of the best models."""
+        return {*self.best_k_models, self.best_model_path} - {""}
+
+    def _saves_last(self, trainer: Trainer) -> bool:
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         # Lightning sets it from another class, where mypy does not see it.
-        if not self._keeps_last or not fitting or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return self._keeps_last and fitting and not trainer.fast_dev_run  # type: ignore[attr-defined]
+
+    def _save(self, trainer: Trainer, same: Collection[str] = ()) -> None:
+        """Keep the model as it is as ``last.ckpt``: a link to a file that has just been written of it, or a new file.
+
+        Args:
+            trainer: The trainer.
+            same: Files that hold the model as it is, but for what is written only now.
+        """
+        if not self._saves_last(trainer):
             return
-        self.last_model_path = self._path(trainer)  # before saving: it is part of what is saved
-        trainer.save_checkpoint(self.last_model_path, self.save_weights_only)
+        self.last_model_path = self._path(trainer)
+        if not self._linked(trainer, same):
+            if trainer.is_global_zero:
+                _unlink(self.last_model_path)
+            trainer.save_checkpoint(self.last_model_path, self.save_weights_only)
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(proxy(self))
+
+    def _linked(self, trainer: Trainer, same: Collection[str]) -> bool:
+        """Let the last checkpoint be another name of one of these files, if that is possible; alike on all ranks."""
+        if not same or not self._names_step or not _written_at_once(trainer):
+            return False
+        linked = trainer.is_global_zero and _link(min(same), self.last_model_path)
+        return trainer.strategy.broadcast(linked)
 
     def _path(self, trainer: Trainer) -> str:
         """Name the file of this run, beside those that other runs have left in the folder."""
@@ -180,6 +220,32 @@ class SparseCheckpoint(ModelCheckpoint):
 
 def _is_final(trainer: Trainer) -> bool:
     return all(callback.is_final for callback in pruning_callbacks(trainer))
+
+
+def _written_at_once(trainer: Trainer) -> bool:
+    """Tell whether a checkpoint is a file that is complete when its saving returns, as Lightning's own is."""
+    # Known by its name: Lightning's classes exist twice.
+    return type(trainer.strategy.checkpoint_io).__name__ == "TorchCheckpointIO"
+
+
+def _link(source: str, name: str) -> bool:
+    """Make a file known by a second name, in place of what has that name; tell whether that was possible."""
+    unfinished = f"{name}.link"
+    with suppress(OSError):
+        os.unlink(unfinished)  # of a run that was killed
+    try:
+        os.link(source, unfinished)
+        os.replace(unfinished, name)
+    except (OSError, NotImplementedError):
+        return False
+    return True
+
+
+def _unlink(name: str) -> None:
+    """Take a name from a file that has another one, which would be overwritten, too."""
+    with suppress(OSError):  # there is none, or not on this machine
+        if os.stat(name).st_nlink > 1:
+            os.unlink(name)
 
 
 join_other_name(SparseCheckpoint, _OTHER)  # for pytorch_lightning's command line

@@ -1,3 +1,4 @@
+import shutil
 import signal
 import subprocess
 import sys
@@ -213,6 +214,99 @@ def test_runs_in_one_folder_do_not_overwrite_each_other(train, tmp_path):
     train(Model(), first)
     train(Model(), second)
     assert [Path(one.last_model_path).name for one in (first, second)] == ["last.ckpt", "last-v1.ckpt"]
+
+
+class Better(Model):
+    """Validates better with every step, so that the last model is the best."""
+
+    def validation_step(self, batch, index):
+        self.log("worse", -float(self.global_step))
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The names of the checkpoints in the order in which they are written."""
+    names, save = [], Trainer.save_checkpoint
+
+    def saved(trainer, path, *args, **kwargs):
+        names.append(Path(path).name)
+        return save(trainer, path, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", saved)
+    return names
+
+
+def in_full(value):
+    """What a checkpoint holds, comparable."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: in_full(item) for key, item in value.items()}
+    return [in_full(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@pytest.mark.parametrize("when", [{}, {"val_check_interval": 4, "max_steps": 10, "check_val_every_n_epoch": None}])
+@pytest.mark.parametrize("monitor", ["worse", None])
+def test_a_model_that_is_both_the_best_and_the_last_is_written_once(train, tmp_path, written, when, monitor):
+    checkpoint = SparseCheckpoint(tmp_path / "saved", monitor=monitor)
+    trainer, _ = train(Better(), OneShotPruning(0.9), checkpoint, **when)
+    best, last = Path(checkpoint.best_model_path), Path(checkpoint.last_model_path)
+    saved = torch.load(last, weights_only=True)
+    assert not differences(last, trainer)
+    assert saved["callbacks"][checkpoint.state_key]["last_model_path"] == str(last)
+    assert {path.name for path in last.parent.iterdir()} == {best.name, last.name}
+    if when:  # the training ends between two validations
+        assert written[:2] == ["epoch=0-step=4.ckpt", "last.ckpt"]
+    else:
+        assert written == ["epoch=0-step=6.ckpt", "epoch=1-step=12.ckpt"]
+        assert best.samefile(last)
+
+
+def test_the_link_holds_what_would_have_been_written(train, tmp_path, written, monkeypatch):
+    class Steady(SparseCheckpoint):
+        """Of one key, whatever the version."""
+
+        state_key = "steady"
+
+    def no_links(*_):
+        raise OSError("no links here")
+
+    folder, found = tmp_path / "saved", []
+    for links in (True, False):
+        checkpoint = Steady(folder, monitor="worse")
+        if not links:
+            monkeypatch.setattr("os.link", no_links)
+        train(Better(), OneShotPruning(0.9), checkpoint)
+        assert Path(checkpoint.best_model_path).samefile(checkpoint.last_model_path) == links
+        found.append(in_full(torch.load(checkpoint.last_model_path, weights_only=True)))
+        shutil.rmtree(folder)
+    assert found[0] == found[1]
+    bests = ["epoch=0-step=6.ckpt", "epoch=1-step=12.ckpt"]
+    assert written == [*bests, bests[0], "last.ckpt", bests[1], "last.ckpt"]
+
+
+def test_a_linked_best_model_stays_what_it_is_when_the_last_one_goes_on(train, tmp_path, monkeypatch):
+    """Also where Lightning writes into the file in place, as it does from one file system to another."""
+
+    def in_place(source, target):
+        Path(target).write_bytes(Path(source).read_bytes())
+        Path(source).unlink()
+
+    monkeypatch.setattr("shutil.move", in_place)
+    checkpoint = SparseCheckpoint(tmp_path / "saved", monitor="worse", save_top_k=2)
+    trainer, _ = train(Model(), OneShotPruning(0.9), checkpoint, val_check_interval=2)
+    assert trainer.global_step == 12
+    steps = {path: torch.load(path, weights_only=True)["global_step"] for path in checkpoint.best_k_models}
+    assert all(f"step={step}.ckpt" in path for path, step in steps.items())
+    assert sorted(steps.values()) == [2, 4]
+    assert not differences(checkpoint.last_model_path, trainer)
+
+
+def test_a_name_that_is_used_again_is_no_link(train, tmp_path):
+    checkpoint = SparseCheckpoint(tmp_path / "saved", filename="best", monitor="worse")
+    trainer, _ = train(Better(), checkpoint)
+    assert not Path(checkpoint.best_model_path).samefile(checkpoint.last_model_path)
+    assert not differences(checkpoint.last_model_path, trainer)
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), RuntimeError("diverged"), None])
