@@ -119,7 +119,7 @@ class SequenceClassifier(pl.LightningModule):
         """Return the cross-entropy of one batch and log it as ``train/loss``."""
         x, y = batch
         loss = F.cross_entropy(self(x), y)
-        self.log("train/loss", loss)
+        self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

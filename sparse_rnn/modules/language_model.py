@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from sparse_rnn.devices import refuse_mps
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.dropout import VariationalDropout, check_probability
 from sparse_rnn.modules.init import InitScheme
@@ -70,6 +71,8 @@ class LanguageModel(RowGradients):
         decoder: Output layer: ``full`` softmax; or, for large vocabularies, ``sampled``, which trains on the softmax
             over a sample of the words, or ``adaptive`` softmax. The last two need words ordered by falling frequency.
         num_samples: Number of words in a sample, with ``sampled``.
+        shared_samples: Whether all ranks draw the same sample, with ``sampled``. Many ranks have less to exchange so,
+            but a step sees fewer words.
         cutoffs: Word numbers at which the clusters of the adaptive softmax begin, such as [2000, 10000].
         carry_state: Whether a batch goes on from the recurrent state after the batch before. If not, every batch starts
             at zero, as suits a text of shuffled sentences.
@@ -115,6 +118,7 @@ class LanguageModel(RowGradients):
         variational: bool = False,
         decoder: Decoder = "full",
         num_samples: int = 1000,
+        shared_samples: bool = False,
         cutoffs: Sequence[int] | None = None,
         carry_state: bool = True,
         init: InitScheme = "normal",
@@ -175,15 +179,16 @@ class LanguageModel(RowGradients):
         if options.decoder == "adaptive":
             return AdaptiveSoftmax(size, vocab_size, options.cutoffs)
         if options.decoder == "sampled":
-            return SampledSoftmaxLoss(size, vocab_size, options.num_samples)
+            return SampledSoftmaxLoss(size, vocab_size, options.num_samples, options.shared_samples)
         return FullSoftmax(size, vocab_size)
 
     def setup(self, stage: str) -> None:
         """Take the size of the vocabulary from the data, or compare the sizes of both.
 
         Raises:
-            UsageError: If the model and the data have different sizes, or neither has one.
+            UsageError: If the model and the data have different sizes, or neither has one, or on Apple's MPS.
         """
+        refuse_mps(self.trainer)
         # A checkpoint that was loaded earlier, as a start, is not the one that this run resumes.
         self._saved = None
         if stage == "fit":
@@ -221,12 +226,16 @@ class LanguageModel(RowGradients):
         return self.to_embedding(h_BTD), after
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of the output layer, and log it as ``train/loss`` and its exp as ``train/ppl``."""
+        """Return the loss of the output layer, and log it as ``train/loss``.
+
+        Its exp is logged as ``train/ppl``; with a sampled softmax, where the targets compete with a sample only and it
+        is no perplexity of the text, as ``train/sampled_ppl``.
+        """
         x_BT, y_BT = batch
         h_ND, self._state = self._go_on(x_BT, self._state, batch_idx)
         loss = self.decoder(h_ND, y_BT.flatten())
-        self.log("train/loss", loss)
-        self.log("train/ppl", loss.detach().exp())
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/sampled_ppl" if self.hparams["decoder"] == "sampled" else "train/ppl", loss.detach().exp())
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:

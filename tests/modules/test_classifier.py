@@ -141,7 +141,7 @@ def test_training_logs_the_loss_and_lowers_it(tmp_path):
     fit = trainer(tmp_path, max_epochs=20)
     fit.fit(model, DataLoader(data, 32), DataLoader(data, 32))
     assert F.cross_entropy(model(x), y) < before
-    assert fit.callback_metrics["train/loss"] < before
+    assert fit.progress_bar_metrics["train/loss"] < before
     assert isinstance(fit.optimizers[0], torch.optim.SGD)
 
 

@@ -169,6 +169,25 @@ def test_evaluation_in_mid_epoch_and_before_training_leaves_the_training_state_a
 def test_training_logs_loss_perplexity_and_speed(tmp_path):
     _, seen = fit(tmp_path, max_epochs=1)
     assert {"train/loss", "train/ppl", "train/tokens_per_s"} <= seen.logged
+    assert "train/sampled_ppl" not in seen.logged
+
+
+def test_the_exp_of_a_sampled_loss_is_not_called_a_perplexity_of_the_text(tmp_path):
+    _, seen = fit(tmp_path, model=language_model(**SAMPLED), max_epochs=1)
+    assert {"train/loss", "train/sampled_ppl"} <= seen.logged
+    assert "train/ppl" not in seen.logged
+
+
+def test_the_progress_bar_shows_the_loss(tmp_path):
+    fitting = trainer(tmp_path, max_steps=1)
+    fitting.fit(language_model(), datamodule=Text())
+    assert "train/loss" in fitting.progress_bar_metrics
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_all_ranks_may_draw_the_same_sample(shared):
+    assert LanguageModel(WORDS, **SAMPLED).decoder.shared is False
+    assert language_model(**SAMPLED, shared_samples=shared).decoder.shared is shared
 
 
 def test_tokens_per_second_counts_the_tokens_of_the_interval(tmp_path, monkeypatch):
