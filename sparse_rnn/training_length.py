@@ -43,6 +43,12 @@ def training_steps(trainer: Trainer, steps: int = 0, batches: int = 0) -> float:
     return min(most, sum(ceil(size / _accumulated(trainer, epoch)) for epoch in range(epochs)))
 
 
+def first_epoch(trainer: Trainer) -> float:
+    """Count the steps of the first epoch of a fit in automatic optimisation; infinite where that is not known."""
+    size = trainer.num_training_batches
+    return size if size == inf else ceil(size / _accumulated(trainer, 0))
+
+
 def _accumulated(trainer: Trainer, epoch: int) -> int:
     """Return the number of batches that make a step in an epoch."""
     for callback in callbacks_of(trainer):

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
-from sparse_rnn.modules.optim.schedule import Interval, with_scheduler
+from sparse_rnn.modules.optim.schedule import Interval, warn_of_idle, with_scheduler
 from sparse_rnn.modules.optim.settings import settings_of
 
 Batch = tuple[Tensor, Tensor]
@@ -43,8 +43,8 @@ class SequenceClassifier(pl.LightningModule):
         optimizer: Function from parameters to an optimizer.
         lr_scheduler: Function from the optimizer to a scheduler: ``LinearDecay`` and ``CosineAnnealing`` end with the
             training, however long; a ``ReduceLROnPlateau`` follows ``val/error``. Null keeps the learning rate.
-        lr_interval: After what the scheduler is stepped: each ``epoch`` or each ``step``. Those named above know that
-            themselves.
+        lr_interval: After what the scheduler is stepped: each ``epoch``, or each ``step``, as trainings shorter than an
+            epoch need. Those named above know that themselves.
 
     Raises:
         UsageError: If the cell, the nonlinearity or the initialisation is unknown, or a size cannot be used.
@@ -114,6 +114,10 @@ class SequenceClassifier(pl.LightningModule):
         h_LBH = state[0] if isinstance(state, tuple) else state
         top = h_LBH[-2:] if self.rnn.bidirectional else h_LBH[-1:]
         return self.head(top.transpose(0, 1).flatten(1))
+
+    def on_train_start(self) -> None:
+        """Warn of a scheduler that is never stepped."""
+        warn_of_idle(self)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the cross-entropy of one batch and log it as ``train/loss``."""

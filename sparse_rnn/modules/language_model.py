@@ -16,7 +16,7 @@ from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
 from sparse_rnn.modules.optim.row_adam import RowAdam
 from sparse_rnn.modules.optim.row_gradients import RowGradients, require_sparse
-from sparse_rnn.modules.optim.schedule import Interval, with_scheduler
+from sparse_rnn.modules.optim.schedule import Interval, warn_of_idle, with_scheduler
 from sparse_rnn.modules.optim.settings import settings_of
 from sparse_rnn.modules.perplexity import Perplexity, TokenLoss
 from sparse_rnn.modules.ranks import from_all_ranks, random_state, set_random_state
@@ -85,8 +85,8 @@ class LanguageModel(RowGradients):
             RowAdam and SGD do.
         lr_scheduler: Function from the optimizer to a scheduler: ``LinearDecay`` and ``CosineAnnealing`` end with the
             training, however long; a ``ReduceLROnPlateau`` follows ``val/ppl``. Null keeps the learning rate.
-        lr_interval: After what the scheduler is stepped: each ``epoch`` or each ``step``. Those named above know that
-            themselves.
+        lr_interval: After what the scheduler is stepped: each ``epoch``, or each ``step``, as trainings shorter than an
+            epoch need. Those named above know that themselves.
 
     Attributes:
         tokens_seen: Number of tokens that a run has trained on, on all ranks together. A resumed run goes on counting.
@@ -272,7 +272,8 @@ class LanguageModel(RowGradients):
         return with_scheduler(self, optimizer, self.lr_scheduler, self.lr_interval, monitor="val/ppl")
 
     def on_train_start(self) -> None:
-        """Start the clock of ``train/tokens_per_s``."""
+        """Start the clock of ``train/tokens_per_s``, and warn of a scheduler that is never stepped."""
+        warn_of_idle(self)
         self._restart_clock()
 
     def on_validation_end(self) -> None:

@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.optim.settings import settings_of
-from sparse_rnn.training_length import training_steps
+from sparse_rnn.training_length import first_epoch, training_steps
 
 Interval = Literal["epoch", "step"]
 
@@ -142,3 +143,23 @@ def with_scheduler(
         "optimizer": optimizer,
         "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": monitor},
     }
+
+
+def warn_of_idle(module: LightningModule) -> None:
+    """Warn, when training starts, of schedulers that wait for the end of an epoch which the training does not reach.
+
+    Args:
+        module: The module, whose ``configure_optimizers`` has returned what :func:`with_scheduler` gave.
+    """
+    trainer = module.trainer
+    steps, epoch = training_steps(trainer), first_epoch(trainer)
+    if not steps < epoch < inf:
+        return
+    for config in trainer.lr_scheduler_configs:
+        if config.interval == "epoch":
+            by_step = not isinstance(config.scheduler, ReduceLROnPlateau)
+            rank_zero_warn(
+                f"{type(config.scheduler).__name__} is stepped after each epoch, but the training ends after "
+                f"{steps:,} steps and its first epoch has {epoch:,}: the learning rate never changes. "
+                f"Give {'lr_interval=step, or ' if by_step else ''}LinearDecay or CosineAnnealing."
+            )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from torch import nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau, StepLR
 from torch.utils.data import TensorDataset
 
 from sparse_rnn.data import BatchLoader
@@ -157,6 +157,47 @@ def test_no_steps_are_refused():
 def test_other_schedulers_step_after_each_epoch_or_each_step(tmp_path, kind, interval, halved):
     module = model(kind, lambda optimizer: StepLR(optimizer, 1, gamma=0.5), lr_interval=interval)
     assert fit(tmp_path, module, Rates(), max_epochs=2) == [LR * 0.5**times for times in halved]
+
+
+@pytest.mark.parametrize("kind", [SequenceClassifier, LanguageModel])
+def test_a_cosine_of_pytorch_runs_its_course_in_a_training_shorter_than_an_epoch(tmp_path, kind):
+    module = model(kind, lambda optimizer: CosineAnnealingLR(optimizer, T_max=5), lr_interval="step")
+    rates = fit(tmp_path, module, Rates(), max_steps=5, max_epochs=-1)
+    assert rates == pytest.approx([LR * (1 + cos(pi * step / 5)) / 2 for step in range(5)])
+
+
+IDLE = (
+    "is stepped after each epoch, but the training ends after 5 steps and its first epoch has 6: the learning rate "
+    "never changes."
+)
+
+
+@pytest.mark.parametrize("kind", [SequenceClassifier, LanguageModel])
+def test_a_scheduler_that_no_epoch_s_end_steps_is_named(tmp_path, kind):
+    module = model(kind, lambda optimizer: StepLR(optimizer, 1, gamma=0.5))
+    with pytest.warns(UserWarning, match=f"^StepLR {IDLE} Give lr_interval=step, or LinearDecay or Cos"):
+        rates = fit(tmp_path, module, Rates(), max_steps=5, max_epochs=-1)
+    assert rates == [LR] * 5
+
+
+def test_a_plateau_that_no_epoch_s_end_looks_for_is_named(tmp_path):
+    module = model(LanguageModel, ReduceLROnPlateau)
+    with pytest.warns(UserWarning, match=f"^ReduceLROnPlateau {IDLE} Give LinearDecay or CosineAnnealing"):
+        fit(tmp_path, module, Rates(), max_steps=5, max_epochs=-1, val_check_interval=2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_steps": 6},
+        {"max_epochs": 1, "max_steps": -1},
+        {"max_steps": 2, "accumulate_grad_batches": 3},
+        {"limit_train_batches": 5},
+    ],
+)
+def test_where_an_epoch_ends_nothing_is_said(tmp_path, options):
+    """Warnings are errors here."""
+    fit(tmp_path, model(LanguageModel, ReduceLROnPlateau), Rates(), **{"max_steps": 5, "max_epochs": -1} | options)
 
 
 @pytest.mark.parametrize(("kind", "metric"), [(SequenceClassifier, "val/error"), (LanguageModel, "val/ppl")])
