@@ -4,8 +4,9 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from jsonargparse import ArgumentError
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
@@ -22,6 +23,8 @@ from sparse_rnn.cli.summary import LastValidation, summary
 from sparse_rnn.config_files import MODE, find_config, is_overlay
 from sparse_rnn.devices import NO_MPS
 from sparse_rnn.errors import MissingFileError, UsageError, unwrapped
+
+MatmulPrecision = Literal["highest", "high", "medium"]
 
 _KNOWN_TO_LIGHTNING = ("last", "hpc", "registry")  # what --ckpt_path takes beside paths; best needs a fit before
 
@@ -59,9 +62,16 @@ class PruningCLI(LightningCLI):
             raise UsageError(str(error)) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add ``--pruning``, null by default."""
+        """Add ``--pruning`` and ``--float32_matmul_precision``, both null by default."""
         parser.add_subclass_arguments(
             PruningCallback, "pruning", required=False, help="Callback that prunes; null trains the dense network."
+        )
+        parser.add_argument(
+            "--float32_matmul_precision",
+            type=MatmulPrecision | None,
+            default=None,
+            help="Precision of float32 matrix products on CUDA GPUs (torch.set_float32_matmul_precision): high and "
+            "medium take their tensor cores. A CPU computes as ever.",
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -69,11 +79,12 @@ class PruningCLI(LightningCLI):
         self.config = parser.parse_args(resolve_configs(args))
 
     def before_instantiate_classes(self) -> None:
-        """Look for the checkpoint before anything is built.
+        """Look for the checkpoint before anything is built, and set the precision of products.
 
         Raises:
             MissingFileError: If there is none.
         """
+        _set_matmul_precision(self.config[self.subcommand].float32_matmul_precision)
         path = self.config[self.subcommand].get("ckpt_path")
         if path and not (path.startswith(_KNOWN_TO_LIGHTNING) or "://" in path or Path(path).exists()):
             raise MissingFileError(f"There is no checkpoint {path}: give another --ckpt_path.")
@@ -158,6 +169,12 @@ def _listed(callbacks: list[Callback] | Callback | None) -> list[Callback]:
     if callbacks is None:
         return []
     return callbacks if isinstance(callbacks, list) else [callbacks]
+
+
+def _set_matmul_precision(precision: MatmulPrecision | None) -> None:
+    # PyTorch's setting is for CPUs, too, some of which would compute in bfloat16.
+    if precision is not None and torch.cuda.is_available():
+        torch.set_float32_matmul_precision(precision)
 
 
 def _quieten_lightning() -> None:

@@ -2,6 +2,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sparse_rnn.cli.fit import _set_matmul_precision
 from sparse_rnn.data import mnist
 from sparse_rnn.modules import SequenceClassifier
 
@@ -166,6 +167,23 @@ def test_one_callback_is_a_list_of_one(run, digits, tmp_path):
     assert not any(tag.startswith("spectrum/") for tag in tags)  # the SparsityMonitor's
 
 
+@pytest.mark.parametrize("config", ["lstm_wikitext2.yaml", "lstm_wikitext103.yaml", "lstm_1b.yaml"])
+def test_the_large_configs_take_the_tensor_cores_of_a_gpu(parsed, config):
+    assert parsed("--config", config)["float32_matmul_precision"] == "high"
+    assert parsed("--config", config, "--float32_matmul_precision", "highest")["float32_matmul_precision"] == "highest"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "precision", "after"), [(True, "high", ["high"]), (True, None, []), (False, "high", [])]
+)
+def test_the_precision_of_products_is_that_of_a_gpu_alone(monkeypatch, gpu, precision, after):
+    found = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", found.append)
+    _set_matmul_precision(precision)
+    assert found == after
+
+
 def test_help_of_a_class_is_its_docstring(run, capsys):
     for key, name, said in [
         ("model", "SequenceClassifier", "Features of one time step."),
@@ -201,6 +219,7 @@ def test_help_of_a_class_is_its_docstring(run, capsys):
         (["--pruning.num_samples", "0"], ["num_samples=0", "at least 1"]),
         (["--trainer.max_epochs", "x"], ["trainer.max_epochs", "int", "x"]),
         (["--trainer.overfit_batches", "-1"], ["overfit_batches"]),
+        (["--float32_matmul_precision", "low"], ["float32_matmul_precision", "low", "medium"]),
         (["--trainer.strategy", "dpp"], ["dpp", "strategy"]),
         (["--ckpt_path", "nowhere.ckpt"], ["no checkpoint nowhere.ckpt"]),
         (["--ckpt_path", "best"], ["no checkpoint best"]),

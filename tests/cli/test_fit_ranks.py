@@ -103,11 +103,37 @@ def documented():
     return shlex.split(line.removeprefix("python -m sparse_rnn"))
 
 
+# Sizes for a small text.
+SMALL = [
+    *("--model.vocab_size", "null", "--model.hidden_size", "12", "--model.embedding_size", "6"),
+    *("--model.num_samples", "9", "--model.shared_samples", "true", "--pruning.num_samples", "4"),
+]
+
+
+# What else looks at a fit, on the first rank or on all.
+WATCHED = [
+    *("--trainer.callbacks+", "SparsityMonitor", "--trainer.callbacks.every_n_steps", "2"),
+    *("--trainer.callbacks.histograms", "true", "--trainer.callbacks.connection_map", "true"),
+    *(
+        "--trainer.callbacks+",
+        "sparse_rnn.compare.recorder.MetricsRecorder",
+        "--trainer.callbacks.path",
+        "metrics.json",
+    ),
+]
+
+
 def test_the_documented_command_ends_well_and_tells_once_what_came_of_it(tmp_path, text):
-    """With the pruning callback, the SparseCheckpoint and the SparsityMonitor of that config."""
-    small = ["--model.vocab_size", "null", "--model.hidden_size", "12", "--model.embedding_size", "6"]
-    small += ["--model.num_samples", "9", "--model.shared_samples", "true", "--pruning.num_samples", "4"]
-    check_summary(on_two_ranks(tmp_path, *documented(), *text, *small, *QUICK))
+    """With the pruning callback, the SparseCheckpoint and the SparsityMonitor of that config, and all others."""
+    check_summary(on_two_ranks(tmp_path, *documented(), *text, *SMALL, *QUICK, *WATCHED))
+    assert json.loads((tmp_path / "metrics.json").read_text())["validated"] == 6
+
+
+@pytest.mark.slow
+def test_it_ends_well_in_bfloat16(tmp_path, text):
+    """With the sampled softmax and RowAdam; the sparse engine steps aside."""
+    precise = ["--trainer.precision", "bf16-mixed", "--pruning.engine", "sparse"]
+    check_summary(on_two_ranks(tmp_path, *documented(), *text, *SMALL, *QUICK, *precise))
 
 
 @pytest.mark.slow

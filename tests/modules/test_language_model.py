@@ -184,6 +184,23 @@ def test_the_progress_bar_shows_the_loss(tmp_path):
     assert "train/loss" in fitting.progress_bar_metrics
 
 
+def test_in_bfloat16_the_sampled_softmax_its_optimizer_and_the_masks_stay_float32(tmp_path, caplog):
+    fits = {}
+    for precision in ("32-true", "bf16-mixed"):
+        torch.manual_seed(0)
+        pruning = OneShotPruning(0.8, "magnitude", engine="sparse")
+        model, seen = fit(tmp_path, pruning, model=language_model(**SAMPLED), max_epochs=2, precision=precision)
+        fits[precision] = seen.losses
+        [optimizer] = [model.optimizers(use_pl_optimizer=False)]
+        kept = [p for p in model.parameters() if p.requires_grad]
+        assert all(p.dtype == torch.float32 for p in kept)
+        assert all(optimizer.state[p]["exp_avg"].dtype == torch.float32 for p in kept)
+        assert not any(model.get_parameter(name)[~mask].any() for name, mask in pruning.masks.items())
+    assert fits["bf16-mixed"] != fits["32-true"]
+    assert fits["bf16-mixed"] == pytest.approx(fits["32-true"], rel=0.02)
+    assert "rnn.0 computes dense: the sparse kernels do not compute in autocast's type" in caplog.text
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_all_ranks_may_draw_the_same_sample(shared):
     assert LanguageModel(WORDS, **SAMPLED).decoder.shared is False
