@@ -23,7 +23,6 @@ from sparse_rnn.scores import Criterion, criterion_named
 from sparse_rnn.sparsity.growth import random_scores
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.selection import Selection
-from sparse_rnn.sparsity.shuffle import shuffled
 
 INPUTS, CLASSES = 28, 10
 TRAINED, IMAGES = 50_000, 60_000
@@ -177,8 +176,7 @@ def first_masks(model: Classifier, settings: Settings, seed: int, train: Split) 
     if settings.givens is not None:
         return orthogonal_masks(model, settings, seed)
     images, labels = (tensor[64 * seed : 64 * seed + 64] for tensor in train)
-    weights = [kernel.parameter.clone() for kernel in find_targets(model).values()]
-    masks = prune(
+    return prune(
         model,
         images,
         sparsity=settings.sparsity,
@@ -187,9 +185,9 @@ def first_masks(model: Classifier, settings: Settings, seed: int, train: Split) 
         rescale=settings.rescale,
         keep_diagonal=settings.keep_diagonal,
         seed=seed,
+        shuffle=settings.shuffle,
         loss_fn=lambda module, batch: cross_entropy(module(batch), labels),
     )
-    return in_other_places(model, masks, weights, seed) if settings.shuffle else masks
 
 
 def criterion_of(settings: Settings, train: Split) -> Criterion:
@@ -199,18 +197,6 @@ def criterion_of(settings: Settings, train: Split) -> Criterion:
         return criterion_named(settings.criterion)
     name, arguments = settings.criterion
     return type(criterion_named(name))(**arguments)
-
-
-def in_other_places(model: Classifier, masks: Masks, weights: Sequence[Tensor], seed: int) -> Masks:
-    """Undo a pruning and keep the weights of a shuffled mask."""
-    targets = find_targets(model)
-    with torch.no_grad():
-        for kernel, before in zip(targets.values(), weights, strict=True):
-            kernel.parameter.copy_(before)
-    fixed = {name: torch.zeros_like(kernel.by_gate(masks[name])) for name, kernel in targets.items()}
-    other = shuffled(targets, masks, fixed, seed)
-    other.apply_()
-    return other
 
 
 @dataclass

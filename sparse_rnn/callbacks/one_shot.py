@@ -22,6 +22,7 @@ from sparse_rnn.scores import Criterion, Scores
 from sparse_rnn.sparsity.allocation import Allocation
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.selection import Selection
+from sparse_rnn.sparsity.shuffle import check_shuffle
 from sparse_rnn.sparsity.tiles import TileScore
 
 Origin = Literal["scores", "from_zeros"]
@@ -49,8 +50,6 @@ class OneShotPruning(PruningCallback):
         masks: Where the masks come from: ``scores``, or ``from_zeros`` to train on a network that is sparse already:
             what is 0 stays 0 and everything else is kept. Nothing is scored then, and only ``kernels`` counts of the
             other options.
-        shuffle: True keeps random weights in the place of those that were chosen, in each gate of each kernel as many:
-            the control that tells what the choice of single weights is worth (Frankle et al., arXiv 2009.08576).
     """
 
     def __init__(
@@ -75,8 +74,7 @@ class OneShotPruning(PruningCallback):
         check_choice("masks", masks, Origin)
         check_rescale(rescale)
         check_rounds(rounds)
-        if shuffle and block_size is not None:
-            raise UsageError("shuffle=True moves single weights, but block_size keeps tiles together: leave one out.")
+        check_shuffle(shuffle, block_size)
         if num_samples < 1:
             raise UsageError(f"num_samples={num_samples}: give at least 1 (the paper: 64).")
         self.sparsity = sparsity

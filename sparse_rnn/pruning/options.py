@@ -37,6 +37,8 @@ Args:
         is (the mean of (J·1)² over the samples, units and last four steps); ``false`` leaves the weights alone.
     rounds: How often to score, remove some weights and score the survivors again, on the way to the sparsity; null
         for what the criterion does by itself (100 for SynFlow, 1 for all others).
+    shuffle: True keeps random weights in the place of those that were chosen, in each gate of each kernel as many: the
+        control that tells what the choice of single weights is worth (Frankle et al., arXiv 2009.08576).
     num_samples: Number of training samples to score on (the paper: 64), sequences as the recurrent layers get them; all
         where there are fewer. A batch is cut only where it is sure what its samples are, so there can be more.
     engine: What computes the pruned recurrent layers: ``sparse``, kernels over the weights that are kept, on a CPU in

@@ -18,6 +18,7 @@ from sparse_rnn.scores import Criterion, Scores, criterion_named
 from sparse_rnn.sparsity.allocation import Allocation
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.selection import Selection
+from sparse_rnn.sparsity.shuffle import check_shuffle
 from sparse_rnn.sparsity.tiles import TileScore
 
 
@@ -38,6 +39,7 @@ def prune(  # noqa: D417 - the shared options are described once, in options.py
     seed: int = 0,
     block_size: tuple[int, int] | None = None,
     block_score: TileScore = "max",
+    shuffle: bool = False,
 ) -> Masks:
     """Remove the least important recurrent weights of a model: score them on one batch and set them to 0, in place.
 
@@ -61,6 +63,7 @@ def prune(  # noqa: D417 - the shared options are described once, in options.py
         >>> prune(lstm, torch.rand(10, 64, 8), sparsity=0.95)
         Masks(2 kernels, 580 of 11600 weights kept, sparsity 0.9500)
     """
+    check_shuffle(shuffle, block_size)
     criterion = as_criterion(criterion)
     targets = find_targets(module, kernels)
     masks, notes = prune_targets(
@@ -71,6 +74,7 @@ def prune(  # noqa: D417 - the shared options are described once, in options.py
         rounds=criterion.rounds if rounds is None else rounds,
         rescale=rescale,
         seed=seed,
+        shuffle=shuffle,
     )
     for note in [*targets.notes, *notes]:
         warnings.warn(note, stacklevel=2)

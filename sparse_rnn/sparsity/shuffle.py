@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.sparsity.growth import random_scores
 from sparse_rnn.sparsity.masks import Masks
@@ -41,6 +42,23 @@ def shuffled(kernels: Targets, masks: Mapping[str, Tensor], fixed: Mapping[str, 
         gates = zip(by_gate, fixed[name], random_scores(by_gate, seed % 2**64, number), strict=True)
         moved[name] = torch.stack([_shuffled(*gate) for gate in gates]).reshape(mask.shape)
     return Masks.of(kernels, moved)
+
+
+def check_shuffle(shuffle: bool, block_size: tuple[int, int] | None) -> None:
+    """Refuse to shuffle tiles.
+
+    Args:
+        shuffle: Whether masks are to be shuffled.
+        block_size: Units and inputs of a tile, if there are tiles.
+
+    Raises:
+        UsageError: If both are asked for.
+
+    Example:
+        >>> check_shuffle(True, None)
+    """
+    if shuffle and block_size is not None:
+        raise UsageError("shuffle=True moves single weights, but block_size keeps tiles together: leave one out.")
 
 
 def _shuffled(gate: Tensor, fixed: Tensor, order: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from sparse_rnn import SNIP, DynamicSparsity, JacobianSpectrum, Magnitude, OneShotPruning
+from sparse_rnn import SNIP, DynamicSparsity, JacobianSpectrum, Magnitude, OneShotPruning, prune
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.schedules import CosineDecay
 
@@ -428,3 +428,18 @@ def test_the_shuffled_control_has_other_weights_and_as_many_in_every_gate(tmp_pa
 def test_tiles_are_not_shuffled():
     with pytest.raises(UsageError, match="block_size"):
         OneShotPruning(shuffle=True, block_size=(2, 2))
+    with pytest.raises(UsageError, match="block_size"):
+        prune(Project(), None, sparsity=0.5, shuffle=True, block_size=(2, 2))
+
+
+def test_plain_pytorch_has_the_same_shuffled_control(tmp_path):
+    def run(shuffle):
+        torch.manual_seed(3)
+        module, callback = Project(), OneShotPruning(0.8, "magnitude", shuffle=shuffle, seed=5)
+        fit(module, [callback], tmp_path, max_epochs=0)
+        return callback.masks.digest()
+
+    for shuffle in (False, True):
+        torch.manual_seed(3)
+        masks = prune(Project(), None, sparsity=0.8, criterion="magnitude", shuffle=shuffle, seed=5)
+        assert masks.digest() == run(shuffle)
