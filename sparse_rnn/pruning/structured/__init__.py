@@ -1,6 +1,7 @@
 """Smaller layers: units of recurrent layers go, and what reads them is made up for that."""
 
 from sparse_rnn.pruning.structured.column_sparsification import ColumnSparsification
+from sparse_rnn.pruning.structured.exact import Exact
 from sparse_rnn.pruning.structured.random_units import RandomUnits
 from sparse_rnn.pruning.structured.shrink import Edit, edits, shrink, shrink_
 from sparse_rnn.pruning.structured.spectral import Spectral
@@ -11,6 +12,7 @@ from sparse_rnn.pruning.structured.units import Plan, Reader, UnitPlan, Writer
 __all__ = [
     "ColumnSparsification",
     "Edit",
+    "Exact",
     "Plan",
     "RandomUnits",
     "Reader",

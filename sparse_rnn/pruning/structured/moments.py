@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import leave_no_trace, rng_kept
 from sparse_rnn.pruning.structured.groups import UnitGroup, sources_of
-from sparse_rnn.pruning.structured.readers import PRODUCTS
+from sparse_rnn.pruning.structured.readers import factor, remember_rows
 from sparse_rnn.pruning.structured.units import Reader
 from sparse_rnn.recurrent.capture import LossFn, run, standing_in
 from sparse_rnn.recurrent.cells import State
@@ -167,11 +167,11 @@ class _Recorder(TorchFunctionMode):
             yield
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in PRODUCTS and len(args) > 1 and not self._in_a_layer:
-            self._read(args[1], args[0])
-        return func(*args, **(kwargs or {}))
+        if not self._in_a_layer:
+            self._read(factor(func, args), args[0] if args else None)
+        return remember_rows(func, args, func(*args, **(kwargs or {})))
 
-    def _read(self, parameter: Tensor, x: Tensor) -> None:
+    def _read(self, parameter: Any, x: Any) -> None:
         for reader in self._outer.get(id(parameter), ()):
             self.moments[moment_name(reader)].add(x[..., reader.columns.to(x.device)])
 

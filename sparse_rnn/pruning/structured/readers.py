@@ -31,6 +31,7 @@ from sparse_rnn.torch_compat import tree_leaves
 
 PRODUCTS: Mapping[Any, int] = {
     F.linear: 1,
+    torch.linalg.vecdot: 1,
     torch.matmul: 0,
     torch.mm: 0,
     Tensor.matmul: 0,
@@ -39,8 +40,10 @@ PRODUCTS: Mapping[Any, int] = {
 }
 """What multiplies its first argument by its second, a parameter, and the dimension of that which is summed over."""
 
+_TAKE_ROWS = (Tensor.__getitem__, Tensor.split, torch.split, F.embedding)
 _NORMS = (F.layer_norm, F.batch_norm, F.group_norm, F.instance_norm, F.local_response_norm)
 _GIVE_NUMBERS = (Tensor.numpy, Tensor.tolist, Tensor.item, Tensor.__array__)
+_ROWS_OF = "sparse_rnn_rows_of"
 Declared = Mapping[str, Sequence[str]]
 
 
@@ -98,7 +101,7 @@ def find_readers(
         if not bridged.tied:
             return bridged
     for name in links.tied:
-        if embeds(model, name):
+        if not _has_other_name(model, name):
             raise UsageError(
                 f"{name} reads units, and is the weight of an embedding, which must keep its size: give the decoder a "
                 "module of its own, or put an nn.Identity before it."
@@ -153,7 +156,8 @@ class _Trace(TorchFunctionMode):
         for name, parameter in model.named_parameters(remove_duplicate=False):
             self._parameters.setdefault(id(parameter), []).append(name)
         self._probes = Probes([p for p in model.parameters() if p.is_floating_point()], sign)
-        self._embeddings: set[int] = set()
+        self._embeddings: set[int] = set()  # parameters that words are looked up in,
+        self._rows: set[int] = set()  # and those of which some rows are multiplied by
         self._calls: dict[str, list[frozenset[tuple[int, ...]]]] = {}
         self._ends: dict[str, list[Tensor]] = {}
         self._aside = False
@@ -247,15 +251,17 @@ class _Trace(TorchFunctionMode):
             if func in (Tensor.detach, Tensor.data.__get__):  # type: ignore[attr-defined]
                 return args[0].view_as(args[0])
             if func is F.embedding:
-                self._embeddings.add(id(args[1] if len(args) > 1 else kwargs["weight"]))
+                self._embeddings.add(id(args[1]))
             if func in _NORMS:
                 self._refuse_norm(func, args[0] if args else kwargs["input"], args, kwargs)
-            if func in PRODUCTS and len(args) > 1 and id(args[1]) in self._parameters:
-                names = self._parameters[id(args[1])]
-                self._read(args[0], self._own_name(names), PRODUCTS[func])
+            weight = factor(func, args)
+            if id(weight) in self._parameters:
+                self._read(args[0], self._own_name(self._parameters[id(weight)]), PRODUCTS[func])
                 args = (args[0].detach(), *args[1:])
+                if weight is not args[1]:
+                    self._rows.add(id(weight))
             with torch.enable_grad():
-                return func(*args, **kwargs)
+                return remember_rows(func, args, func(*args, **kwargs))
 
     @contextmanager
     def _looking_on(self) -> Iterator[None]:
@@ -356,8 +362,8 @@ class _Trace(TorchFunctionMode):
             parameter = self._model.get_parameter(name)
         except AttributeError:  # of an nn.Identity
             return False
-        names = self._parameters[id(parameter)]
-        return id(parameter) in self._embeddings or any(embeds(self._model, name) for name in names)
+        looked_up = self._embeddings - self._rows
+        return id(parameter) in looked_up or any(embeds(self._model, n) for n in self._parameters[id(parameter)])
 
     def _declare(self, declared: Declared) -> dict[str, list[str]]:
         """Take the readers that the user names as they are, for the layers that they read."""
@@ -385,6 +391,35 @@ class _Trace(TorchFunctionMode):
                     )
                     names[name].append(parameter)
         return names
+
+
+def factor(func: Any, args: Sequence[Any]) -> Any:
+    """Return the parameter that a function multiplies its first argument by, or of which it takes some rows for that.
+
+    What else it multiplies by is returned as it is; None if it is no product.
+    """
+    if func not in PRODUCTS or len(args) < 2:
+        return None
+    return getattr(args[1], _ROWS_OF, args[1])
+
+
+def remember_rows(func: Any, args: Sequence[Any], result: Any) -> Any:
+    """Note at a result, which is returned, that it is rows of a parameter, where the function has taken some."""
+    if func in _TAKE_ROWS:
+        taken_from = args[1] if func is F.embedding else args[0]
+        weight = getattr(taken_from, _ROWS_OF, taken_from)
+        if isinstance(weight, nn.Parameter) and weight.dim() == 2:
+            for part in result if isinstance(result, tuple) else (result,):
+                if part.shape[-1:] == weight.shape[-1:]:
+                    setattr(part, _ROWS_OF, weight)
+    return result
+
+
+def _has_other_name(model: nn.Module, name: str) -> bool:
+    """Tell whether a weight that reads units goes by the name of an embedding's, too, and not only by that."""
+    parameter = model.get_parameter(name)
+    names = [n for n, other in model.named_parameters(remove_duplicate=False) if other is parameter]
+    return any(embeds(model, n) for n in names) and not embeds(model, name)
 
 
 def embeds(model: nn.Module, parameter: str) -> bool:

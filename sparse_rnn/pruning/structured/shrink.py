@@ -25,7 +25,7 @@ class Edit:
     Attributes:
         kept: Dimension to the positions along it that stay, ascending.
         readers: The readers in it, each with its kept units.
-        fold: What is added to it at the end; None for nothing.
+        fold: What is added to it first; None for nothing.
     """
 
     kept: Mapping[int, Tensor]
@@ -44,10 +44,9 @@ class Edit:
         for reader, kept in self.readers:
             if reader.reconstruction is not None:
                 new = _reconstructed(new, reader, kept)
-        new = self.select(new)
         if self.fold is not None:
             new = new + self.fold.to(new)
-        return new.to(weight.dtype)
+        return self.select(new).to(weight.dtype)
 
 
 def _reconstructed(weight: Tensor, reader: Reader, kept: Tensor) -> Tensor:
@@ -93,7 +92,6 @@ def edits(model: nn.Module, plan: Plan) -> dict[str, Edit]:
         stays = torch.ones(size, dtype=torch.bool)
         stays[torch.cat(columns)] = False
         kept.setdefault(name, {})[dim] = stays.nonzero().flatten()
-    # A fold is a bias as it was, of which a writer may select a part.
     return {
         name: Edit(kept.get(name, {}), tuple(readers.get(name, ())), folds.get(name))
         for name in dict.fromkeys([*kept, *folds])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparse_rnn.errors import UsageError, check_choice
+from sparse_rnn.pruning.structured.exchange import exchanged
 from sparse_rnn.pruning.structured.greedy import greedy_choice
 from sparse_rnn.pruning.structured.groups import UnitGroup
 from sparse_rnn.pruning.structured.moments import Moments, moment_name
@@ -37,6 +38,8 @@ class Spectral(UnitCriterion):
         recurrent_weight: θ₃, the weight of the output losses of the layer's own recurrent kernels.
         choice: ``greedy`` takes in turn the unit that lowers the loss most; ``leverage`` draws units by their leverage
             q_j = [Σ (Σ + λ I)⁻¹]_jj / N(λ), as the paper's theorem has it.
+        exchanges: How many of the units that the greedy choice took are exchanged for others afterwards, at most, each
+            time the pair that lowers the loss most.
         seed: Seed of the draw.
 
     Raises:
@@ -55,6 +58,7 @@ class Spectral(UnitCriterion):
     output_weight: float = 1.0
     recurrent_weight: float = 1.0
     choice: Choice = "greedy"
+    exchanges: int = 10
     seed: int = 0
 
     needs_data: ClassVar[bool] = True
@@ -71,7 +75,9 @@ class Spectral(UnitCriterion):
     def choose(self, group: UnitGroup, count: int, moments: Moments) -> Tensor:
         """See :meth:`UnitCriterion.choose`."""
         if self.choice == "greedy":
-            return greedy_choice(self.pairs(group, moments), count, self.regularisation)
+            pairs = self.pairs(group, moments)
+            chosen = greedy_choice(pairs, count, self.regularisation)
+            return exchanged(pairs, chosen, self.regularisation, self.exchanges)
         _, leverage = degrees_of_freedom(state_moment(group, moments), self.regularisation)
         generator = torch.Generator().manual_seed(self.seed)
         return torch.multinomial(leverage.clamp(min=1e-12), count, generator=generator)
