@@ -2,6 +2,7 @@
 
 from sparse_rnn.pruning.structured.column_sparsification import ColumnSparsification
 from sparse_rnn.pruning.structured.exact import Exact
+from sparse_rnn.pruning.structured.low_rank import LowRank
 from sparse_rnn.pruning.structured.random_units import RandomUnits
 from sparse_rnn.pruning.structured.shrink import Edit, edits, shrink, shrink_
 from sparse_rnn.pruning.structured.spectral import Spectral
@@ -13,6 +14,7 @@ __all__ = [
     "ColumnSparsification",
     "Edit",
     "Exact",
+    "LowRank",
     "Plan",
     "RandomUnits",
     "Reader",

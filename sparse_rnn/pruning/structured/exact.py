@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,8 @@ class Exact:
         check_read(groups, recurrent, readers)
         search = _Search(model, recurrent, groups, above, below)
         removable = [search.removable(group) for group in groups]
-        plans, new_sizes = [], {}
+        plans: list[UnitPlan] = []
+        new_sizes: dict[str, int] = {}
         for names_together in _modules_together(groups, recurrent):
             members = [n for n, group in enumerate(groups) if _module_names(group, recurrent) & names_together]
             least = max(getattr(model.get_submodule(name), "proj_size", 0) + 1 for name in names_together)
@@ -90,7 +91,7 @@ class Exact:
             count = min(spare, *(int(removable[n].sum()) for n in members))
             if count:
                 plans += [search.plan(groups[n], removable[n].nonzero().flatten()[:count]) for n in members]
-                new_sizes |= {name: groups[members[0]].units - count for name in names_together}
+                new_sizes |= dict.fromkeys(names_together, groups[members[0]].units - count)
         return Plan(tuple(plans), new_sizes)
 
 
@@ -126,12 +127,10 @@ class _Search:
             name for group in groups for name in group.layers if not any(not r.recurrent for r in group.readers)
         }
         self._zero = [self._may_be_zero(group, above) for group in groups]
-        while any([self._drop_nonzero(n) for n in range(len(groups))]):  # a list, so that each has its turn
-            pass
+        _until_false(self._drop_nonzero, len(groups))
         self._constant = [self._constants(n) for n in range(len(groups))]
         self._live = [torch.zeros(group.units, dtype=torch.bool) for group in groups]
-        while any([self._find_read(n) for n in range(len(groups))]):
-            pass
+        _until_false(self._find_read, len(groups))
 
     def removable(self, group: UnitGroup) -> Tensor:
         """Tell of each unit whether it can go, [m]."""
@@ -262,6 +261,12 @@ class _Search:
         return needed & ~self._zero[n] if scales else needed
 
 
+def _until_false(change: Callable[[int], bool], groups: int) -> None:
+    """Go through all groups again and again, until none changes."""
+    while sum(change(n) for n in range(groups)):
+        pass
+
+
 def _key(reader: Reader) -> tuple[str, int]:
     return reader.parameter, int(reader.columns[0])
 
@@ -281,7 +286,7 @@ def _link_kinds(above: Links, below: Links) -> Mapping[tuple[str, int], tuple[bo
 
 
 def _deciding_gate(layer: RecurrentLayer) -> int:
-    """Return the gate that keeps a unit at 0 as long as it is 0 itself: n of a GRU, g of an LSTM, the unit of an RNN."""
+    """Return the gate that moves a unit away from 0: n of a GRU, g of an LSTM, the only one of an RNN."""
     return {1: 0, 3: 2, 4: 2}[len(layer.cell.gates)]
 
 

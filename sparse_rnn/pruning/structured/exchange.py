@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_LEAST = 1e-9  # of the loss; smaller improvements are rounding errors
+_LEAST = 1e-9  # of the loss,
+_ROUNDING = 1e-13  # and of what there is to lose: smaller improvements are rounding errors
 
 
 def exchanged(pairs: Sequence[tuple[Tensor, Tensor]], chosen: Tensor, tau: float, exchanges: int) -> Tensor:
@@ -34,19 +35,19 @@ def exchanged(pairs: Sequence[tuple[Tensor, Tensor]], chosen: Tensor, tau: float
     chosen = chosen.clone()
     for _ in range(exchanges):
         improvement = None
-        loss = 0.0
+        least = 0.0
         for moment, weight in pairs:
             compared = _compared(moment.double(), weight.double(), chosen, tau)
             if compared is None:
                 return chosen
             improvement = compared[0] if improvement is None else improvement + compared[0]
-            loss += compared[1]
+            least += _LEAST * abs(compared[1]) + _ROUNDING * (weight * moment).sum().item()
         if improvement is None:
             return chosen
         improvement[chosen] = -torch.inf
         best = int(improvement.argmax())
         unit, place = divmod(best, len(chosen))
-        if improvement[unit, place] <= _LEAST * abs(loss):
+        if improvement[unit, place] <= least:
             return chosen
         chosen[place] = unit
     return chosen

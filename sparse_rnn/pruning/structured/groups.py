@@ -71,7 +71,7 @@ def sources_of(layer: RecurrentLayer) -> tuple[str, ...]:
 
 
 def weight_of(model: nn.Module, parameter: str, units: int) -> Tensor:
-    """Return the values of a parameter that reads so many units; those of an ``nn.Identity`` are the identity matrix."""
+    """Return the values of a parameter that reads so many units; the identity matrix for an ``nn.Identity``."""
     owner = model.get_submodule(parameter.rpartition(".")[0])
     if isinstance(owner, nn.Identity):
         return torch.eye(units)
@@ -125,7 +125,7 @@ def _joined(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Iterator[
     for name in names:
         if name not in done:
             done |= group[name]
-            yield sorted(group[name], key=lambda n: (names.index(n) if n in names else len(names)))
+            yield sorted(group[name], key=lambda n: names.index(n) if n in names else len(names))
 
 
 def _check_layer(

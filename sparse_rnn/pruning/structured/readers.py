@@ -8,7 +8,7 @@ concatenation, packing, dropout, activations, pooling over time, weighted sums o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -122,7 +122,13 @@ def _trace(
     trace = _Trace(model, recurrent, wanted, declared, sign)
     flags = [(p, p.requires_grad) for p in model.parameters() if p.is_floating_point()]
     try:
-        with leave_no_trace(model), rng_kept(), torch.enable_grad(), trace.standing_in(bridging):
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            leave_no_trace(model),
+            rng_kept(),
+            trace.standing_in(bridging),
+        ):
             torch.manual_seed(0)
             model.eval()
             for parameter, _ in flags:
@@ -287,7 +293,9 @@ class _Trace(TorchFunctionMode):
     def _add(self, parameter: str, blocks: Sequence[Block], dim: int) -> None:
         for block in blocks:
             found = self.links.readers.setdefault(block.layers, [])
-            known = (reader.parameter == parameter and torch.equal(reader.columns, block.columns) for reader, _ in found)
+            known = (
+                reader.parameter == parameter and torch.equal(reader.columns, block.columns) for reader, _ in found
+            )
             if not any(known):
                 found.append((Reader(parameter, block.columns, dim), block))
             self.links.together += [(block.layers[0], other) for other in block.layers[1:]]
@@ -319,8 +327,13 @@ class _Trace(TorchFunctionMode):
             if isinstance(tensor, Tensor) and tensor.requires_grad:
                 self._check_returned(tensor)
         for parameter, calls in self._calls.items():
-            layers = {layer for layers, found in self.links.readers.items() for r, _ in found
-                      if r.parameter == parameter for layer in layers}
+            layers = {
+                layer
+                for layers, found in self.links.readers.items()
+                for r, _ in found
+                if r.parameter == parameter
+                for layer in layers
+            }
             if len(set(calls)) > 1 and not self._wanted.isdisjoint(layers):
                 raise _cannot_follow(sorted(layers), f"{parameter} reads them in some calls and other things in others")
         self._join_shared()
@@ -332,23 +345,25 @@ class _Trace(TorchFunctionMode):
         }
 
     def _check_returned(self, tensor: Tensor) -> None:
-        errors = []
-        for dim in range(-1, -tensor.dim() - 1, -1):
-            try:
-                self._probes.blocks(tensor, dim)
-            except MixedError as error:
-                errors.append(error)
-            else:
-                return
+        reasons = [self._why_mixed(tensor, dim) for dim in range(-1, -tensor.dim() - 1, -1)] or [
+            self._why_mixed(tensor)
+        ]
         layers = self._wanted.intersection(self._probes.layers_of(tensor))
-        if layers:
-            reason = errors[0].reason if errors else "depends on many units at once"
+        if layers and None not in reasons:
             raise _cannot_follow(
-                sorted(layers), f"what the run returns {reason}, and no product with a parameter came between"
+                sorted(layers), f"what the run returns {reasons[0]}, and no product with a parameter came between"
             )
 
+    def _why_mixed(self, tensor: Tensor, dim: int = -1) -> str | None:
+        """Say why a tensor does not hold units along a dimension; None where it does."""
+        try:
+            self._probes.blocks(tensor, dim)
+        except MixedError as error:
+            return error.reason
+        return None
+
     def _join_shared(self) -> None:
-        """A parameter that reads several layers alike, in different calls, has one reconstruction for all of them."""
+        """Put layers together that a parameter reads alike in different calls: it has one reconstruction."""
         first: dict[tuple[str, tuple[int, ...]], str] = {}
         for layers, found in self.links.readers.items():
             for reader, _ in found:
@@ -451,5 +466,3 @@ def tied_notes(links: Links) -> list[str]:
         f"{name} is tied to something of another size from then on, and gets weights of its own."
         for name in sorted(links.tied)
     ]
-
-

@@ -45,9 +45,7 @@ def reconstruction(moment: Tensor, kept: Tensor, tau: Tensor | float = 0.0) -> T
     return matrix
 
 
-def information_loss(
-    moment: Tensor, kept: Tensor, tau: Tensor | float = 0.0, weight: Tensor | None = None
-) -> float:
+def information_loss(moment: Tensor, kept: Tensor, tau: Tensor | float = 0.0, weight: Tensor | None = None) -> float:
     """Return Tr[W (Σ − Σ[:, J] (Σ[J, J] + diag τ)⁻¹ Σ[J, :]) Wᵀ], the minimum that :func:`reconstruction` reaches.
 
     Args:

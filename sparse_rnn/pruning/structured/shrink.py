@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.structured.groups import weight_of
 from sparse_rnn.pruning.structured.readers import embeds
-from sparse_rnn.pruning.structured.units import Plan, Reader
+from sparse_rnn.pruning.structured.units import Plan, Reader, UnitPlan
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -43,15 +43,14 @@ class Edit:
         new = weight.detach().double()
         for reader, kept in self.readers:
             if reader.reconstruction is not None:
-                new = _reconstructed(new, reader, kept)
+                new = _reconstructed(new, reader, reader.reconstruction.to(new), kept)
         if self.fold is not None:
             new = new + self.fold.to(new)
         return self.select(new).to(weight.dtype)
 
 
-def _reconstructed(weight: Tensor, reader: Reader, kept: Tensor) -> Tensor:
+def _reconstructed(weight: Tensor, reader: Reader, matrix: Tensor, kept: Tensor) -> Tensor:
     """Multiply what reads the units by the reconstruction; the result stands in the columns of the kept units."""
-    matrix = reader.reconstruction.to(weight)  # type: ignore[union-attr] - the caller has looked
     rows = torch.arange(len(weight)) if reader.rows is None else reader.rows
     rows, columns = rows.to(weight.device), reader.columns.to(weight.device)
     part = weight if reader.dim == 0 else weight[rows]
@@ -76,7 +75,7 @@ def edits(model: nn.Module, plan: Plan) -> dict[str, Edit]:
     readers: dict[str, list[tuple[Reader, Tensor]]] = {}
     folds: dict[str, Tensor] = {}
     for unit_plan in plan:
-        _check_fits(model, unit_plan.units, [reader.parameter for reader in unit_plan.readers], unit_plan.layer)
+        _check_fits(model, unit_plan)
         for writer in unit_plan.writers:
             positions = writer.positions(unit_plan.kept, unit_plan.units)
             kept.setdefault(writer.parameter, {})[writer.dim] = positions
@@ -194,12 +193,22 @@ def _hidden_size(model: nn.Module, name: str) -> int:
     return module.hidden_size
 
 
-def _check_fits(model: nn.Module, units: int, readers: Iterable[str], layer: str) -> None:
+def _check_fits(model: nn.Module, plan: UnitPlan) -> None:
     known = dict(model.named_parameters(remove_duplicate=False))
-    for name in readers:
-        owner = name.rpartition(".")[0]
-        if name not in known and not isinstance(dict(model.named_modules()).get(owner), nn.Identity):
-            raise UsageError(f"The plan says that {name} reads {layer}, and the model has no such parameter: plan anew.")
+    modules = dict(model.named_modules())
+    for reader in plan.readers:
+        owner = reader.parameter.rpartition(".")[0]
+        if reader.parameter not in known and not isinstance(modules.get(owner), nn.Identity):
+            raise UsageError(
+                f"The plan says that {reader.parameter} reads {plan.layer}, and the model has no such parameter: plan "
+                "anew."
+            )
+    for writer in plan.writers:
+        found = known[writer.parameter].shape[writer.dim] // writer.blocks if writer.parameter in known else 0
+        if found != plan.units:
+            raise UsageError(
+                f"The plan is one for {plan.units} units of {plan.layer}, and the model has {found} there: plan anew."
+            )
 
 
 def _replace_identity(model: nn.Module, name: str, values: Tensor) -> None:
@@ -218,7 +227,8 @@ def _follow(owner: nn.Module, attribute: str, values: Tensor) -> None:
     if isinstance(owner, nn.Linear) and attribute == "weight":
         owner.out_features, owner.in_features = values.shape
     elif attribute in ("weight_ih_l0", "weight_ih") and hasattr(owner, "input_size"):
-        owner.input_size = values.shape[1]
+        recurrent: Any = owner
+        recurrent.input_size = values.shape[1]
 
 
 def _follow_hparams(model: nn.Module, old: Mapping[str, int], new: Mapping[str, int]) -> None:

@@ -91,7 +91,7 @@ class UnitCriterion(ABC):
         """
         recurrent = find_recurrent(model)
         sizes = sizes_wanted(self.units, recurrent)
-        first, batches = _batches(data)
+        first, batches = batches_of(data)
         wanted = layers_of_modules(recurrent, sizes)
         links = find_readers(model, recurrent, wanted, first, loss_fn, readers)
         groups = find_groups(model, recurrent, wanted, links)
@@ -119,9 +119,7 @@ class UnitCriterion(ABC):
         readers = tuple(map(with_matrix, group.readers)) if self.reconstruct else group.readers
         total = state.trace().item()
         lost = information_loss(state, kept) / total if total > 0 else 0.0
-        return UnitPlan(
-            tuple(group.layers), group.units, kept, group.writers, readers, lost=min(max(lost, 0.0), 1.0)
-        )
+        return UnitPlan(tuple(group.layers), group.units, kept, group.writers, readers, lost=min(max(lost, 0.0), 1.0))
 
 
 def best(scores: Tensor, count: int) -> Tensor:
@@ -221,8 +219,17 @@ def _count(group: UnitGroup, recurrent: Sequence[RecurrentModule], sizes: Mappin
     return next(iter(counts.values()))
 
 
-def _batches(data: Any) -> tuple[Any, Iterator[Any]]:
-    """Return the first batch, and an iterator over all of them."""
+def batches_of(data: Any) -> tuple[Any, Iterator[Any]]:
+    """Return the first batch of a DataLoader, an iterator or a single batch, and an iterator over all of them.
+
+    Raises:
+        UsageError: If there is none.
+
+    Example:
+        >>> first, batches = batches_of(iter([1, 2]))
+        >>> first, list(batches)
+        (1, [1, 2])
+    """
     if not isinstance(data, (DataLoader, Iterator)):
         return data, iter([data])
     iterator = iter(data)

@@ -1,0 +1,196 @@
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sparse_rnn.errors import UsageError
+from sparse_rnn.modules import LanguageModel
+from sparse_rnn.pruning.structured import RandomUnits, shrink
+
+PROJECTS = Path(__file__).parents[2] / "projects"
+
+
+class Model(nn.Module):
+    """A GRU, and a function of it and its outputs that is the rest of the model."""
+
+    def __init__(self, rest, kind=nn.GRU, **layers):
+        super().__init__()
+        self.rnn, self.rest = kind(3, 6), rest
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x):
+        return self.rest(self, *self.rnn(x))
+
+
+def plan(model, batch=None, loss_fn=None, readers=None, units=4):
+    batch = torch.randn(5, 2, 3) if batch is None else batch
+    return RandomUnits(units=units, reconstruct=False).plan(model, batch, loss_fn, readers)
+
+
+def outer(plan):
+    return [
+        (r.parameter, r.dim, r.columns.tolist()) for unit_plan in plan for r in unit_plan.readers if not r.recurrent
+    ]
+
+
+FIRST = list(range(6))
+
+
+@pytest.mark.parametrize(
+    ("rest", "expected"),
+    [
+        (lambda m, y, h: m.head(y), [("head.weight", 1, FIRST)]),
+        (lambda m, y, h: m.head(h[-1]), [("head.weight", 1, FIRST)]),
+        (lambda m, y, h: y.detach() @ m.matrix, [("matrix", 0, FIRST)]),
+        (lambda m, y, h: m.head(y.relu().max(0).values), [("head.weight", 1, FIRST)]),
+        (
+            lambda m, y, h: m.wide(torch.cat([torch.ones(2, 2), y.mean(0), y[-1]], -1)),
+            [("wide.weight", 1, list(range(2, 8))), ("wide.weight", 1, list(range(8, 14)))],
+        ),
+        (lambda m, y, h: m.head(y)[0] + m.other(y[0]), [("head.weight", 1, FIRST), ("other.weight", 1, FIRST)]),
+        (lambda m, y, h: (m.other(y).softmax(0) * y).sum(0) @ m.matrix, [("other.weight", 1, FIRST), ("matrix", 0, FIRST)]),
+    ],
+)  # fmt: skip
+def test_readers_are_found_behind_whatever_treats_each_unit_alone(rest, expected):
+    layers = {"head": nn.Linear(6, 2), "wide": nn.Linear(14, 2), "other": nn.Linear(6, 1)}
+    model = Model(rest, matrix=nn.Parameter(torch.randn(6, 2)), **layers)
+    found = plan(model)
+    assert outer(found) == expected
+    small = shrink(model, found)
+    assert small(torch.randn(5, 2, 3)).shape == model(torch.randn(5, 2, 3)).shape
+
+
+@pytest.mark.parametrize("no_grad", [torch.no_grad, torch.inference_mode])
+def test_readers_are_found_where_no_gradient_is_recorded(no_grad):
+    def rest(model, y, h):
+        with torch.no_grad():
+            return model.head(y)
+
+    model, x = Model(rest, head=nn.Linear(6, 2)), torch.randn(5, 2, 3)
+    with no_grad():
+        assert outer(plan(model, x)) == [("head.weight", 1, FIRST)]
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        (lambda m, y, h: m.head(m.norm(y)), r"norm \(layer_norm\) normalises over them.*readers=\{\"rnn\""),
+        (lambda m, y, h: m.head(torch.bmm(y, y.transpose(1, 2)) @ y), "head.weight reads what mixes units"),
+        (lambda m, y, h: y.square().mean(), "what the run returns depends on many units at once"),
+        (lambda m, y, h: m.head(y + m.bias), "head.weight reads what adds units to something else"),
+        (lambda m, y, h: m.small(y[..., :3]), "small.weight reads what has only some of the 6 units"),
+        (lambda m, y, h: (y, h), "Nothing in the run has read"),
+        (lambda m, y, h: m.head(y)[-1] + m.head(torch.ones(6)), "reads them in some calls and other things in others"),
+    ],
+)
+def test_what_cannot_follow_is_refused_by_name(rest, message):
+    layers = {"head": nn.Linear(6, 2), "norm": nn.LayerNorm(6), "small": nn.Linear(3, 1)}
+    model = Model(rest, bias=nn.Parameter(torch.randn(6)), **layers)
+    with pytest.raises(UsageError, match=message):
+        plan(model)
+
+
+def test_other_layers_may_be_read_in_any_way():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.normed, self.plain = nn.GRU(3, 5), nn.GRU(5, 6)
+            self.norm, self.head = nn.LayerNorm(5), nn.Linear(6, 1)
+
+        def forward(self, x):
+            return self.head(self.plain(self.norm(self.normed(x)[0]))[0])
+
+    with pytest.raises(UsageError, match=r"Units of normed\.l0 cannot be removed"):
+        plan(Two())
+    assert outer(plan(Two(), units={"plain": 4})) == [("head.weight", 1, FIRST)]
+
+
+def test_readers_are_taken_as_they_are_declared():
+    rest = lambda m, y, h: torch.einsum("tbh,oh->tbo", y, m.head.weight)  # noqa: E731
+    model = Model(rest, head=nn.Linear(6, 2))
+    with pytest.raises(UsageError, match="no product with a parameter"):
+        plan(model)
+    found = plan(model, readers={"rnn": ["head"]})
+    assert outer(found) == [("head.weight", 1, FIRST)]
+    assert shrink(model, found)(torch.randn(5, 2, 3)).shape == (5, 2, 2)
+    assert outer(plan(model, readers={"rnn": ["head.weight"]})) == outer(found)
+    for readers, message in [
+        ({"lstm": ["head"]}, "lstm, which is none of rnn"),
+        ({"rnn": ["tail"]}, "tail, which is no weight"),
+        ({"rnn": ["rnn"]}, "has 3 columns for 6 units"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            plan(model, readers=readers)
+
+
+def test_an_initial_state_that_is_computed_from_parameters_is_refused():
+    class Begins(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head, self.begin = nn.GRU(3, 6), nn.Linear(6, 2), nn.Parameter(torch.zeros(1, 1, 6))
+
+        def forward(self, x):
+            return self.head(self.rnn(x, self.begin.expand(1, x.shape[1], 6))[0])
+
+    with pytest.raises(UsageError, match=r"initial state of rnn\.l0 is computed from parameters"):
+        plan(Begins())
+
+
+def test_an_embedding_that_reads_units_itself_is_refused():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.rnn = nn.Embedding(9, 6), nn.GRU(6, 6)
+
+        def forward(self, x):
+            return nn.functional.linear(self.rnn(self.embedding(x))[0], self.embedding.weight)
+
+    with pytest.raises(UsageError, match=r"embedding\.weight reads units, and is the weight of an embedding"):
+        plan(Tied(), torch.zeros(4, 2, dtype=torch.long))
+
+
+def test_a_sampled_softmax_reads_by_some_rows_of_its_weight():
+    model = LanguageModel(vocab_size=30, embedding_size=8, hidden_size=6, decoder="sampled", num_samples=5)
+    loss_fn = lambda model, x: model.decoder(model(x)[0].flatten(0, 1), x.flatten())  # noqa: E731
+    found = plan(model, torch.randint(30, (4, 9)), loss_fn)
+    assert outer(found) == [("decoder.weight", 1, FIRST)]
+
+
+def project(name):
+    spec = importlib.util.spec_from_file_location(name, PROJECTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tagger_project_is_shrunk():
+    model = project("tagger").Tagger()
+    batch = torch.randint(1, 12, (4, 6)), [6, 3, 5, 1]
+    small = shrink(model, plan(model, batch, units=5))
+    assert small.lstm.hidden_size == 5
+    assert small(*batch).shape == model(*batch).shape
+    project("tagger").Tagger(hidden=12)(*batch)
+
+
+def test_the_project_whose_decoder_goes_on_with_the_state_of_its_encoder_is_shrunk():
+    forecaster = project("scheduled_sampling").Forecaster
+    model = forecaster(hidden=16)
+    waves = torch.rand(12, 5, 1)
+    found = plan(model, waves, units=7)
+    assert [unit_plan.layers for unit_plan in found] == [("encoder.l0", "decoder")]
+    small = shrink(model, found)
+    fresh = forecaster(hidden=7)
+    fresh.load_state_dict(small.state_dict())
+    assert small(waves).shape == fresh(waves).shape == model(waves).shape
+    with pytest.raises(UsageError, match="give decoder in units= too"):
+        plan(model, waves, units={"encoder": 7})
+
+
+def test_the_attention_project_is_refused_by_the_name_of_what_reads_the_mixture():
+    model = project("seq2seq").Seq2Seq()
+    batch = torch.randint(10, (4, 3)), torch.randint(10, (4, 3))
+    with pytest.raises(UsageError, match=r"Units of encoder\.l0.*decoder\.weight_ih_l0"):
+        plan(model, batch)
