@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparse_rnn.pruning.structured.declared import Declared
 from sparse_rnn.pruning.structured.groups import UnitGroup, find_groups, weight_of
-from sparse_rnn.pruning.structured.readers import Declared, Links, find_readers
+from sparse_rnn.pruning.structured.readers import find_readers
+from sparse_rnn.pruning.structured.trace import Links
 from sparse_rnn.pruning.structured.unit_criterion import check_read, layers_of_modules, sizes_wanted
 from sparse_rnn.pruning.structured.units import Plan, Reader, UnitPlan, Writer
 from sparse_rnn.recurrent import cells

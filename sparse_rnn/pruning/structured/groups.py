@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_rnn.errors import UsageError
-from sparse_rnn.pruning.structured.readers import Links
+from sparse_rnn.pruning.structured.trace import Links
 from sparse_rnn.pruning.structured.units import Reader, Writer
 from sparse_rnn.recurrent.cells import RESET_STATE
 from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, named_layers
@@ -90,7 +90,7 @@ def find_groups(
     layers = named_layers(recurrent)
     modules = {name: found for found in recurrent for name in named_layers([found])}
     groups = list(_joined(wanted, [pair for pair in links.together if not set(wanted).isdisjoint(pair)]))
-    owners: dict[str, str] = {}
+    owners: dict[int, str] = {}
     found_groups = []
     for names in groups:
         for name in names:
@@ -99,12 +99,13 @@ def find_groups(
         own = {name: layers[name] for name in names}
         writers = [writer for name in names for writer in _writers(model, modules[name], layers[name])]
         for writer in writers:
-            if writer.parameter in owners:
+            parameter = id(model.get_parameter(writer.parameter))
+            if parameter in owners:
                 raise UsageError(
-                    f"{owners[writer.parameter]} and {names[0]} share {writer.parameter}: layers that share weights "
+                    f"{owners[parameter]} and {names[0]} share {writer.parameter}: layers that share weights "
                     "cannot keep different units; leave them out of units=."
                 )
-            owners[writer.parameter] = names[0]
+            owners[parameter] = names[0]
         inner = [reader for name in names for reader in _inner_readers(name, layers[name])]
         found_groups.append(UnitGroup(model, own, tuple(writers), (*inner, *_distinct(outer))))
     return found_groups

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.structured.groups import UnitGroup, find_groups
 from sparse_rnn.pruning.structured.moments import collect_moments, moment_name
-from sparse_rnn.pruning.structured.readers import Links
+from sparse_rnn.pruning.structured.trace import Links
 from sparse_rnn.pruning.structured.unit_criterion import batches_of, layers_of_modules, sizes_wanted
 from sparse_rnn.pruning.structured.units import Reader
 from sparse_rnn.recurrent.capture import LossFn

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import leave_no_trace, rng_kept
 from sparse_rnn.pruning.structured.groups import UnitGroup, sources_of
-from sparse_rnn.pruning.structured.readers import factor, remember_rows
+from sparse_rnn.pruning.structured.products import factor, remember_rows
 from sparse_rnn.pruning.structured.units import Reader
 from sparse_rnn.recurrent.capture import LossFn, run, standing_in
 from sparse_rnn.recurrent.cells import State

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.structured.groups import weight_of
-from sparse_rnn.pruning.structured.readers import embeds
+from sparse_rnn.pruning.structured.products import embeds
 from sparse_rnn.pruning.structured.units import Plan, Reader, UnitPlan
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sparse_rnn.errors import UsageError
+from sparse_rnn.pruning.structured.declared import Declared
 from sparse_rnn.pruning.structured.groups import UnitGroup, find_groups
 from sparse_rnn.pruning.structured.moments import Moments, collect_moments, moment_name
-from sparse_rnn.pruning.structured.readers import Declared, find_readers, tied_notes
+from sparse_rnn.pruning.structured.readers import find_readers, tied_notes
 from sparse_rnn.pruning.structured.reconstruction import information_loss, reconstruction
 from sparse_rnn.pruning.structured.units import Plan, Reader, UnitPlan
 from sparse_rnn.recurrent.capture import LossFn

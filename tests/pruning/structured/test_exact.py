@@ -106,7 +106,8 @@ class Rest(nn.Module):
         self.rnn, self.rest, self.head, self.begin = rnn, rest, nn.Linear(8, 2), begin
 
     def forward(self, x):
-        state = None if self.begin is None else torch.full((1, x.shape[1], 8), self.begin, dtype=x.dtype)
+        shape = 1, x.shape[1], self.rnn.hidden_size
+        state = None if self.begin is None else torch.full(shape, self.begin, dtype=x.dtype)
         return self.rest(self, self.rnn(x, state)[0])
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sparse_rnn.pruning.structured import Plan, Reader, RandomUnits, UnitPlan, Writer
+from sparse_rnn.pruning.structured import Plan, RandomUnits, Reader, UnitPlan, Writer
 
 
 def test_entries_of_kept_units_are_found_in_every_gate():
