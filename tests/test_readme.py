@@ -22,13 +22,16 @@ FITS = [command for command in COMMANDS if command[:4] == ["python", "-m", "spar
 COMPARES = [command for command in COMMANDS if command[:4] == ["python", "-m", "sparse_rnn", "compare"]]
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=["lightning", "plain"])
+@pytest.mark.parametrize("code", PYTHON, ids=["lightning", "plain", "structured"])
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*smaller than the logging interval")
 def test_the_python_blocks_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     # One epoch shows as much as ten.
     exec(compile(code.replace("max_epochs=10", "max_epochs=1"), "README.md", "exec"), names)
+    if "small" in names:
+        assert names["small"].rnn.hidden_size == 20
+        return
     masks = names["masks"] if "masks" in names else names["pruning"].masks
     assert masks.kept == round(0.05 * masks.total)
 
