@@ -159,6 +159,7 @@ def sum_on_rank(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
 def test_two_ranks_have_the_moments_of_one(tmp_path):
     torch.manual_seed(0)
