@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ __all__ = [
     "onednn_linear",
     "own_attribute_set",
     "own_attributes",
+    "parameters_replaced",
     "plain_call",
     "scripted",
     "scripted_overload",
@@ -209,6 +211,43 @@ def own_attribute_set(target: Any, name: str, value: Any) -> Iterator[None]:
             own[name] = before
         else:
             del own[name]
+
+
+@contextmanager
+def parameters_replaced(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let a module compute with other tensors in the place of some of its own parameters, inside.
+
+    ``torch.func.functional_call`` is public, but has torch.nn's recurrent layers list their weights anew, and on CUDA
+    move all of them to one block of memory, for each call and once more after it. Here they stay where they are, and
+    cuDNN copies what it needs; its advice to move them is not for those who read it.
+
+    Args:
+        module: The module.
+        tensors: The tensors by the names of the parameters, without dots.
+
+    Example:
+        >>> layer = nn.Linear(1, 1, bias=False)
+        >>> with parameters_replaced(layer, {"weight": torch.tensor([[2.0]])}):
+        ...     layer(torch.ones(1))
+        tensor([2.])
+        >>> isinstance(layer.weight, nn.Parameter)
+        True
+    """
+    own: dict[str, Any] = module._parameters
+    before = {name: own[name] for name in tensors}
+    with ExitStack() as stack:
+        stack.callback(own.update, before)
+        own.update(tensors)
+        if isinstance(module, nn.RNNBase):
+            flat = [tensors.get(name, weight) for name, weight in zip(module._flat_weights_names, module._flat_weights)]
+            stack.enter_context(own_attribute_set(module, "_flat_weights", flat))
+            # What torch compares with the attributes, to see whether somebody has exchanged them.
+            references = [None if weight is None else weakref.ref(weight) for weight in flat]
+            stack.enter_context(own_attribute_set(module, "_flat_weight_refs", references))
+            if flat[0].is_cuda:
+                stack.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
+        yield
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A test a private name of PyTorch: the one that an upgrade has taken away fails by its name."""
 
+import copy
 import sys
 from typing import overload
 
@@ -238,3 +239,27 @@ def test_who_just_calls():
 
     look(torch.ones(2)), torch.jit.trace(look, torch.ones(2), check_trace=False)
     assert seen == [True, False]
+
+
+def test_parameters_stand_aside_and_come_back():
+    for build in (lambda: nn.GRU(2, 3, 2), lambda: nn.Linear(2, 3)):
+        module = build()
+        name = next(iter(dict(module.named_parameters())))
+        before, other, x = dict(module.named_parameters()), torch.ones_like(module.get_parameter(name)), torch.ones(1, 2)
+        twin = copy.deepcopy(module)
+        with torch.no_grad():
+            twin.get_parameter(name).fill_(1)
+        with pytest.raises(KeyError), compat.parameters_replaced(module, {name: other}):
+            assert getattr(module, name) is other
+            assert all(torch.equal(a, b) for a, b in zip(compat.tree_leaves(module(x)), compat.tree_leaves(twin(x)), strict=True))
+            raise KeyError
+        after = dict(module.named_parameters())
+        assert list(after) == list(before)
+        assert all(after[key] is before[key] for key in before)
+
+
+def test_what_a_recurrent_layer_of_torch_lists_its_weights_in():
+    gru = nn.GRU(2, 3)
+    assert gru._flat_weights_names == list(dict(gru.named_parameters()))
+    assert all(a is b for a, b in zip(gru._flat_weights, gru.parameters(), strict=True))
+    assert all(a() is b for a, b in zip(gru._flat_weight_refs, gru.parameters(), strict=True))

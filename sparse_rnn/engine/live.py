@@ -29,6 +29,7 @@ from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 from sparse_rnn.recurrent.stand_in import forward_of, forward_replaced
+from sparse_rnn.recurrent.weight_drop import is_dropped
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.torch_compat import is_transformed, plain_call, version_of
 
@@ -210,7 +211,7 @@ class _LiveModule:
         for tensor in (data, *states):
             if not isinstance(tensor, Tensor) or (tensor.device, tensor.dtype) != (weight.device, weight.dtype):
                 return False
-        if any(map(is_transformed, (data, weight, *states))) or not all(layer.has_parameters for layer in self._each()):
+        if any(map(is_transformed, (data, weight, *states))) or not all(layer.keeps_zeros for layer in self._each()):
             return False
         packed = isinstance(input, PackedSequence)
         if data.dim() != 2 and (packed or data.dim() != 3):
@@ -257,9 +258,13 @@ class _LiveLayer:
             kernel.forget()
 
     @property
-    def has_parameters(self) -> bool:
-        """Whether the kernels are parameters; other tensors that are called with need not be 0 where those are."""
-        return all(isinstance(self._parameter(role), nn.Parameter) for role in self._kernels)
+    def keeps_zeros(self) -> bool:
+        """Whether removed weights are 0 in the kernels, as in parameters; of other tensors in their place, who knows.
+
+        Weight drop keeps zeros: the values are gathered from its tensor, and the gradient goes through it.
+        """
+        kernels = [self._parameter(role) for role in self._kernels]
+        return all(isinstance(kernel, nn.Parameter) or is_dropped(kernel) for kernel in kernels)
 
     @property
     def is_countable(self) -> bool:

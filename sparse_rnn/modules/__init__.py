@@ -1,16 +1,18 @@
 """Models that know nothing of pruning, and what they are made of."""
 
 from sparse_rnn.modules.classifier import SequenceClassifier
-from sparse_rnn.modules.dropout import VariationalDropout
+from sparse_rnn.modules.dropout import VariationalDropout, WordDropout
 from sparse_rnn.modules.init import init_biases_, init_kernel_
 from sparse_rnn.modules.language_model import LanguageModel
 from sparse_rnn.modules.layers import init_recurrent_, recurrent_layer
+from sparse_rnn.modules.optim.nt_asgd import NTASGD
 from sparse_rnn.modules.optim.row_adam import RowAdam
 from sparse_rnn.modules.optim.row_gradients import RowGradients
 from sparse_rnn.modules.optim.schedule import CosineAnnealing, LinearDecay
 from sparse_rnn.modules.perplexity import Perplexity, TokenLoss
 
 __all__ = [
+    "NTASGD",
     "CosineAnnealing",
     "LanguageModel",
     "LinearDecay",
@@ -20,6 +22,7 @@ __all__ = [
     "SequenceClassifier",
     "TokenLoss",
     "VariationalDropout",
+    "WordDropout",
     "init_biases_",
     "init_kernel_",
     "init_recurrent_",

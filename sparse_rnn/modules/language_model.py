@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sparse_rnn.devices import refuse_mps
 from sparse_rnn.errors import UsageError, check_choice
-from sparse_rnn.modules.dropout import VariationalDropout, check_probability
+from sparse_rnn.modules.dropout import WordDropout
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
 from sparse_rnn.modules.optim.row_adam import RowAdam
@@ -20,8 +20,10 @@ from sparse_rnn.modules.optim.schedule import Interval, warn_of_idle, with_sched
 from sparse_rnn.modules.optim.settings import settings_of
 from sparse_rnn.modules.perplexity import Perplexity, TokenLoss
 from sparse_rnn.modules.ranks import from_all_ranks, random_state, set_random_state
+from sparse_rnn.modules.regularisation import activation_penalty, check_regularisation, feature_dropout
 from sparse_rnn.modules.softmax.output_layers import PADDING, AdaptiveSoftmax, FullSoftmax
 from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss
+from sparse_rnn.recurrent.weight_drop import run_dropped
 from sparse_rnn.torch_compat import tree_leaves, tree_map_only
 
 Embedding = Literal["trained", "frozen", "tied"]
@@ -49,8 +51,13 @@ class LanguageModel(RowGradients):
     the middle of an epoch goes on bit for bit, with dropout too. It also holds ``tokens_seen``, an integer.
 
     At the start of training, a trained or tied embedding is uniform within ±0.1, and a frozen one, whose scale stays as
-    it is, is drawn from N(0, 1). The output layer has Xavier-uniform weights and zero biases, unless it is tied or
-    adaptive. Recurrent biases are zero but for `forget_bias` and `update_bias`.
+    it is, is drawn from N(0, `embedding_scale`). The output layer has Xavier-uniform weights and zero biases, unless it
+    is tied or adaptive. Recurrent biases are zero but for `forget_bias` and `update_bias`.
+
+    The options `weight_drop`, `embedding_dropout`, `alpha`, `beta`, `input_dropout` and `hidden_dropout` are those of
+    the AWD-LSTM (Merity, Keskar and Socher 2018, arXiv 1708.02182), which has `variational` dropout. Pruning goes with
+    all of them: the mask acts on the weights, of which weight drop then drops some more for a batch. Weights are scored
+    undropped.
 
     Args:
         vocab_size: Number of words, V; null takes the number from the data.
@@ -87,6 +94,15 @@ class LanguageModel(RowGradients):
             training, however long; a ``ReduceLROnPlateau`` follows ``val/ppl``. Null keeps the learning rate.
         lr_interval: After what the scheduler is stepped: each ``epoch``, or each ``step``, as trainings shorter than an
             epoch need. Those named above know that themselves.
+        embedding_scale: Standard deviation of a frozen embedding.
+        last_size: Units of the last layer; null for `hidden_size`. With a tied embedding and `embedding_size` here, no
+            linear layer is needed before the output layer.
+        input_dropout: Probability of dropping a feature of the embedding; null for `dropout`.
+        hidden_dropout: Probability of dropping a feature of the states between layers; null for `dropout`.
+        embedding_dropout: Probability of dropping a word from all of a batch, its whole embedding.
+        weight_drop: Probability of dropping a weight of the hidden-to-hidden kernels, in the length of a batch.
+        alpha: Factor of the mean square of the last layer's outputs after dropout in the loss (AR).
+        beta: Factor of the mean square of their change from step to step, before dropout (TAR).
 
     Attributes:
         tokens_seen: Number of tokens that a run has trained on, on all ranks together. A resumed run goes on counting.
@@ -128,6 +144,14 @@ class LanguageModel(RowGradients):
         optimizer: OptimizerCallable = lambda parameters: RowAdam(parameters, lr=1e-3),
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Interval = "epoch",
+        embedding_scale: float = 1.0,
+        last_size: int | None = None,
+        input_dropout: float | None = None,
+        hidden_dropout: float | None = None,
+        embedding_dropout: float = 0.0,
+        weight_drop: float = 0.0,
+        alpha: float = 0.0,
+        beta: float = 0.0,
     ) -> None:
         super().__init__()
         # Checkpoints hold primitives only, so that torch.load(weights_only=True) reads them.
@@ -143,11 +167,18 @@ class LanguageModel(RowGradients):
         # One module a layer: what nn.LSTM drops between its own layers has no mask for all steps, and on CUDA its
         # generator cannot be saved.
         options = {"proj_size": proj_size} if proj_size else {}
-        sizes = [embedding_size, *[proj_size or hidden_size] * num_layers]
-        self.rnn = nn.ModuleList(recurrent_layer(cell, size, hidden_size, **options) for size in sizes[:-1])
-        for layer in self.rnn:
-            init_recurrent_(layer, cell, hidden_size, init, init_scale, forget_bias, update_bias)
-        self.dropout = VariationalDropout(dropout) if variational else nn.Dropout(dropout)
+        units = [*[hidden_size] * (num_layers - 1), last_size or hidden_size]
+        sizes = [embedding_size, *(proj_size or size for size in units)]
+        self.rnn = nn.ModuleList(
+            recurrent_layer(cell, inputs, size, **options) for inputs, size in zip(sizes, units, strict=False)
+        )
+        for layer, size in zip(self.rnn, units, strict=True):
+            init_recurrent_(layer, cell, size, init, init_scale, forget_bias, update_bias)
+        self.weight_drop = weight_drop
+        self.word_dropout = WordDropout(embedding_dropout)
+        self.input_dropout = feature_dropout(variational, dropout, input_dropout)
+        self.hidden_dropout = feature_dropout(variational, dropout, hidden_dropout)
+        self.dropout = feature_dropout(variational, dropout)
         widens = embedding == "tied" and sizes[-1] != embedding_size
         self.to_embedding = nn.Linear(sizes[-1], embedding_size) if widens else nn.Identity()
         if vocab_size is not None:
@@ -164,9 +195,12 @@ class LanguageModel(RowGradients):
         # The output layer's gradient is one of rows; a tied embedding's must not make a dense one of it.
         self.embedding = nn.Embedding(vocab_size, options.embedding_size, sparse=options.decoder == "sampled")
         self.embedding.weight.requires_grad_(options.embedding != "frozen")
-        if options.embedding != "frozen":
+        if options.embedding == "frozen":
+            self.embedding.weight.detach().mul_(options.embedding_scale)  # PyTorch has drawn it from N(0, 1)
+        else:
             nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
-        size = options.embedding_size if options.embedding == "tied" else options.proj_size or options.hidden_size
+        size = options.proj_size or options.last_size or options.hidden_size
+        size = options.embedding_size if options.embedding == "tied" else size
         decoder: Any = self._build_decoder(size, vocab_size)
         if options.embedding == "tied":
             decoder.weight = self.embedding.weight
@@ -206,23 +240,30 @@ class LanguageModel(RowGradients):
                 f"model.vocab_size is {of_model}, but the data has {of_data}: add --model.vocab_size {of_data}."
             )
 
-    def forward(self, x_BT: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, x_BT: Tensor, state: State | None = None, outputs: list[Tensor] | None = None
+    ) -> tuple[Tensor, State]:
         """Run the network up to the output layer.
 
         Args:
             x_BT: Token ids, [B, T].
             state: For each layer its state, h, or (h, c) of an LSTM, as the call before has returned it; None for
                 zeros.
+            outputs: A list that gets the outputs of the last recurrent layer, before and after dropout, [B, T, H].
 
         Returns:
             What the output layer reads, [B, T, D], and the states after the last step.
         """
-        h_BTD = self.dropout(self.embedding(x_BT))
+        embedding: Any = self.embedding
+        h_BTD = self.input_dropout(self.word_dropout(x_BT, embedding(x_BT), embedding.num_embeddings))
         after = []
-        for layer, before in zip(self.rnn, state or [None] * len(self.rnn), strict=True):
-            h_BTD, last = layer(h_BTD, before)
-            h_BTD = self.dropout(h_BTD)
+        dropouts = [*[self.hidden_dropout] * (len(self.rnn) - 1), self.dropout]
+        for layer, dropout, before in zip(self.rnn, dropouts, state or [None] * len(self.rnn), strict=True):
+            raw_BTD, last = run_dropped(layer, self.weight_drop, h_BTD, before)
+            h_BTD = dropout(raw_BTD)
             after.append(last)
+        if outputs is not None:
+            outputs += [raw_BTD, h_BTD]
         return self.to_embedding(h_BTD), after
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -230,12 +271,18 @@ class LanguageModel(RowGradients):
 
         Its exp is logged as ``train/ppl``; with a sampled softmax, where the targets compete with a sample only and it
         is no perplexity of the text, as ``train/sampled_ppl``.
+
+        What is returned holds the penalties on activations too, and what is logged does not.
         """
         x_BT, y_BT = batch
-        h_ND, self._state = self._go_on(x_BT, self._state, batch_idx)
+        outputs: list[Tensor] = []
+        h_ND, self._state = self._go_on(x_BT, self._state, batch_idx, outputs)
         loss = self.decoder(h_ND, y_BT.flatten())
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/sampled_ppl" if self.hparams["decoder"] == "sampled" else "train/ppl", loss.detach().exp())
+        options: Any = self.hparams
+        if options.alpha or options.beta:
+            loss = loss + activation_penalty(*outputs, options.alpha, options.beta)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -319,7 +366,9 @@ class LanguageModel(RowGradients):
         elif batch_idx:
             rank_zero_warn(f"{problem}: the recurrent state and the random numbers start anew.")
 
-    def _go_on(self, x_BT: Tensor, state: State | None, batch_idx: int) -> tuple[Tensor, State | None]:
+    def _go_on(
+        self, x_BT: Tensor, state: State | None, batch_idx: int, outputs: list[Tensor] | None = None
+    ) -> tuple[Tensor, State | None]:
         """Run a batch from the state after the batch before it; batch 0 begins a text."""
         before = state if batch_idx else None
         if _columns(before) not in (None, len(x_BT)):
@@ -327,7 +376,7 @@ class LanguageModel(RowGradients):
                 f"A batch of {len(x_BT)} rows follows one of {_columns(before)}, but every row goes on from one batch "
                 "to the next: give batches of one size, or set carry_state=False."
             )
-        h_BTD, after = self(x_BT, before)
+        h_BTD, after = self(x_BT, before, outputs)
         return h_BTD.flatten(0, 1), tree_map_only(Tensor, Tensor.detach, after) if self.carry_state else None
 
     def _evaluate(self, batch: Batch, batch_idx: int, stage: Literal["val", "test"]) -> None:
@@ -373,10 +422,10 @@ def _check(options: Any) -> None:
     """Refuse settings that are unknown, out of range or do not go together."""
     for name, known in (("cell", Cell), ("embedding", Embedding), ("decoder", Decoder)):
         check_choice(name, options[name], known)
-    for name in ("vocab_size", "embedding_size", "hidden_size", "num_layers"):
+    for name in ("vocab_size", "embedding_size", "hidden_size", "num_layers", "last_size"):
         if options[name] is not None and options[name] < 1:
             raise UsageError(f"{name}={options[name]}: give at least 1.")
-    check_probability("dropout", options.dropout)
+    check_regularisation(options)
     if options.proj_size and options.cell != "lstm":
         raise UsageError(f"proj_size={options.proj_size}: only the cell lstm projects, not {options.cell}.")
     if options.decoder == "adaptive" and not options.cutoffs:

@@ -20,6 +20,7 @@ from sparse_rnn.recurrent.packing import pack_like, unpack
 from sparse_rnn.recurrent.sequences import Sequences, part_of_a_longer_one
 from sparse_rnn.recurrent.stand_in import forward_of, forwards_replaced
 from sparse_rnn.recurrent.unroll import Unrolled
+from sparse_rnn.recurrent.weight_drop import whole_weights
 
 LossFn = Callable[[nn.Module, Any], Tensor]
 
@@ -44,8 +45,8 @@ def run_unrolled(
     """Run the model on a batch and return all its recurrent layers as they were unrolled, in the order of the calls.
 
     While the model runs, the step-by-step layers stand in for the fused ones, so nothing is computed twice. They apply
-    no dropout between the layers of a module. Calls that go on with the state of an earlier one are joined to sequences
-    afterwards (:mod:`sparse_rnn.recurrent.sequences`); those of cells come last.
+    no dropout between the layers of a module, and no weight drop. Calls that go on with the state of an earlier one are
+    joined to sequences afterwards (:mod:`sparse_rnn.recurrent.sequences`); those of cells come last.
 
     Raises:
         UsageError: If one of the modules received nothing, runs by equations that are not known, or is not elementwise.
@@ -63,7 +64,7 @@ def run_unrolled(
         sequences.add(layer, x_TBI, initial, final, lengths, unrolled)
         return unrolled.output_TBH, final
 
-    with torch.no_grad(), standing_in(recurrent, run_layer), recording(loops):
+    with torch.no_grad(), whole_weights(), standing_in(recurrent, run_layer), recording(loops):
         run(model, batch, loss_fn)
     seen = sequences.unrolled() + [unrolled for loop in loops for unrolled in loop.unrolled()]
     layers = {id(unrolled.layer) for unrolled in seen}

@@ -13,6 +13,7 @@ from sparse_rnn.engine import live
 from sparse_rnn.engine.library import library
 from sparse_rnn.engine.live import Engine, paused
 from sparse_rnn.recurrent.kernels import find_targets
+from sparse_rnn.recurrent.weight_drop import run_dropped
 
 pytestmark = pytest.mark.skipif(library() is None, reason="the kernels are not built")
 FEATURES, UNITS = 5, 19
@@ -64,12 +65,12 @@ def pruned(model, density=0.3):
     return masks
 
 
-def results(model, x, hx=None):
+def results(model, x, hx=None, call=None):
     """Outputs, last states and gradients, those of removed weights too."""
     model.zero_grad()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="LSTM with projections")
-        output, state = model(x, hx)
+        output, state = (call or model)(x, hx)
     data = getattr(output, "data", output) if not isinstance(output, torch.Tensor) else output
     states = state if isinstance(state, tuple) else (state,)
     (data.sin().sum() + sum(part.square().sum() for part in states)).backward()
@@ -273,6 +274,28 @@ def test_tensors_in_the_place_of_the_parameters_go_to_the_layer_itself(sparse):
     sparse(masks)
     model(x)
     torch.testing.assert_close(adapted(), dense)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_weight_drop_computes_sparse_what_it_computes_dense(layer, sparse):
+    model, x = LAYERS[layer]().double(), INPUTS["batch"]()
+    masks = pruned(model)
+
+    def two_batches():
+        """Each drops other weights, the same whatever computes."""
+        torch.manual_seed(1)
+        return [results(model, x, call=lambda x, hx: run_dropped(model, 0.5, x, hx)) for _ in range(2)]
+
+    expected = two_batches()
+    assert not same(*expected, masks)
+    engine = sparse(masks)
+    found = two_batches()
+    assert engine.said == [f"{type(model).__name__} computes sparse: as was asked for."]
+    assert all(same(*pair, masks) for pair in zip(found, expected, strict=True))
+    assert not any(gradient[~masks[name]].any() for name, gradient in found[0][1].items() if name in masks)
+    evaluated = model.eval()(x)[0]
+    engine.remove()
+    torch.testing.assert_close(evaluated, model(x)[0])
 
 
 def test_another_parameter_at_the_same_place_is_not_taken_for_the_one_before(sparse):

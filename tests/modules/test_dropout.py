@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sparse_rnn.errors import UsageError
-from sparse_rnn.modules import VariationalDropout
+from sparse_rnn.modules import VariationalDropout, WordDropout
 from sparse_rnn.modules.dropout import check_probability
 
 BATCH, STEPS, SIZE = 8, 5, 500
@@ -54,3 +54,37 @@ def test_what_is_no_probability_is_refused(p):
         VariationalDropout(p)
     with pytest.raises(UsageError, match=f"dropout={p}: give a probability, from 0 to 1"):
         check_probability("dropout", p)
+
+
+def words_dropped(p, words=400, training=True):
+    """A batch in which every word stands twice, and its embeddings of ones after dropout."""
+    torch.manual_seed(0)
+    x = torch.randperm(2 * words).view(8, -1) % words
+    embedded = torch.ones(*x.shape, 3, requires_grad=True)
+    return x, embedded, WordDropout(p).train(training)(x, embedded, words)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_a_word_is_dropped_wherever_it_stands_or_nowhere(p):
+    x, embedded, y = words_dropped(p)
+    assert torch.equal(y, y[..., :1].expand_as(y))
+    of_word = [y[x == word].unique() for word in range(400)]
+    assert all(len(values) == 1 for values in of_word)
+    factors = torch.cat(of_word)
+    torch.testing.assert_close(factors.unique().detach(), torch.tensor([0, 1 / (1 - p)]))
+    assert (factors != 0).float().mean().item() == pytest.approx(1 - p, abs=5 * (p * (1 - p) / 400) ** 0.5)
+    [gradient] = torch.autograd.grad(y.sum(), embedded)
+    assert torch.equal(gradient, y.detach())
+
+
+def test_no_word_is_dropped_in_evaluation_or_with_p_0():
+    for p, training in ((0.5, False), (0.0, True)):
+        before = torch.manual_seed(0).get_state()
+        _, embedded, y = words_dropped(p, training=training)
+        assert y is embedded
+        torch.manual_seed(0)
+        torch.randperm(800)
+        expected = torch.get_rng_state()
+        torch.set_rng_state(before)
+        words_dropped(p, training=training)
+        assert torch.equal(torch.get_rng_state(), expected)

@@ -1,5 +1,6 @@
-"""Optimizers for matrices of which a step touches few rows, such as embeddings, and learning rate schedules."""
+"""Optimizers for matrices of which a step touches few rows, such as embeddings, averaged SGD, and learning rate schedules."""
 
+from sparse_rnn.modules.optim.nt_asgd import NTASGD, non_monotonic
 from sparse_rnn.modules.optim.row_adam import RowAdam
 from sparse_rnn.modules.optim.row_gradients import (
     RowGradients,
@@ -13,6 +14,7 @@ from sparse_rnn.modules.optim.schedule import CosineAnnealing, Decay, LinearDeca
 from sparse_rnn.modules.optim.settings import settings_of
 
 __all__ = [
+    "NTASGD",
     "CosineAnnealing",
     "Decay",
     "LinearDecay",
@@ -20,6 +22,7 @@ __all__ = [
     "RowGradients",
     "clip_gradients_",
     "exchange_rows",
+    "non_monotonic",
     "require_sparse",
     "row_names",
     "row_parameters",
