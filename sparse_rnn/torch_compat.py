@@ -239,12 +239,13 @@ def parameters_replaced(module: nn.Module, tensors: Mapping[str, Tensor]) -> Ite
         stack.callback(own.update, before)
         own.update(tensors)
         if isinstance(module, nn.RNNBase):
-            flat = [tensors.get(name, weight) for name, weight in zip(module._flat_weights_names, module._flat_weights)]
+            named = zip(module._flat_weights_names, module._flat_weights, strict=True)
+            flat = [tensors.get(name, weight) for name, weight in named]
             stack.enter_context(own_attribute_set(module, "_flat_weights", flat))
             # What torch compares with the attributes, to see whether somebody has exchanged them.
             references = [None if weight is None else weakref.ref(weight) for weight in flat]
             stack.enter_context(own_attribute_set(module, "_flat_weight_refs", references))
-            if flat[0].is_cuda:
+            if next(module.parameters()).is_cuda:
                 stack.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
         yield

@@ -10,6 +10,8 @@ from sparse_rnn.config_files import read_config
 from sparse_rnn.data import OneBillionWords, SequentialMNIST, WikiText2, WikiText103
 from sparse_rnn.data.labelled import Splits
 from sparse_rnn.data.tokens.corpus import Corpus
+from sparse_rnn.modules import LanguageModel
+from sparse_rnn.pruning.schedules import Cubic
 
 SHIPPED = Path(__file__).parent.parent / "configs"
 MODELS = sorted(path.name for path in SHIPPED.glob("*.yaml"))
@@ -17,9 +19,11 @@ COMBINED = ["gru_mnist_gradual.yaml", "gru_mnist_l2.yaml", "gru_mnist_rigl.yaml"
 OVERLAYS = sorted(path.relative_to(SHIPPED).as_posix() for path in (SHIPPED / "pruning").glob("*.yaml"))
 # Share of the weights left after the two steps below, where it is not 5 %.
 ON_THE_WAY = {"gru_mnist_l2.yaml": 0.6, "lstm_wikitext2_gradual.yaml": 0.1, "lstm_wikitext2_tied.yaml": 1.0}
+ON_THE_WAY |= {"awd_lstm_wikitext2.yaml": 1.0}
 TABLE_1 = ["rnn", "gru", "lstm", "peephole_lstm"]
 # Language models as small as their stand-in text.
 SMALL = ["--model.hidden_size", "20", "--model.embedding_size", "20", "--model.vocab_size", "null"]
+SMALL += ["--model.last_size", "null"]
 
 
 @pytest.fixture(autouse=True)
@@ -121,9 +125,46 @@ def test_the_language_configs_are_table_4(name, decoder, vocab_size, steps):
     config = read_config(f"{name}.yaml")
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     assert (model["cell"], model["hidden_size"], model["embedding_size"]) == ("lstm", 2000, 400)
-    assert (model["embedding"], model["init"], model["decoder"]) == ("frozen", "he", decoder)
+    assert (model["embedding"], model["embedding_scale"], model["decoder"]) == ("frozen", 0.1, decoder)
+    # The author's He initialisation of an LSTM, 2/√inputs, on both kernels.
+    assert (model["init"], model["init_scale"]) == ("normal", 2 / model["embedding_size"] ** 0.5)
+    assert model["carry_state"] is False
     assert (model.get("num_samples"), model["vocab_size"]) == (1000 if decoder == "sampled" else None, vocab_size)
     assert model["optimizer"]["init_args"] == {"lr": 1e-3}
     assert (data["batch_size"], data["bptt"]) == (64, 20)
     assert config["pruning"]["init_args"]["sparsity"] == 0.95
     assert config["trainer"]["max_steps"] == steps
+
+
+def test_the_distiller_schedule_is_that_of_its_code():
+    section = read_config("pruning/distiller.yaml")["pruning"]["init_args"]
+    model = read_config("lstm_wikitext2_tied.yaml")
+    assert model["model"]["init_args"]["optimizer"]["init_args"] == {"lr": 20.0, "weight_decay": 1e-6}
+    columns, bptt = model["data"]["init_args"]["batch_size"], model["data"]["init_args"]["bptt"]
+    epoch = -(-(2_088_628 // columns - 1) // bptt)
+    assert epoch == 2984
+    total = epoch * model["trainer"]["max_epochs"]
+    schedule = Cubic(**section["schedule"]["init_args"]).over(total)
+    updates = [step for step in range(total + 1) if schedule.updates_at(step)]
+    begin, end, frequency = 2, 25, 3  # of the second layer in word_lang_model.LARGE_90.schedule_agp.yaml
+    epochs = list(range(begin, end, frequency))
+    # A batch after the epoch has begun: the validation of the one before is over.
+    assert updates == [epoch * number + 1 for number in epochs]
+    span = (end - begin - 1) // frequency * frequency
+    expected = [0.9 + (0.05 - 0.9) * (1 - (number - begin) / span) ** 3 for number in epochs]
+    assert [schedule.sparsity(step, section["sparsity"]) for step in updates] == pytest.approx(expected)
+
+
+def test_the_awd_lstm_is_that_of_its_authors():
+    config = read_config("awd_lstm_wikitext2.yaml")
+    model = config["model"]["init_args"]
+    sizes = [model[name] for name in ("embedding_size", "hidden_size", "last_size", "num_layers")]
+    assert sizes == [400, 1150, 400, 3]
+    dropouts = [model[f"{name}dropout"] for name in ("", "input_", "hidden_", "embedding_")]
+    assert dropouts == [0.4, 0.65, 0.2, 0.1]
+    assert (model["weight_drop"], model["alpha"], model["beta"], model["variational"]) == (0.5, 2.0, 1.0, True)
+    assert model["optimizer"]["init_args"] == {"lr": 30.0, "lambd": 0.0, "weight_decay": 1.2e-6}
+    assert [config["data"]["init_args"][name] for name in ("batch_size", "bptt")] == [80, 70]
+    with torch.device("meta"):
+        built = LanguageModel(**{name: value for name, value in model.items() if name != "optimizer"})
+    assert sum(p.numel() for p in built.parameters()) == pytest.approx(33.6e6, rel=0.01)  # the paper: 33M

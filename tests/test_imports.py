@@ -24,8 +24,8 @@ ORDER = [
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 # data and modules can be trained without pruning.
 APART = ["data", "modules"]
-# Layers as those of torch.nn.
-LAYERS = ["sparse_rnn.recurrent.peephole", "sparse_rnn.recurrent.reset_before"]
+# Layers as those of torch.nn, and a way to call them.
+LAYERS = ["sparse_rnn.recurrent.peephole", "sparse_rnn.recurrent.reset_before", "sparse_rnn.recurrent.weight_drop"]
 MATHEMATICS = ["recurrent", "sparsity", "scores", "pruning"]
 
 

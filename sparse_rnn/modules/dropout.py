@@ -45,8 +45,8 @@ class WordDropout(nn.Dropout):
     """Dropout of words: all places of a batch at which a dropped word stands have the embedding 0.
 
     It is the embedding dropout of Gal and Ghahramani (2016) and of Merity, Keskar and Socher (2018, arXiv 1708.02182,
-    section 4.3): a row of the embedding matrix is dropped, for one batch, by what follows the look-up. The matrix itself
-    is not touched, so that it may serve as the output layer, or have sparse gradients.
+    section 4.3). The matrix of the embedding is not touched, only what was looked up in it, so that it may serve as the
+    output layer too, or have sparse gradients.
 
     Args:
         p: Probability of dropping a word, while training.

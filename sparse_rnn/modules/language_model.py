@@ -282,7 +282,8 @@ class LanguageModel(RowGradients):
         self.log("train/sampled_ppl" if self.hparams["decoder"] == "sampled" else "train/ppl", loss.detach().exp())
         options: Any = self.hparams
         if options.alpha or options.beta:
-            loss = loss + activation_penalty(*outputs, options.alpha, options.beta)
+            raw_BTH, dropped_BTH = outputs
+            loss = loss + activation_penalty(raw_BTH, dropped_BTH, options.alpha, options.beta)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -27,9 +27,9 @@ _DROPPED: ContextVar[tuple[Tensor, ...]] = ContextVar("dropped", default=())
 def run_dropped(module: nn.Module, p: float, input: Any, hx: Any = None) -> Any:
     """Call a recurrent module with a share of its hidden-to-hidden weights dropped, in training.
 
-    Each weight of ``weight_hh`` (and ``weight_ch``) is 0 with probability p, and divided by 1 - p otherwise, the same at
-    all steps and for all sequences of the call (Merity, Keskar and Socher 2018, arXiv 1708.02182, section 2, after Wan
-    et al. 2013). Gradients reach the parameters through the weights that were kept. A weight of 0 stays 0, so that
+    Each weight of ``weight_hh`` (and ``weight_ch``) is 0 with probability p, and divided by 1 - p otherwise, for all
+    steps and sequences of the call (Merity, Keskar and Socher 2018, arXiv 1708.02182, section 2, after Wan et al.
+    2013). Gradients reach the parameters through the weights that were kept. A weight of 0 stays 0, so that
     what a mask has removed is removed from the dropped weights too.
 
     In evaluation, with p = 0 and inside :func:`whole_weights` it is ``module(input, hx)``, and draws no random number.

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
-from sparse_rnn import GraSP, JacobianSpectrum, Magnitude, Masks, PeepholeLSTM, Random, ResetBeforeGRU, SNIP, SynFlow
+from sparse_rnn import SNIP, GraSP, JacobianSpectrum, Magnitude, Masks, PeepholeLSTM, Random, ResetBeforeGRU, SynFlow
 from sparse_rnn.isolation import seeded
 from sparse_rnn.pruning.prune import score_batch
 from sparse_rnn.recurrent.kernels import find_targets
@@ -122,7 +122,7 @@ def test_the_layer_is_left_what_it_was(name):
 
 def test_the_layer_is_put_back_after_an_error():
     module = made("lstm")
-    with pytest.raises(RuntimeError, match="input.size"):
+    with pytest.raises(RuntimeError, match=r"input\.size"):
         run_dropped(module, P, torch.zeros(5, 4, FEATURES + 1, dtype=torch.float64))
     twin = made("lstm")
     assert torch.equal(module(sequences())[0], twin(sequences())[0])

@@ -1,4 +1,4 @@
-"""Optimizers for matrices of which a step touches few rows, such as embeddings, averaged SGD, and learning rate schedules."""
+"""Optimizers for matrices of which a step touches few rows, averages of SGD, and learning rate schedules."""
 
 from sparse_rnn.modules.optim.nt_asgd import NTASGD, non_monotonic
 from sparse_rnn.modules.optim.row_adam import RowAdam

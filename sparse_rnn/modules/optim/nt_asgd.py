@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import ASGD
 
 from sparse_rnn.errors import UsageError
@@ -33,7 +33,7 @@ def non_monotonic(values: Sequence[float], n: int) -> bool:
 class NTASGD(Callback):
     """Non-monotonically triggered averaged SGD (Merity, Keskar and Socher 2018, arXiv 1708.02182, algorithm 1).
 
-    The optimizer is ``torch.optim.ASGD`` with ``lambd=0``, which is SGD at a constant rate, and keeps the average of its
+    The optimizer is ``torch.optim.ASGD`` with ``lambd=0``, which is SGD at a constant rate and keeps the average of the
     weights. This callback says when the average begins: once a validation is worse than the best of those more than `n`
     validations before it. From then on it is the average that is validated, saved and, at the end, left in the model,
     while training goes on with the weights themselves. A run that is resumed goes on with them bit for bit.
@@ -88,9 +88,9 @@ class NTASGD(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the optimizers, and go on with the weights of the training where a checkpoint held the average."""
         for optimizer in trainer.optimizers:
-            lambd = {group.get("lambd") for group in optimizer.param_groups}
-            if not isinstance(optimizer, ASGD) or lambd != {0}:
-                setting = f" with lambd={max(lambd)}" if isinstance(optimizer, ASGD) else ""
+            lambd = max(group.get("lambd", 0.0) for group in optimizer.param_groups)
+            if not isinstance(optimizer, ASGD) or lambd:
+                setting = f" with lambd={lambd}" if isinstance(optimizer, ASGD) else ""
                 raise UsageError(
                     "NTASGD needs torch.optim.ASGD with lambd=0, which is SGD at a constant rate, and the optimizer is "
                     f"{type(optimizer).__name__}{setting}."
@@ -159,7 +159,7 @@ class NTASGD(Callback):
         self._exchanged = show
 
 
-def _averaged(trainer: Trainer) -> Iterator[tuple[nn.Parameter, dict[str, Any]]]:
+def _averaged(trainer: Trainer) -> Iterator[tuple[Tensor, dict[str, Any]]]:
     for optimizer in trainer.optimizers:
         yield from ((parameter, state) for parameter, state in optimizer.state.items() if "ax" in state)
 

@@ -84,7 +84,7 @@ def plain_loop():
     torch.manual_seed(0)
     model = Model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, weight_decay=1e-3)
-    epochs, kept, averaging = [], [], False
+    epochs, kept, begin = [], [], None
     for epoch in range(EPOCHS):
         for batch in Batches():
             optimizer.zero_grad()
@@ -92,11 +92,11 @@ def plain_loop():
             optimizer.step()
             kept.append(weights_of(model))
         shown = kept[-1]
-        if averaging:
-            # As ASGD and the paper's code: the first step of the average is its second at once.
+        if begin is not None:
+            # As in ASGD, and so in the paper's code, the first step after the trigger does not count.
             shown = {name: torch.stack([w[name] for w in kept[begin + 1 :]]).mean(0) for name in kept[0]}
         elif epoch > N and VALUES[epoch] > min(VALUES[: epoch - N]):
-            averaging, begin = True, len(kept)
+            begin = len(kept)
         epochs.append((kept[-1], shown))
     return epochs
 
@@ -116,7 +116,7 @@ def test_weights_and_averages_are_those_of_a_plain_loop(tmp_path):
     expected = plain_loop()
     assert callback.averaging
     assert len(model.validated) == EPOCHS
-    for validated, (trained, shown) in zip(model.validated, expected, strict=True):
+    for validated, (_, shown) in zip(model.validated, expected, strict=True):
         for name, value in validated.items():
             torch.testing.assert_close(value, shown[name])
     assert not any(equal(*pair) for pair in expected[6:])
@@ -215,7 +215,8 @@ def test_removed_weights_are_zero_in_weights_averages_and_checkpoints(tmp_path, 
     trainer, model, callback = fit(tmp_path, pruning, Zeros())
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert callback.averaging and pruning.masks.sparsity == pytest.approx(0.8, abs=0.01)
+    assert callback.averaging
+    assert pruning.masks.sparsity == pytest.approx(0.8, abs=0.01)
     names = [name for name, _ in model.named_parameters()]
     for name, mask in pruning.masks.items():
         assert not saved["state_dict"][name][~mask].any()
