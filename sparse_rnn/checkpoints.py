@@ -11,19 +11,17 @@ A run is known by its checkpoint and by the config.yaml that ``python -m sparse_
 from __future__ import annotations
 
 import os
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule
 
+from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.config_files import read_config
-from sparse_rnn.errors import MissingFileError, UsageError, one_line, unwrapped
+from sparse_rnn.errors import UsageError, one_line, unwrapped
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.sparsity.masks import Masks
 
@@ -61,44 +59,6 @@ class Checkpoint:
         return path.read_text() if path.exists() else ""
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Load what a checkpoint holds, on the CPU; none of its code is run.
-
-    Args:
-        path: A file that Lightning saved.
-
-    Returns:
-        Lightning's dictionary: ``state_dict``, ``epoch``, ``callbacks``, ....
-
-    Raises:
-        MissingFileError: If there is no such file.
-        UsageError: If it is no checkpoint of Lightning.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     torch.save({"state_dict": {"weight": torch.ones(2)}}, Path(folder, "last.ckpt"))
-        ...     load_checkpoint(Path(folder, "last.ckpt"))["state_dict"]["weight"].clone()
-        tensor([1., 1.])
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"There is no checkpoint {path}.")
-    if not zipfile.is_zipfile(path):
-        raise UsageError(f"{path} is no checkpoint: torch.save did not write it, or not to its end.")
-    try:
-        # Mapped, not read: the weights of many large models need not fit in memory, nor the optimizers' states.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        raise UsageError(
-            f"{path} is no checkpoint that PyTorch reads with weights_only=True: {one_line(str(error))[:200]}"
-        ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise UsageError(f"{path} is no checkpoint of Lightning: it has no state_dict.")
-    return checkpoint
-
-
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a model, its masks and the configuration of its run.
 
@@ -111,6 +71,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         UsageError: If it is no checkpoint, its model cannot be built, or model and masks do not fit.
 
     Example:
+        >>> import torch
         >>> from tempfile import TemporaryDirectory
         >>> from sparse_rnn.modules import SequenceClassifier
         >>> model = SequenceClassifier(8, 10, hidden_size=4)

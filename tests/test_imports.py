@@ -9,7 +9,10 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "sparse_rnn").rglob("*.py"))
 # Each may import those before it, and itself; names on one line import nothing of each other, but for the first line.
 ORDER = [
-    ["errors", "devices", "isolation", "config_files", "lightning_compat", "torch_compat", "training_length"],
+    [
+        *("errors", "devices", "isolation", "checkpoint_files", "config_files"),
+        *("lightning_compat", "torch_compat", "training_length"),
+    ],
     ["recurrent"],
     ["sparsity"],
     ["scores"],

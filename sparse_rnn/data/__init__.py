@@ -10,6 +10,7 @@ from sparse_rnn.data.one_billion_words import OneBillionWords
 from sparse_rnn.data.pydoc import PydocTopics
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.text_files import TextFiles
+from sparse_rnn.data.tokens.lexicon import Lexicon, vocabulary_of_checkpoint
 from sparse_rnn.data.tokens.vocabulary import Vocabulary
 from sparse_rnn.data.wikitext import WikiText2, WikiText103
 
@@ -18,6 +19,7 @@ __all__ = [
     "ColumnLoader",
     "DataError",
     "LabelledSequences",
+    "Lexicon",
     "OneBillionWords",
     "PydocTopics",
     "SequentialDigits",
@@ -28,4 +30,5 @@ __all__ = [
     "Vocabulary",
     "WikiText2",
     "WikiText103",
+    "vocabulary_of_checkpoint",
 ]
