@@ -19,8 +19,11 @@ import sparse_rnn.data
 import sparse_rnn.modules
 import sparse_rnn.scores  # noqa: F401 - the command line finds classes by name once they are imported
 from sparse_rnn.callbacks import PruningCallback
+from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.cli.summary import LastValidation, summary
 from sparse_rnn.config_files import MODE, find_config, is_overlay
+from sparse_rnn.data.text import TextData
+from sparse_rnn.data.tokens.lexicon import lexicon_in
 from sparse_rnn.devices import NO_MPS
 from sparse_rnn.errors import MissingFileError, UsageError, unwrapped
 
@@ -116,7 +119,7 @@ class PruningCLI(LightningCLI):
             raise UsageError(str(error)) from error
 
     def after_instantiate_classes(self) -> None:
-        """Compare the sizes that a model and its data both state.
+        """Compare the sizes that a model and its data both state, and read text as the checkpoint does.
 
         Raises:
             UsageError: If they differ.
@@ -127,6 +130,11 @@ class PruningCLI(LightningCLI):
                 raise UsageError(
                     f"model.{name} is {of_model}, but the data has {of_data}: add --model.{name} {of_data}."
                 )
+
+        path = self.config_init[self.subcommand].get("ckpt_path")
+        if isinstance(self.datamodule, TextData) and path and Path(path).is_file():
+            # A model that takes its size from the data is built before Lightning reads the checkpoint.
+            self.datamodule.read_with(lexicon_in(load_checkpoint(path)))
 
     def after_fit(self) -> None:
         """Print, on the first rank, what the run reached, what was pruned, and where everything lies."""

@@ -53,12 +53,15 @@ class OneBillionWords(TextData):
         bptt: Steps of a batch, through which the gradient flows back.
         eval_batch_size: Columns of the other texts, on all ranks together.
         seed: Decides the orders of the sentences.
-        vocabulary: The words and their ids, ours or torchtext's; by default those of the training text.
+        vocabulary: The words and their ids, ours or torchtext's, or the path of a checkpoint that has them. By default
+            those of the checkpoint that is evaluated, and in training those of the training text.
         root: Folder of the shards.
         hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
             train on: for choosing hyperparameters without a look at what results are reported on.
         train_sample: Share of the training text to evaluate beside every validation, as ``train/ppl_sample``; arXiv
             1912.00120 takes 0.01 of large texts. 0 for none.
+        subwords: Number of subwords to divide the text into, found in the training text by byte pair encoding, or the
+            path of a ``tokenizer.json`` of Hugging Face; null for none. They need the library tokenizers.
 
     Raises:
         UsageError: If one of the sizes is below 1, the seed is negative, or a share is out of range.
@@ -91,8 +94,9 @@ class OneBillionWords(TextData):
         root: str | Path | None = None,
         hold_out: float = 0.0,
         train_sample: float = 0.0,
+        subwords: int | str | Path | None = None,
     ) -> None:
-        super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out, train_sample)
+        super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out, train_sample, subwords)
         check_size(vocab_size)
         check_seed(seed)
         self.patterns = {"train": train, "val": val, "test": test}

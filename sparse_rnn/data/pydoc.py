@@ -9,7 +9,7 @@ from typing import Any
 from sparse_rnn.data.download import cache_folder
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.text import TextData
-from sparse_rnn.data.text_files import Level, tokenization_of
+from sparse_rnn.data.text_files import Level, check_settings, rare_below, tokenization_of
 from sparse_rnn.data.tokens.corpus import Corpus
 
 # Of ten topics in alphabetical order, the first validates and the sixth tests.
@@ -24,15 +24,23 @@ class PydocTopics(TextData):
     compared.
 
     Args:
-        level: What a token is, ``word`` or ``char``; see :class:`~sparse_rnn.data.TextFiles`.
+        level: What a token is, ``word``, ``char`` or ``byte``; by default as in the checkpoint that is evaluated, and
+            in training ``word``; see :class:`~sparse_rnn.data.TextFiles`.
         batch_size: Columns of the training text, on each rank.
         bptt: Steps of a batch, through which the gradient flows back.
         eval_batch_size: Columns of the other texts, on all ranks together.
-        vocabulary: The words and their ids, ours or torchtext's; by default those of the training text.
+        vocabulary: The words and their ids, ours or torchtext's, or the path of a checkpoint that has them. By default
+            those of the checkpoint that is evaluated, and in training those of the training text.
         hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
             train on: for choosing hyperparameters without a look at what results are reported on.
         train_sample: Share of the training text to evaluate beside every validation, as ``train/ppl_sample``; arXiv
             1912.00120 takes 0.01 of large texts. 0 for none.
+        subwords: Number of subwords to divide the text into, found in the training text by byte pair encoding, or the
+            path of a ``tokenizer.json`` of Hugging Face; null for none. They need the library tokenizers.
+        vocab_size: Number of words to keep, the most frequent ones of the training text. ``<unk>`` is one of them and
+            stands for the rest. Null keeps all.
+        min_count: How often a word must occur in the training text to be kept. Null takes 2 for words, unless a
+            ``vocab_size`` leaves some out, so that ``<unk>`` is trained, and else 1.
 
     Raises:
         UsageError: If the level is unknown, one of the sizes is below 1, or a share is out of range.
@@ -47,16 +55,24 @@ class PydocTopics(TextData):
 
     def __init__(
         self,
-        level: Level = "word",
+        level: Level | None = None,
         batch_size: int = 64,
         bptt: int = 20,
         eval_batch_size: int = 64,
         vocabulary: Any = None,
         hold_out: float = 0.0,
         train_sample: float = 0.0,
+        subwords: int | str | Path | None = None,
+        vocab_size: int | None = None,
+        min_count: int | None = None,
     ) -> None:
-        super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out, train_sample)
+        check_settings(level, subwords, vocab_size, min_count)
+        super().__init__(
+            batch_size, bptt, eval_batch_size, vocabulary, hold_out, train_sample, subwords, level is not None
+        )
         self.tokenization = tokenization_of(level)
+        self._words_to_keep = vocab_size
+        self._min_count = rare_below(level, vocab_size, min_count)
 
     def corpus(self) -> Corpus:
         """Write the topics of each split to a file in the cache, where they are not there yet.
@@ -74,7 +90,7 @@ class PydocTopics(TextData):
                 f"The topics could not be written to {folder} ({error.strerror}): put that right, or set"
                 " XDG_CACHE_HOME to another folder."
             ) from None
-        return Corpus(files, self.tokenization, vocabulary=self._given_vocabulary)
+        return Corpus(files, self.tokenization, self._words_to_keep, self._given_vocabulary, self._min_count)
 
 
 def divide_topics(topics: dict[str, str]) -> dict[str, str]:

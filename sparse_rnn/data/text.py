@@ -2,26 +2,22 @@
 
 import glob
 import os
-from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
 
-from sparse_rnn.data.download import cache_folder, user_path
+from sparse_rnn.data.download import user_path
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.hold_out import check_hold_out, left_to_train_on
 from sparse_rnn.data.loaders.columns import ColumnLoader
 from sparse_rnn.data.loaders.resume import go_on_where_stopped
 from sparse_rnn.data.loaders.windows import WindowLoader, check_share
-from sparse_rnn.data.tokens.corpus import Corpus
-from sparse_rnn.data.tokens.token_store import TokenStore, prepare
-from sparse_rnn.data.tokens.vocabulary import Vocabulary, as_vocabulary
+from sparse_rnn.data.stored_text import StoredText
 from sparse_rnn.errors import UsageError
 
 
-class TextData(LightningDataModule):
+class TextData(StoredText):
     """Running text as token ids, for language models; a subclass adds :meth:`corpus`.
 
     Batches are pairs (x, y), int64 [B, T], where y is x one token later. Each row of a batch goes on where the same
@@ -43,11 +39,15 @@ class TextData(LightningDataModule):
         batch_size: Columns of the training text, on each rank.
         bptt: Steps of a batch, through which the gradient flows back.
         eval_batch_size: Columns of the other texts, on all ranks together.
-        vocabulary: The words and their ids, ours or torchtext's; by default those of the training text.
+        vocabulary: The words and their ids, ours or torchtext's, or the path of a checkpoint that has them. By default
+            those of the checkpoint that is evaluated, and in training those of the training text.
         hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
             train on: for choosing hyperparameters without a look at what results are reported on.
         train_sample: Share of the training text to evaluate beside every validation, as ``train/ppl_sample``; arXiv
             1912.00120 takes 0.01 of large texts. 0 for none.
+        subwords: Number of subwords to divide the text into, found in the training text by byte pair encoding, or the
+            path of a ``tokenizer.json`` of Hugging Face; null for none. They need the library tokenizers.
+        divides: Whether the user has said what a token is, so that a checkpoint that says otherwise is refused.
 
     Raises:
         UsageError: If one of the sizes is below 1, or a share is out of range.
@@ -75,8 +75,10 @@ class TextData(LightningDataModule):
         vocabulary: Any,
         hold_out: float = 0.0,
         train_sample: float = 0.0,
+        subwords: int | str | Path | None = None,
+        divides: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(vocabulary, subwords, divides)
         for name, value in (("batch_size", batch_size), ("bptt", bptt), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise UsageError(f"{name}={value}: give a number of at least 1.")
@@ -87,33 +89,6 @@ class TextData(LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.hold_out = hold_out
         self.train_sample = train_sample
-        self._given_vocabulary = None if vocabulary is None else as_vocabulary(vocabulary)
-        self._store: TokenStore | None = None
-
-    @abstractmethod
-    def corpus(self) -> Corpus:
-        """Say which files the splits ``train``, ``val`` and ``test`` are made of, and how they become ids.
-
-        Raises:
-            DataError: If files are missing.
-        """
-
-    @property
-    def store(self) -> TokenStore:
-        """The prepared text, which is opened when it is first asked for."""
-        if self._store is None:
-            self._store = prepare(self.corpus(), cache_folder("tokens"))
-        return self._store
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The words and their ids."""
-        return self.store.vocabulary
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of words, V; ids are 0 … V − 1."""
-        return len(self.vocabulary)
 
     @property
     def sentence_mark(self) -> int | None:
@@ -125,20 +100,9 @@ class TextData(LightningDataModule):
         """What decides the orders of the sentences."""
         return 0
 
-    def prepare_data(self) -> None:
-        """Turn the text into ids, where that has not been done yet.
-
-        Raises:
-            DataError: If a file is missing, empty or not UTF-8.
-        """
-        _ = self.store
-
-    def setup(self, stage: str | None = None) -> None:
-        """Open the prepared text, once for all stages."""
-        _ = self.store
-
     def train_dataloader(self) -> ColumnLoader:
         """Return the training text in columns."""
+        self.report()
         mark = self.sentence_mark
         if self.trainer is not None:
             go_on_where_stopped(self.trainer)
@@ -170,8 +134,14 @@ class TextData(LightningDataModule):
         return self.test_dataloader()
 
     def _whole(self, text: np.ndarray) -> ColumnLoader:
+        self.report()
         rank, world_size = self._place
         return ColumnLoader(text, self.eval_batch_size, self.bptt, pad=True, rank=rank, world_size=world_size)
+
+    @property
+    def reads_training_text(self) -> bool:
+        """Whether evaluation needs the training text too."""
+        return bool(self.hold_out or self.train_sample)
 
     @property
     def _sample(self) -> WindowLoader:

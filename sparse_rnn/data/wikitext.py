@@ -69,8 +69,9 @@ class _WikiText(TextData):
         root: str | Path | None,
         hold_out: float,
         train_sample: float,
+        subwords: int | str | Path | None,
     ) -> None:
-        super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out, train_sample)
+        super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out, train_sample, subwords)
         self.archive = archive
         self.files = {"train": train_file, "val": VAL, "test": TEST}
         self.root = root
@@ -131,12 +132,15 @@ class WikiText2(_WikiText):
         batch_size: Columns of the training text, on each rank.
         bptt: Steps of a batch, through which the gradient flows back.
         eval_batch_size: Columns of the other texts, on all ranks together.
-        vocabulary: The words and their ids, ours or torchtext's; by default those of the training text.
+        vocabulary: The words and their ids, ours or torchtext's, or the path of a checkpoint that has them. By default
+            those of the checkpoint that is evaluated, and in training those of the training text.
         root: Folder of the three files.
         hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
             train on: for choosing hyperparameters without a look at what results are reported on.
         train_sample: Share of the training text to evaluate beside every validation, as ``train/ppl_sample``; arXiv
             1912.00120 takes 0.01 of large texts. 0 for none.
+        subwords: Number of subwords to divide the text into, found in the training text by byte pair encoding, or the
+            path of a ``tokenizer.json`` of Hugging Face; null for none. They need the library tokenizers.
 
     Raises:
         UsageError: If one of the sizes is below 1, or a share is out of range.
@@ -158,8 +162,11 @@ class WikiText2(_WikiText):
         root: str | Path | None = None,
         hold_out: float = 0.0,
         train_sample: float = 0.0,
+        subwords: int | str | Path | None = None,
     ) -> None:
-        super().__init__(WIKITEXT_2, TRAIN, batch_size, bptt, eval_batch_size, vocabulary, root, hold_out, train_sample)
+        super().__init__(
+            WIKITEXT_2, TRAIN, batch_size, bptt, eval_batch_size, vocabulary, root, hold_out, train_sample, subwords
+        )
 
 
 class WikiText103(_WikiText):
@@ -176,7 +183,8 @@ class WikiText103(_WikiText):
         batch_size: Columns of the training text, on each rank.
         bptt: Steps of a batch, through which the gradient flows back.
         eval_batch_size: Columns of the other texts, on all ranks together.
-        vocabulary: The words and their ids, ours or torchtext's; by default those of the training text.
+        vocabulary: The words and their ids, ours or torchtext's, or the path of a checkpoint that has them. By default
+            those of the checkpoint that is evaluated, and in training those of the training text.
         root: Folder of the three files.
         train_file: Name of the training text in that folder. A text other than the published one, such as a part of
             it, is taken as it is, but only when it is named here. Its results cannot be compared with published ones.
@@ -184,6 +192,8 @@ class WikiText103(_WikiText):
             train on: for choosing hyperparameters without a look at what results are reported on.
         train_sample: Share of the training text to evaluate beside every validation, as ``train/ppl_sample``; arXiv
             1912.00120 takes 0.01 of large texts. 0 for none.
+        subwords: Number of subwords to divide the text into, found in the training text by byte pair encoding, or the
+            path of a ``tokenizer.json`` of Hugging Face; null for none. They need the library tokenizers.
 
     Raises:
         UsageError: If one of the sizes is below 1, or a share is out of range.
@@ -208,7 +218,17 @@ class WikiText103(_WikiText):
         train_file: str = TRAIN,
         hold_out: float = 0.0,
         train_sample: float = 0.0,
+        subwords: int | str | Path | None = None,
     ) -> None:
         super().__init__(
-            WIKITEXT_103, train_file, batch_size, bptt, eval_batch_size, vocabulary, root, hold_out, train_sample
+            WIKITEXT_103,
+            train_file,
+            batch_size,
+            bptt,
+            eval_batch_size,
+            vocabulary,
+            root,
+            hold_out,
+            train_sample,
+            subwords,
         )

@@ -9,6 +9,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from sparse_rnn.data.text import TextData
+from sparse_rnn.data.tokens.lexicon import KEY, Lexicon, lexicon_in
 from sparse_rnn.devices import refuse_mps
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.dropout import WordDropout
@@ -106,6 +108,8 @@ class LanguageModel(RowGradients):
 
     Attributes:
         tokens_seen: Number of tokens that a run has trained on, on all ranks together. A resumed run goes on counting.
+        lexicon: The vocabulary and the tokenization that the model was trained with, from a text data module or a
+            checkpoint; None where neither has any.
 
     Raises:
         UsageError: If a choice is unknown, a size cannot be used, or two settings do not go together.
@@ -163,6 +167,7 @@ class LanguageModel(RowGradients):
         self.lr_interval = lr_interval
         self.token_loss, self.perplexity, self.sample_perplexity = TokenLoss(), Perplexity(), Perplexity()
         self.tokens_seen = 0
+        self.lexicon: Lexicon | None = None
 
         # One module a layer: what nn.LSTM drops between its own layers has no mask for all steps, and on CUDA its
         # generator cannot be saved.
@@ -227,6 +232,16 @@ class LanguageModel(RowGradients):
         self._saved = None
         if stage == "fit":
             self.tokens_seen = 0
+        text = self._text
+        if text is not None and self.lexicon is not None:
+            text.read_with(self.lexicon)
+        # In evaluation the data may have its words from the checkpoint, which is read after this.
+        if stage == "fit" or self.hparams["vocab_size"] is None:
+            self._fit_to_data()
+        if text is not None and stage == "fit":
+            self.lexicon = text.lexicon
+
+    def _fit_to_data(self) -> None:
         options: Any = self.hparams
         trainer: Any = self.trainer  # Lightning sets the data module from another class, where mypy does not see it
         of_model, of_data = options.vocab_size, getattr(trainer.datamodule, "vocab_size", None)
@@ -239,6 +254,12 @@ class LanguageModel(RowGradients):
             raise UsageError(
                 f"model.vocab_size is {of_model}, but the data has {of_data}: add --model.vocab_size {of_data}."
             )
+
+    @property
+    def _text(self) -> TextData | None:
+        """The data of the run, where they are text."""
+        data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+        return data if isinstance(data, TextData) else None
 
     def forward(
         self, x_BT: Tensor, state: State | None = None, outputs: list[Tensor] | None = None
@@ -319,6 +340,18 @@ class LanguageModel(RowGradients):
             optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
         return with_scheduler(self, optimizer, self.lr_scheduler, self.lr_interval, monitor="val/ppl")
 
+    def on_validation_start(self) -> None:
+        """Compare the sizes of the model's vocabulary and the data's."""
+        self._fit_to_data()
+
+    def on_test_start(self) -> None:
+        """Compare the sizes, as in validation."""
+        self._fit_to_data()
+
+    def on_predict_start(self) -> None:
+        """Compare the sizes, as in validation."""
+        self._fit_to_data()
+
     def on_train_start(self) -> None:
         """Start the clock of ``train/tokens_per_s``, and warn of a scheduler that is never stepped."""
         warn_of_idle(self)
@@ -338,15 +371,20 @@ class LanguageModel(RowGradients):
             self._restart_clock()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what each rank has of its own: the recurrent state and the random generators."""
+        """Add what each rank has of its own: the recurrent state and the random generators; and what ids stand for."""
         state = tree_map_only(Tensor, lambda tensor: tensor.cpu().clone(), self._state)  # views would drag more along
         checkpoint[_RANKS] = from_all_ranks({"state": state, "random": random_state(self.device)})
         checkpoint[_TOKENS] = self.tokens_seen
+        if self.lexicon is not None and lexicon_in(checkpoint) is None:  # the data of this run do not have it
+            checkpoint[KEY] = self.lexicon.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what each rank had until training goes on."""
         self._saved = checkpoint.get(_RANKS)
         self.tokens_seen = checkpoint.get(_TOKENS, 0)
+        self.lexicon = lexicon_in(checkpoint) or self.lexicon
+        if self.lexicon is not None and self._text is not None:
+            self._text.read_with(self.lexicon)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Count the tokens, and restore what a checkpoint holds."""

@@ -12,7 +12,8 @@ import torch
 
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.data.errors import DataError
-from sparse_rnn.data.tokens.tokenization import Tokenization, tokenization_from, tokenization_state
+from sparse_rnn.data.tokens.tokenization import Tokenization
+from sparse_rnn.data.tokens.tokenization_state import tokenization_from, tokenization_state
 from sparse_rnn.data.tokens.vocabulary import Vocabulary
 
 KEY = "lexicon"  # in a checkpoint, of itself or in the state of its data module
@@ -25,6 +26,7 @@ class Lexicon:
     Args:
         vocabulary: The words and their ids.
         tokenization: What divides text into tokens.
+        unknown: How many tokens of the text that is trained on have the default index; None where that is not known.
 
     Example:
         >>> from sparse_rnn.data.tokens import Lexicon, Vocabulary, Words
@@ -36,6 +38,7 @@ class Lexicon:
 
     vocabulary: Vocabulary
     tokenization: Tokenization
+    unknown: int | None = None
 
     def __iter__(self) -> Iterator[Any]:
         """Give the vocabulary, then the tokenization."""
@@ -57,6 +60,7 @@ class Lexicon:
             "words": words,
             "default_index": self.vocabulary.get_default_index(),
             "tokenization": tokenization_state(self.tokenization),
+            "unknown": self.unknown,
             "sha256": hashlib.sha256(packed).hexdigest(),
         }
 
@@ -72,9 +76,11 @@ class Lexicon:
             if hashlib.sha256(packed).hexdigest() != state["sha256"]:
                 raise ValueError("the words have another checksum than is stored beside them")
             vocabulary = Vocabulary(json.loads(packed.decode("utf-8", "surrogatepass")), state["default_index"])
-            return cls(vocabulary, tokenization_from(state["tokenization"]))
+            return cls(vocabulary, tokenization_from(state["tokenization"]), state["unknown"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"The vocabulary in the checkpoint is damaged ({error}): take another checkpoint.") from None
+            raise DataError(
+                f"The vocabulary in the checkpoint is damaged ({error}): take another checkpoint."
+            ) from None
 
     def difference(self, other: "Lexicon") -> str | None:
         """Say what distinguishes this from another one, or return None where ids and tokens are the same.
@@ -93,8 +99,8 @@ class Lexicon:
         for index, (word, another) in enumerate(zip(mine, its, strict=True)):
             if word != another:
                 return f"word {index:,} is {word!r}, not {another!r}"
-        unknown, another = self.vocabulary.get_default_index(), other.vocabulary.get_default_index()
-        return None if unknown == another else f"unknown words have the id {unknown}, not {another}"
+        default, its_default = self.vocabulary.get_default_index(), other.vocabulary.get_default_index()
+        return None if default == its_default else f"unknown words have the id {default}, not {its_default}"
 
     def _packed(self) -> bytes:
         return json.dumps(self.vocabulary.get_itos(), ensure_ascii=False).encode("utf-8", "surrogatepass")

@@ -162,22 +162,26 @@ def read_record(piece: Piece) -> Record:
 
 
 def _texts(piece: Piece, tokenization: Tokenization) -> Iterator[str]:
-    """Read a piece in chunks, without a byte order mark, and add a line feed where the file ends without one."""
+    """Read a piece in chunks, without a byte order mark, and add a line feed where the file ends without one.
+
+    Of a raw file nothing is left out or added, and bytes that are no UTF-8 become surrogates.
+    """
+    is_raw = getattr(tokenization, "raw", False)  # a tokenization of the user's need not say so
     with piece.path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         for start, end in _cuts(file, piece.start, piece.end, CHUNK_BYTES, tokenization):
             file.seek(start)
             raw = file.read(end - start)
-            if end == size and not raw.endswith(b"\n"):
+            if end == size and not is_raw and not raw.endswith(b"\n"):
                 raw += b"\n"
             try:
-                text = raw.decode("utf-8")
+                text = raw.decode("utf-8", "surrogateescape" if is_raw else "strict")
             except UnicodeDecodeError as error:
                 raise DataError(
                     f"{piece.path} is not UTF-8: byte {start + error.start:,} is {raw[error.start]:#04x}; convert it,"
                     " for example with iconv."
                 ) from None
-            yield text if start else text.removeprefix(MARK)
+            yield text if start or is_raw else text.removeprefix(MARK)
 
 
 def _cuts(file: BinaryIO, start: int, end: int, step: int, tokenization: Tokenization) -> Iterator[tuple[int, int]]:

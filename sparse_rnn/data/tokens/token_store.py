@@ -82,6 +82,13 @@ class TokenStore:
             raise DataError(f"The text has no split {split!r}: take one of {', '.join(self._ids)}.")
         return self._ids[split]
 
+    def unknown(self, split: str) -> int:
+        """Count the tokens of a split that are read as the default index, ``<unk>``; 0 where there is none."""
+        index = self.vocabulary.get_default_index()
+        if index is None:
+            return 0
+        return int(self.counts[index] if split == TRAIN else np.count_nonzero(self[split] == index))
+
     def _open(self, split: str) -> np.memmap:
         try:
             ids: np.memmap = np.load(self.folder / f"{split}.npy", mmap_mode="r")
@@ -122,8 +129,9 @@ def prepare(corpus: Corpus, cache: Path, jobs: int | None = None) -> TokenStore:
         The store.
 
     Raises:
-        DataError: If a file is missing, empty, not UTF-8 or changes while it is read; if the vocabulary of the corpus
-            lacks most words of a split, or lacks one and has no default index; or if the store cannot be written.
+        DataError: If there is neither a vocabulary nor a split ``train``; if a file is missing, empty, not UTF-8 or
+            changes while it is read; if the vocabulary of the corpus lacks most words of a split, or lacks one and has
+            no default index; or if the store cannot be written.
         UsageError: If ``jobs`` is below 1.
 
     Example:
@@ -140,6 +148,11 @@ def prepare(corpus: Corpus, cache: Path, jobs: int | None = None) -> TokenStore:
     jobs = available_cores() if jobs is None else jobs
     if jobs < 1:
         raise UsageError(f"jobs={jobs}: give the number of processes, at least 1.")
+    if corpus.vocabulary is None and TRAIN not in corpus.files:
+        raise DataError(
+            "There is no training text to take the vocabulary from: give the training text, a vocabulary, or the"
+            " checkpoint of a model that was trained on one."
+        )
     folder = cache / _name(corpus)
     if not os.path.exists(folder):  # unlike Path.exists, it raises nothing for a folder that is not allowed
         try:
@@ -165,7 +178,7 @@ def _make(folder: Path, corpus: Corpus, jobs: int) -> None:
         pieces = _count(corpus, jobs, unfinished)
         vocabulary = corpus.vocabulary
         if vocabulary is None:
-            vocabulary = Vocabulary.from_counts(sum_counts(pieces[TRAIN]), corpus.vocab_size)
+            vocabulary = corpus.words_of(sum_counts(pieces[TRAIN]))
         written = write_store(unfinished / "store", pieces, repr(corpus.tokenization), vocabulary)
         if corpus.vocabulary is not None:
             _require_fit(written)

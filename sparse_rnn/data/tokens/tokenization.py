@@ -1,11 +1,9 @@
 """What counts as a token."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Protocol
-
-from sparse_rnn.data.errors import DataError
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 
 class Tokenization(Protocol):
@@ -28,8 +26,14 @@ class Tokenization(Protocol):
     boundary: ClassVar[re.Pattern[bytes]]
     """Where UTF-8 text may be cut without changing its tokens: after any match, which must be of one byte."""
 
+    raw: ClassVar[bool] = False
+    """Whether files are taken as they are: not only UTF-8, and without a line feed that is added at the end."""
+
     def __call__(self, text: str) -> Sequence[str]:
         """Divide text into tokens. Its last line is whole, or is cut at a boundary."""
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """Return the text that tokens stand for, as far as they tell."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,21 @@ class Words:
 
     end_of_line: str = "<eos>"
     boundary: ClassVar[re.Pattern[bytes]] = re.compile(rb"[ \n]")
+    raw: ClassVar[bool] = False
 
     def __call__(self, text: str) -> Sequence[str]:
         """Divide text into words and markers."""
         return text.replace("\n", f" {self.end_of_line} ").split()
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """Put spaces between words, and line feeds in the place of markers."""
+        lines: list[list[str]] = [[]]
+        for token in tokens:
+            if token == self.end_of_line:
+                lines.append([])
+            else:
+                lines[-1].append(token)
+        return "\n".join(map(" ".join, lines))
 
 
 @dataclass(frozen=True)
@@ -67,91 +82,38 @@ class Characters:
     """
 
     boundary: ClassVar[re.Pattern[bytes]] = re.compile(rb"[\x00-\xff](?=[^\x80-\xbf])", re.DOTALL)
+    raw: ClassVar[bool] = False
 
     def __call__(self, text: str) -> Sequence[str]:
         """Divide text into characters."""
         return text.replace("\r", "")
 
+    def join(self, tokens: Sequence[str]) -> str:
+        """Put characters together."""
+        return "".join(tokens)
+
 
 @dataclass(frozen=True)
 class Bytes:
-    r"""Bytes of the UTF-8 text, each of them a token: the character whose number it is, as in Latin-1.
+    r"""Bytes of the file, each of them a token: the character whose number it is, as in Latin-1.
+
+    Nothing is added or left out, so that a file may hold anything. Text that is not from a file stands for its UTF-8.
 
     Example:
         >>> from sparse_rnn.data.tokens import Bytes
         >>> list(Bytes()("a é"))
         ['a', ' ', 'Ã', '©']
+        >>> Bytes().join(["Ã", "©"])
+        'é'
     """
 
-    boundary: ClassVar[re.Pattern[bytes]] = Characters.boundary
+    boundary: ClassVar[re.Pattern[bytes]] = re.compile(rb"[\x00-\xff]", re.DOTALL)
+    raw: ClassVar[bool] = True
 
     def __call__(self, text: str) -> Sequence[str]:
         """Divide text into bytes."""
-        return text.encode().decode("latin-1")
+        return text.encode("utf-8", "surrogateescape").decode("latin-1")
 
-
-@dataclass(frozen=True, repr=False)
-class Elsewhere:
-    """A tokenization of the user's own, of which a checkpoint holds the name only.
-
-    Args:
-        name: Its ``repr``, which is the ``repr`` of this too.
-
-    Example:
-        >>> from sparse_rnn.data.tokens.tokenization import Elsewhere
-        >>> Elsewhere("LowerCase()")("The cat")
-        Traceback (most recent call last):
-        sparse_rnn.data.errors.DataError: The checkpoint was trained on tokens of LowerCase(), which it cannot hold: ...
-    """
-
-    name: str
-    boundary: ClassVar[re.Pattern[bytes]] = Words.boundary
-
-    def __call__(self, text: str) -> Sequence[str]:
-        """Refuse to divide text."""
-        raise DataError(
-            f"The checkpoint was trained on tokens of {self.name}, which it cannot hold: take the data module that has"
-            " this tokenization."
-        )
-
-    def __repr__(self) -> str:
-        """Return the name."""
-        return self.name
-
-
-_OURS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Words, Characters, Bytes)}
-
-
-def tokenization_state(tokenization: Tokenization) -> dict[str, Any]:
-    """Return what a checkpoint holds of a tokenization: its class and settings, or for a user's own its ``repr``.
-
-    Example:
-        >>> from sparse_rnn.data.tokens import Words
-        >>> from sparse_rnn.data.tokens.tokenization import tokenization_state
-        >>> tokenization_state(Words("<S>"))
-        {'class': 'Words', 'end_of_line': '<S>'}
-    """
-    kind = type(tokenization)
-    if _OURS.get(kind.__name__) is kind:
-        return {"class": kind.__name__, **asdict(tokenization)}  # type: ignore[call-overload]  # all are dataclasses
-    return {"class": Elsewhere.__name__, "name": repr(tokenization)}
-
-
-def tokenization_from(state: Mapping[str, Any]) -> Tokenization:
-    """Build the tokenization that :func:`tokenization_state` has described.
-
-    Raises:
-        DataError: If this version of the package has no such tokenization.
-
-    Example:
-        >>> from sparse_rnn.data.tokens.tokenization import tokenization_from
-        >>> tokenization_from({"class": "Words", "end_of_line": "<S>"})
-        Words(end_of_line='<S>')
-    """
-    settings = dict(state)
-    name = settings.pop("class")
-    kind = Elsewhere if name == Elsewhere.__name__ else _OURS.get(name)
-    if kind is None:
-        raise DataError(f"There is no tokenization {name} in this version of sparse_rnn: install a later one.")
-    tokenization: Tokenization = kind(**settings)
-    return tokenization
+    def join(self, tokens: Sequence[str]) -> str:
+        """Read bytes as UTF-8, with U+FFFD for those that are none."""
+        return "".join(tokens).encode("latin-1").decode("utf-8", "replace")

@@ -37,18 +37,19 @@ class Vocabulary:
         self.set_default_index(default_index)
 
     @classmethod
-    def from_counts(cls, counts: Mapping[str, int], vocab_size: int | None = None) -> "Vocabulary":
+    def from_counts(cls, counts: Mapping[str, int], vocab_size: int | None = None, min_count: int = 1) -> "Vocabulary":
         """Make a vocabulary of counted words, ordered by falling frequency, and equally frequent ones by the alphabet.
 
         The word ``<unk>`` is always there, and stands for every word that is not. Its own frequency is how often it
-        occurs in the text, plus how often those words do that ``vocab_size`` leaves out.
+        occurs in the text, plus how often those words do that are left out.
 
         Args:
             counts: How often each word occurs.
             vocab_size: Number of words to keep, ``<unk>`` included; by default all.
+            min_count: How often a word must occur to be kept.
 
         Raises:
-            UsageError: If ``vocab_size`` is below 1.
+            UsageError: If ``vocab_size`` or ``min_count`` is below 1.
 
         Example:
             >>> from sparse_rnn.data import Vocabulary
@@ -56,8 +57,9 @@ class Vocabulary:
             ['a', '<unk>', 'cat']
         """
         check_size(vocab_size)
+        check_min_count(min_count)
         words = sorted(counts.keys() - {UNKNOWN}, key=lambda word: (-counts[word], word))
-        kept = words if vocab_size is None else words[: vocab_size - 1]
+        kept = [word for word in words if counts[word] >= min_count][: None if vocab_size is None else vocab_size - 1]
         unknown = counts.get(UNKNOWN, 0) + sum(counts[word] for word in words[len(kept) :])
         above = sum((-counts[word], word) < (-unknown, UNKNOWN) for word in kept)
         return cls([*kept[:above], UNKNOWN, *kept[above:]], default_index=above)
@@ -182,3 +184,22 @@ def check_size(vocab_size: int | None) -> None:
     """
     if vocab_size is not None and vocab_size < 1:
         raise UsageError(f"vocab_size={vocab_size}: give the number of words to keep, at least 1.")
+
+
+def check_min_count(min_count: int | None) -> None:
+    """Refuse a number of times that a word must occur that is below 1.
+
+    Args:
+        min_count: The number; None leaves it to the text.
+
+    Raises:
+        UsageError: If it is below 1.
+
+    Example:
+        >>> from sparse_rnn.data.tokens.vocabulary import check_min_count
+        >>> check_min_count(0)
+        Traceback (most recent call last):
+        sparse_rnn.errors.UsageError: min_count=0: give how often a word must occur to be kept, at least 1.
+    """
+    if min_count is not None and min_count < 1:
+        raise UsageError(f"min_count={min_count}: give how often a word must occur to be kept, at least 1.")
