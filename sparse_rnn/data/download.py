@@ -4,6 +4,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -109,8 +110,8 @@ def download(file: str, sha256: str, folder: Path, mirrors: tuple[str, ...], adv
 def download_archive(file: str, sha256: str, folder: Path, mirrors: tuple[str, ...], advice: str) -> None:
     """Download a zip or tar archive, and unpack those of its files that are not in ``folder`` yet.
 
-    The outermost folder of the archive is left out. Each file appears in its place whole. The archive is removed once
-    it is unpacked.
+    The outermost folder of the archive is left out, where it has one. Each file appears in its place whole. The archive
+    is removed once it is unpacked.
 
     Args:
         file: Name of the archive on the mirrors, and in ``folder`` until it is unpacked.
@@ -150,11 +151,47 @@ def _unpack(archive: Path, folder: Path) -> None:
         else:
             shutil.unpack_archive(archive, scratch)
         for unpacked in sorted(path for path in Path(scratch).rglob("*") if path.is_file()):
-            target = folder.joinpath(*unpacked.relative_to(scratch).parts[1:])
+            parts = unpacked.relative_to(scratch).parts
+            target = folder.joinpath(*(parts[1:] or parts))
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 unpacked.replace(target)
     archive.unlink()
+
+
+def write_once(path: Path, content: Callable[[], bytes]) -> Path:
+    """Write a file of the cache, unless it is there already; it appears in its place whole.
+
+    Args:
+        path: Its place, in a folder that is named after what the content depends on.
+        content: Gives the content.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: If it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.data.download import write_once
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     write_once(Path(name) / "part" / "notes.txt", lambda: b"some notes").read_bytes()
+        b'some notes'
+    """
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, unfinished = tempfile.mkstemp(dir=path.parent)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content())
+            os.replace(unfinished, path)
+    except OSError as error:
+        raise DataError(
+            f"{path} could not be written ({error.strerror}): put that right, or set XDG_CACHE_HOME to another folder."
+        ) from None
+    return path
 
 
 def check(path: Path, checksum: str, advice: str) -> None:

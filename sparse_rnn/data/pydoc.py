@@ -1,12 +1,10 @@
 """English text that comes with Python."""
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from sparse_rnn.data.download import cache_folder
+from sparse_rnn.data.download import cache_folder, write_once
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.text_files import Level, check_settings, rare_below, tokenization_of
@@ -83,13 +81,7 @@ class PydocTopics(TextData):
         texts = divide_topics(_topics())
         digest = hashlib.sha256("\0".join(texts.values()).encode()).hexdigest()[:16]
         folder = cache_folder("pydoc") / digest
-        try:
-            files = {split: [_written(folder / f"{split}.txt", text)] for split, text in texts.items()}
-        except OSError as error:
-            raise DataError(
-                f"The topics could not be written to {folder} ({error.strerror}): put that right, or set"
-                " XDG_CACHE_HOME to another folder."
-            ) from None
+        files = {split: [write_once(folder / f"{split}.txt", text.encode)] for split, text in texts.items()}
         return Corpus(files, self.tokenization, self._words_to_keep, self._given_vocabulary, self._min_count)
 
 
@@ -123,14 +115,3 @@ def _topics() -> dict[str, str]:
             " take TextFiles."
         ) from None
     return dict(topics)
-
-
-def _written(path: Path, text: str) -> Path:
-    """Write a file, unless it is there already; it appears in its place whole."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, unfinished = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(unfinished, path)
-    return path

@@ -1,6 +1,5 @@
 """The text of a data module as ids, by its own vocabulary or by that of the checkpoint that is evaluated."""
 
-import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from sparse_rnn.data.download import cache_folder, user_path
+from sparse_rnn.data.download import cache_folder, user_path, write_once
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.tokens.corpus import TRAIN, Corpus
 from sparse_rnn.data.tokens.lexicon import KEY, Lexicon, vocabulary_of_checkpoint
@@ -222,11 +221,4 @@ def _found_subwords(corpus: Corpus, size: int) -> Subwords:
     """Find the subwords of the training text, or read those that were found before."""
     files = corpus.files[TRAIN]
     path = cache_folder("subwords") / f"{Corpus({TRAIN: files}).digest()}-{size}.json"
-    if path.exists():
-        return read_subwords(path)
-    found = train_subwords(files, size)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    unfinished.write_text(found.tokenizer, encoding="utf-8")
-    os.replace(unfinished, path)
-    return found
+    return read_subwords(write_once(path, lambda: train_subwords(files, size).tokenizer.encode()))

@@ -97,14 +97,24 @@ class TextFiles(TextData):
         Raises:
             DataError: If a pattern matches no file, or there is none.
         """
-        files = {
+        files = self.files()
+        if not files:
+            raise DataError(
+                f"{type(self).__name__} has no text: give train, val and test, or those of them that are read."
+            )
+        return Corpus(files, self.tokenization, self._words_to_keep, self._given_vocabulary, self._min_count)
+
+    def files(self) -> dict[str, list[Path]]:
+        """Find the files of the splits that there are.
+
+        Raises:
+            DataError: If a pattern matches no file.
+        """
+        return {
             split: matching(pattern, Path(), f"put the text there, or give another path as {split}")
             for split, pattern in self.patterns.items()
             if pattern is not None
         }
-        if not files:
-            raise DataError("TextFiles has no text: give the paths of files as train, val and test.")
-        return Corpus(files, self.tokenization, self._words_to_keep, self._given_vocabulary, self._min_count)
 
 
 def tokenization_of(level: Level | None) -> Tokenization:
