@@ -36,13 +36,20 @@ def test_characters_are_those_of_the_topics():
 
 
 def test_words_are_those_of_the_topics():
-    data = PydocTopics()
+    data = PydocTopics(min_count=1)
     data.prepare_data()
     found = [word for word in data.vocabulary.lookup_tokens(data.store["train"]) if word != "<eos>"]
     assert found == divide_topics(topics)["train"].split()
     assert 5_000 < data.vocab_size < 20_000
     x, y = next(iter(data.train_dataloader()))
     assert x.shape == y.shape == (64, 20)
+
+
+def test_words_that_occur_once_train_unk():
+    often, all_words = PydocTopics(), PydocTopics(min_count=1)
+    once = int((all_words.store.counts == 1).sum())
+    assert often.vocab_size == all_words.vocab_size - once
+    assert often.store.unknown("train") == once
 
 
 def test_topics_are_written_once(cache):

@@ -77,10 +77,10 @@ class Lexicon:
                 raise ValueError("the words have another checksum than is stored beside them")
             vocabulary = Vocabulary(json.loads(packed.decode("utf-8", "surrogatepass")), state["default_index"])
             return cls(vocabulary, tokenization_from(state["tokenization"]), state["unknown"])
+        except DataError:
+            raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"The vocabulary in the checkpoint is damaged ({error}): take another checkpoint."
-            ) from None
+            raise DataError(f"The checkpoint's vocabulary is damaged ({error}): take another checkpoint.") from None
 
     def difference(self, other: "Lexicon") -> str | None:
         """Say what distinguishes this from another one, or return None where ids and tokens are the same.

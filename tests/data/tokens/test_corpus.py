@@ -71,9 +71,19 @@ def test_a_digest_is_what_it_was_so_that_stores_are_found_again(path, monkeypatc
     assert Corpus({"train": [path]}).digest() == "27e7e23e5f87cdac"
 
 
+def test_rare_words_are_left_out_unless_the_text_has_unk_itself(path):
+    counts = {"a": 3, "b": 2, "c": 1}
+    kept = {number: Corpus({"train": [path]}, min_count=number).words_of(counts).get_itos() for number in (None, 1, 3)}
+    assert kept == {None: ["a", "b", "<unk>"], 1: ["a", "b", "c", "<unk>"], 3: ["<unk>", "a"]}
+    with_unk = counts | {"<unk>": 5}
+    assert Corpus({"train": [path]}, min_count=None).words_of(with_unk).get_itos() == ["<unk>", "a", "b", "c"]
+    digests = {Corpus({"train": [path]}, min_count=number).digest() for number in (None, 1, 2)}
+    assert len(digests) == 3
+
+
 def test_contradictions_are_refused(path):
-    with pytest.raises(UsageError, match="there must be a split 'train'"):
-        Corpus({"test": [path]})
+    with pytest.raises(UsageError, match="min_count=0: give how often a word must occur"):
+        Corpus({"train": [path]}, min_count=0)
     with pytest.raises(UsageError, match="not both"):
         Corpus({"train": [path]}, vocab_size=3, vocabulary=Vocabulary(["a"]))
     with pytest.raises(DataError, match="The split 'valid' has no file"):

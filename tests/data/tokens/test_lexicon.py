@@ -72,7 +72,7 @@ def test_a_tokenization_of_the_users_own_is_named_and_cannot_be_used():
 def test_damage_is_noticed():
     state = Lexicon(Vocabulary(["abc"]), Words()).state()
     state["words"][2] += 1
-    with pytest.raises(DataError, match="vocabulary is damaged .*checksum"):
+    with pytest.raises(DataError, match=r"vocabulary is damaged .*checksum"):
         Lexicon.from_state(state)
     with pytest.raises(DataError, match="is damaged"):
         Lexicon.from_state({"words": None})
