@@ -191,9 +191,12 @@ def test_given_words_can_be_those_of_a_checkpoint(fitted):
     assert TextFiles(vocabulary=Vocabulary("ab"))._given_vocabulary.get_itos() == ["a", "b"]
 
 
-QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "1"]
+QUIET = ["--seed_everything", "0", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "1"]
 QUIET += ["--model", "LanguageModel", "--model.embedding_size", "4", "--model.hidden_size", "5"]
 QUIET += ["--data", "TextFiles", "--data.batch_size", "2", "--data.bptt", "4", "--data.eval_batch_size", "2"]
+
+
+UNSAVED = ["--trainer.enable_checkpointing", "false"]
 
 
 def test_the_command_line_needs_the_text_that_it_evaluates_only(run, refused, tmp_path, capsys):
@@ -203,7 +206,7 @@ def test_the_command_line_needs_the_text_that_it_evaluates_only(run, refused, tm
     run("fit", *fit, "--data.train", "train.txt")
     [path] = tmp_path.rglob("*.ckpt")
     capsys.readouterr()
-    run("test", *QUIET, "--data.test", "new.txt", "--ckpt_path", str(path))
+    run("test", *QUIET, "--data.test", "new.txt", "--ckpt_path", str(path), *UNSAVED)
     printed = capsys.readouterr().out
     model = LanguageModel.load_from_checkpoint(path)
     assert f"{ppl(model, text(), tmp_path):.12f}"[:10] in printed
