@@ -1,7 +1,8 @@
 """Output layers of language models, which compute a loss from hidden states and target words.
 
 Each is a module: calling it gives the mean loss to train on, its method ``nll`` the summed negative log-likelihood that
-the perplexity is computed from, and ``most_probable`` the words to expect. Targets of -100 are padding and never count.
+the perplexity is computed from, ``log_prob`` that of each target, ``most_probable`` the words to expect, and ``logits``
+what to draw words by. Targets of -100 are padding and never count.
 """
 
 from collections.abc import Iterator, Sequence
@@ -76,7 +77,33 @@ class FullSoftmax(nn.Module):
         Returns:
             The sum over the targets that count; float32 where the layer computes in lower precision.
         """
-        return _full_nll(h_ND, target_N, self.weight, self.bias)
+        return -self.log_prob(h_ND, target_N).sum()
+
+    @torch.no_grad()
+    def log_prob(self, h_ND: Tensor, target_N: Tensor) -> Tensor:
+        """Compute the log-probability of each target, without gradient, in bounded memory like :meth:`nll`.
+
+        Args:
+            h_ND: Hidden states, [N, D].
+            target_N: Words, [N], int64.
+
+        Returns:
+            Natural logarithms, [N], 0 where the target is -100; float32 where the layer computes in lower precision.
+        """
+        return _full_log_prob(h_ND, target_N, self.weight, self.bias)
+
+    @torch.no_grad()
+    def logits(self, h_ND: Tensor) -> Tensor:
+        """Compute the logits of all words, of which the softmax is over.
+
+        Args:
+            h_ND: Hidden states, [N, D].
+
+        Returns:
+            The logits, [N, V], at least float32.
+        """
+        with torch.autocast(h_ND.device.type, enabled=False):
+            return at_least_float32(F.linear(h_ND.to(self.weight.dtype), self.weight, self.bias))
 
     @torch.no_grad()
     def most_probable(self, h_ND: Tensor) -> Tensor:
@@ -141,9 +168,20 @@ class AdaptiveSoftmax(nn.Module):
     @torch.no_grad()
     def nll(self, h_ND: Tensor, target_N: Tensor) -> Tensor:
         """Compute the summed negative log-likelihood of the targets: see :meth:`FullSoftmax.nll`."""
-        parts = zip(h_ND.split(self._rows), target_N.split(self._rows), strict=True)
-        counted = ((h, target, target != PADDING) for h, target in parts)
-        return -torch.stack([self._log_p(h[counts], target[counts]).sum() for h, target, counts in counted]).sum()
+        return -self.log_prob(h_ND, target_N).sum()
+
+    @torch.no_grad()
+    def log_prob(self, h_ND: Tensor, target_N: Tensor) -> Tensor:
+        """Compute the log-probability of each target: see :meth:`FullSoftmax.log_prob`."""
+        counts_N = target_N != PADDING
+        parts = zip(h_ND.split(self._rows), target_N.where(counts_N, 0).split(self._rows), strict=True)
+        return torch.cat([self._log_p(h, target) for h, target in parts]).where(counts_N, 0)
+
+    @torch.no_grad()
+    def logits(self, h_ND: Tensor) -> Tensor:
+        """Compute the log-probabilities of all words, [N, V]: see :meth:`FullSoftmax.logits`."""
+        with torch.autocast(h_ND.device.type, enabled=False):
+            return at_least_float32(self.softmax.log_prob(h_ND.to(self.softmax.head.weight.dtype)))
 
     @torch.no_grad()
     def most_probable(self, h_ND: Tensor) -> Tensor:
@@ -163,19 +201,18 @@ class AdaptiveSoftmax(nn.Module):
             return at_least_float32(self.softmax(h_ND.to(self.softmax.head.weight.dtype), target_N).output)
 
 
-@torch.no_grad()
-def _full_nll(h_ND: Tensor, target_N: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
-    """Sum the negative log-likelihood under a softmax over the whole vocabulary: see :meth:`FullSoftmax.nll`."""
+def _full_log_prob(h_ND: Tensor, target_N: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
+    """Compute log-probabilities under a softmax over the whole vocabulary: see :meth:`FullSoftmax.log_prob`."""
     with torch.autocast(h_ND.device.type, enabled=False):
         h_ND = h_ND.to(weight_VD.dtype)
         parts = [
-            _nll_of_rows(h, target, weight_VD, bias_V)
+            _log_prob_of_rows(h, target, weight_VD, bias_V)
             for h, target in zip(h_ND.split(_ROWS), target_N.split(_ROWS), strict=True)
         ]
-    return torch.stack(parts).sum()
+    return torch.cat(parts)
 
 
-def _nll_of_rows(h_ND: Tensor, target_N: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
+def _log_prob_of_rows(h_ND: Tensor, target_N: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
     """Go through the vocabulary in parts, which reads the weights only once, and keep a running log of the sum."""
     counts_N = target_N != PADDING
     words_N = target_N.where(counts_N, 0)
@@ -185,7 +222,7 @@ def _nll_of_rows(h_ND: Tensor, target_N: Tensor, weight_VD: Tensor, bias_V: Tens
     true_N = at_least_float32(torch.linalg.vecdot(h_ND, weight_VD[words_N]))
     if bias_V is not None:
         true_N = true_N + bias_V[words_N]
-    return torch.where(counts_N, total_N - true_N, 0).sum()
+    return torch.where(counts_N, true_N - total_N, 0)
 
 
 def _best_of_rows(h_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
