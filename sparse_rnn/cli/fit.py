@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 import sparse_rnn.data
 import sparse_rnn.modules
 import sparse_rnn.scores  # noqa: F401 - the command line finds classes by name once they are imported
-from sparse_rnn.callbacks import PruningCallback
+from sparse_rnn.callbacks import PredictionFile, PruningCallback
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.cli.summary import LastValidation, summary
 from sparse_rnn.config_files import MODE, find_config, is_overlay
@@ -54,7 +54,8 @@ class PruningCLI(LightningCLI):
                     "parser_mode": MODE,
                     "epilog": "Many fits and a table of them: python -m sparse_rnn compare --help. Figures of what "
                     "they left: python -m sparse_rnn analyze --help. A model for deployment: python -m sparse_rnn "
-                    "export --help; what it takes: python -m sparse_rnn bench --help",
+                    "export --help; what it takes: python -m sparse_rnn bench --help. Text from a language "
+                    "model: python -m sparse_rnn generate --help",
                 },
                 subclass_mode_model=True,
                 subclass_mode_data=True,
@@ -108,7 +109,7 @@ class PruningCLI(LightningCLI):
             UsageError: If the Trainer refuses one of its arguments.
         """
         config = self.config_init[self.subcommand]
-        ours = [LastValidation(), *([] if config.pruning is None else [config.pruning])]
+        ours = [LastValidation(), PredictionFile(), *([] if config.pruning is None else [config.pruning])]
         if config.trainer.accelerator == "auto" and MPSAccelerator.is_available():
             rank_zero_info(f"Training on the CPU: {NO_MPS}.")
             warnings.filterwarnings("ignore", message="GPU available but not used")

@@ -14,6 +14,7 @@ from sparse_rnn.data.loaders.columns import ColumnLoader
 from sparse_rnn.data.loaders.resume import go_on_where_stopped
 from sparse_rnn.data.loaders.windows import WindowLoader, check_share
 from sparse_rnn.data.stored_text import StoredText
+from sparse_rnn.data.tokens.tokenization import Bytes, Characters
 from sparse_rnn.errors import UsageError
 
 
@@ -89,6 +90,11 @@ class TextData(StoredText):
         self.eval_batch_size = eval_batch_size
         self.hold_out = hold_out
         self.train_sample = train_sample
+
+    @property
+    def of_characters(self) -> bool:
+        """Whether tokens are characters, or bytes, so that bits per token are what is called bits per character."""
+        return isinstance(self.lexicon.tokenization, Characters | Bytes)
 
     @property
     def sentence_mark(self) -> int | None:

@@ -9,10 +9,11 @@ from sparse_rnn.modules.optim.nt_asgd import NTASGD
 from sparse_rnn.modules.optim.row_adam import RowAdam
 from sparse_rnn.modules.optim.row_gradients import RowGradients
 from sparse_rnn.modules.optim.schedule import CosineAnnealing, LinearDecay
-from sparse_rnn.modules.perplexity import Perplexity, TokenLoss
+from sparse_rnn.modules.perplexity import BitsPerToken, Perplexity, TokenLoss
 
 __all__ = [
     "NTASGD",
+    "BitsPerToken",
     "CosineAnnealing",
     "LanguageModel",
     "LinearDecay",

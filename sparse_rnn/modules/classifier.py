@@ -134,10 +134,11 @@ class SequenceClassifier(pl.LightningModule):
         """Log ``test/loss``, ``test/acc`` (0 to 1) and ``test/error`` (percent), averaged over the epoch."""
         self._evaluate(batch, "test")
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the predicted class of every sequence, [batch]."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Return the predicted ``class`` of every sequence, [batch], and each ``probability``, [batch, num_classes]."""
         x, _ = batch
-        return self(x).argmax(dim=-1)
+        logits = self(x)
+        return {"class": logits.argmax(dim=-1), "probability": logits.softmax(dim=-1)}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer over all parameters, and the scheduler.

@@ -14,13 +14,14 @@ from sparse_rnn.data.tokens.lexicon import KEY, Lexicon, lexicon_in
 from sparse_rnn.devices import refuse_mps
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.dropout import WordDropout
+from sparse_rnn.modules.generative import Generative
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
 from sparse_rnn.modules.optim.row_adam import RowAdam
 from sparse_rnn.modules.optim.row_gradients import RowGradients, require_sparse
 from sparse_rnn.modules.optim.schedule import Interval, warn_of_idle, with_scheduler
 from sparse_rnn.modules.optim.settings import settings_of
-from sparse_rnn.modules.perplexity import Perplexity, TokenLoss
+from sparse_rnn.modules.perplexity import BitsPerToken, Perplexity, TokenLoss
 from sparse_rnn.modules.ranks import from_all_ranks, random_state, set_random_state
 from sparse_rnn.modules.regularisation import activation_penalty, check_regularisation, feature_dropout
 from sparse_rnn.modules.softmax.output_layers import PADDING, AdaptiveSoftmax, FullSoftmax
@@ -36,7 +37,7 @@ State = list[Any]  # of each layer h [1, B, H], or (h, c) of an LSTM
 _RANKS, _TOKENS = "ranks", "tokens_seen"  # keys in a checkpoint
 
 
-class LanguageModel(RowGradients):
+class LanguageModel(Generative, RowGradients):
     """An embedding, recurrent layers on top of each other, and an output layer over the vocabulary.
 
     Batches are pairs (x, y) of token ids, int64 [B, T], where y is x one token later; targets of -100 do not count.
@@ -44,10 +45,11 @@ class LanguageModel(RowGradients):
     gradient flows back from one batch to the one before. The state starts at zero in every epoch and evaluation.
 
     Validation and test log the negative log-likelihood per token, over all batches and ranks, and its exp, the
-    perplexity. Both are those of the softmax over the whole vocabulary, whatever the output layer trains on. A second
-    validation loader, as the text data modules give it with ``train_sample``, holds windows of the training text. Their
-    perplexity, each window read from the zero state without dropout, is logged as ``train/ppl_sample``: the training
-    perplexity of the paper's Table 4. A model that carries its state is at a disadvantage in it.
+    perplexity; where the data say that tokens are characters (``of_characters``), ``val/bpc`` and ``test/bpc`` too, the
+    bits per character. All are those of the softmax over the whole vocabulary, whatever the output layer trains on. A
+    second validation loader, as the text data modules give it with ``train_sample``, holds windows of the training
+    text. Their perplexity, each window read from the zero state without dropout, is logged as ``train/ppl_sample``: the
+    training perplexity of the paper's Table 4. A model that carries its state is at a disadvantage in it.
 
     A checkpoint holds the recurrent state and the random generators of every rank, so that a run that was stopped in
     the middle of an epoch goes on bit for bit, with dropout too. It also holds ``tokens_seen``, an integer.
@@ -166,6 +168,7 @@ class LanguageModel(RowGradients):
         self.lr_scheduler = lr_scheduler
         self.lr_interval = lr_interval
         self.token_loss, self.perplexity, self.sample_perplexity = TokenLoss(), Perplexity(), Perplexity()
+        self.bits = BitsPerToken()
         self.tokens_seen = 0
         self.lexicon: Lexicon | None = None
 
@@ -321,11 +324,19 @@ class LanguageModel(RowGradients):
         """Log ``test/loss`` and ``test/ppl``, as in validation."""
         self._evaluate(batch, batch_idx, "test")
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the most probable next word at every place, [B, T], and -100 where the target is padding."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Predict the next token at every place of a batch, each after all tokens before it.
+
+        Returns:
+            ``token``, the most probable one, and ``target``, the one that comes, both [B, T] and -100 where the target
+            is padding; ``log_prob`` and ``target_log_prob``, the natural logarithms of their probabilities, [B, T].
+        """
         x_BT, y_BT = batch
         h_ND, self._evaluation_state = self._go_on(x_BT, self._evaluation_state, batch_idx)
-        return self.decoder.most_probable(h_ND).view_as(y_BT).where(y_BT != PADDING, PADDING)
+        token_N, target_N = self.decoder.most_probable(h_ND).where(y_BT.flatten() != PADDING, PADDING), y_BT.flatten()
+        found = {"token": token_N, "log_prob": self.decoder.log_prob(h_ND, token_N)}
+        found |= {"target": target_N, "target_log_prob": self.decoder.log_prob(h_ND, target_N)}
+        return {name: value.view_as(y_BT) for name, value in found.items()}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer over all parameters that are trained, and the scheduler.
@@ -427,6 +438,10 @@ class LanguageModel(RowGradients):
         self.perplexity.update(nll, tokens)
         self.log(f"{stage}/loss", self.token_loss, batch_size=len(x_BT), add_dataloader_idx=False)
         self.log(f"{stage}/ppl", self.perplexity, batch_size=len(x_BT), prog_bar=True, add_dataloader_idx=False)
+        trainer: Any = self.trainer  # as above
+        if getattr(trainer.datamodule, "of_characters", False):
+            self.bits.update(nll, tokens)
+            self.log(f"{stage}/bpc", self.bits, batch_size=len(x_BT), prog_bar=True, add_dataloader_idx=False)
 
     def _evaluate_windows(self, batch: Batch) -> None:
         x_BT, y_BT = batch

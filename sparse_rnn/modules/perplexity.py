@@ -1,4 +1,6 @@
-"""Loss per token and perplexity, computed from sums, so that no logits are kept."""
+"""Loss per token, bits per token and perplexity, computed from sums, so that no logits are kept."""
+
+import math
 
 import torch
 from torch import Tensor
@@ -62,3 +64,20 @@ class Perplexity(TokenLoss):
     def compute(self) -> Tensor:
         """Return the perplexity."""
         return super().compute().exp()
+
+
+class BitsPerToken(TokenLoss):
+    """The negative log-likelihood per token in bits, over all batches and ranks; of characters, bits per character.
+
+    Example:
+        >>> import math, torch
+        >>> from sparse_rnn.modules import BitsPerToken
+        >>> bits = BitsPerToken()
+        >>> bits.update(torch.tensor(3 * math.log(8)), torch.tensor(3))  # three characters, each of probability 1/8
+        >>> round(bits.compute().item(), 4)
+        3.0
+    """
+
+    def compute(self) -> Tensor:
+        """Return the mean over all tokens."""
+        return super().compute() / math.log(2)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -147,6 +149,14 @@ def test_a_checkpoint_serves_python_and_every_subcommand(fitted, run, digits, ca
     for command in ("validate", "test", "predict"):
         run(command, *digits, "--ckpt_path", str(checkpoint))
     assert "test/acc" in capsys.readouterr().out
+    [predictions] = Path().glob("lightning_logs/*/predictions.csv")
+    assert predictions.read_text().startswith("index,class,probability_0,")
+
+
+def test_a_language_model_is_tested_while_it_learns(parsed):
+    args = ["--config", "lstm_pydoc.yaml", "--trainer.callbacks+=DynamicEvaluation", "--trainer.callbacks.lr", "0.1"]
+    [*_, last] = parsed(*args)["trainer"]["callbacks"]
+    assert last == {"class_path": "sparse_rnn.callbacks.DynamicEvaluation", "init_args": {"lr": 0.1, "decay": 0.0}}
 
 
 def test_a_stopped_run_goes_on_where_it_stopped(fitted, run, digits, tmp_path):

@@ -242,3 +242,8 @@ def test_what_is_held_out_is_the_end_of_the_training_text(files):
     held_out = torch.cat([y for _, y in data.val_dataloader()], dim=1).flatten()
     assert held_out.tolist() == train[241:].tolist()
     assert len(data.test_dataloader()) == len(TextFiles(**files, bptt=5, eval_batch_size=1).test_dataloader())
+
+
+@pytest.mark.parametrize(("level", "of_characters"), [("word", False), ("char", True), ("byte", True)])
+def test_characters_and_bytes_are_what_bits_per_character_are_of(files, level, of_characters):
+    assert TextFiles(**files, level=level).of_characters is of_characters

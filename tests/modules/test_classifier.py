@@ -130,7 +130,7 @@ def test_epoch_averages_weigh_every_sample_alike(tmp_path):
 
 def test_prediction_gives_classes(tmp_path):
     model, data = classifier(), sequences(5)
-    predicted = torch.cat(trainer(tmp_path).predict(model, DataLoader(data, 2)))
+    predicted = torch.cat([found["class"] for found in trainer(tmp_path).predict(model, DataLoader(data, 2))])
     assert torch.equal(predicted, model(data.tensors[0]).argmax(1))
 
 

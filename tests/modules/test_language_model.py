@@ -1,3 +1,5 @@
+import math
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -125,21 +127,39 @@ def test_perplexity_is_of_every_target_under_the_full_softmax(tmp_path, options)
         assert metrics == {f"{stage}/{name}": pytest.approx(value, rel=1e-5) for name, value in expected.items()}
 
 
+def test_bits_per_character_are_of_data_in_characters(tmp_path):
+    class Letters(Text):
+        of_characters = True
+
+    model = language_model()
+    for stage, run in (("val", trainer(tmp_path).validate), ("test", trainer(tmp_path).test)):
+        [metrics] = run(model, datamodule=Letters(), verbose=False)
+        assert metrics[f"{stage}/bpc"] == pytest.approx(metrics[f"{stage}/loss"] / math.log(2), rel=1e-12)
+        [words] = run(model, datamodule=Text(), verbose=False)
+        assert f"{stage}/bpc" not in words
+
+
 @pytest.mark.parametrize("options", [{}, SAMPLED, ADAPTIVE, {"embedding": "tied"}])
 def test_prediction_is_the_most_probable_next_word_after_all_before(tmp_path, options):
     model = language_model(init_scale=1.0, **options)
     text = Windows(4, seed=2)
-    predicted = torch.cat(trainer(tmp_path).predict(model, datamodule=Text()), dim=1)
+    parts = trainer(tmp_path).predict(model, datamodule=Text())
+    found = {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
+    predicted = found["token"]
     with torch.no_grad():
         h, _ = model(text.x)
         if options is ADAPTIVE:
             scores = model.decoder.softmax.log_prob(h.flatten(0, 1))
         else:
-            scores = (h @ model.decoder.weight.T + model.decoder.bias).flatten(0, 1)
+            scores = (h @ model.decoder.weight.T + model.decoder.bias).flatten(0, 1).log_softmax(-1)
     expected = scores.argmax(-1).view_as(text.y)
     assert len(expected.unique()) > 2
     assert predicted[-1, -1] == -100
     assert torch.equal(predicted.flatten()[:-1], expected.flatten()[:-1])
+    assert torch.equal(found["target"], text.y)
+    best, true = scores.amax(-1), scores.gather(1, text.y.flatten()[:, None].clamp(min=0))[:, 0]
+    for name, logs in (("log_prob", best), ("target_log_prob", true)):
+        torch.testing.assert_close(found[name].flatten()[:-1], logs[:-1])
 
 
 class Remember(pl.Callback):

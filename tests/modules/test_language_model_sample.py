@@ -135,8 +135,11 @@ def test_a_resumed_run_goes_on_bit_for_bit_with_the_same_sample(stop, files, tmp
     assert torch.equal(unbroken.trainer.callback_metrics[METRIC], resumed.trainer.callback_metrics[METRIC])
 
 
-def test_a_comparison_keeps_it(files, tmp_path):
+def test_a_comparison_keeps_it_at_every_validation(files, tmp_path):
     fit(running_text(files, train_sample=0.5), tmp_path, MetricsRecorder(str(tmp_path / "record.json")))
-    metrics = json.loads((tmp_path / "record.json").read_text())["metrics"]
-    assert metrics[METRIC] > 1
-    assert {"val/loss", "val/ppl"} <= metrics.keys()
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["metrics"][METRIC] > 1
+    assert {"val/loss", "val/ppl"} <= record["metrics"].keys()
+    seen = [at[METRIC] for at in record["history"]]
+    assert len(set(seen)) == len(record["history"]) > 1
+    assert seen[-1] == record["metrics"][METRIC]

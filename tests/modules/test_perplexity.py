@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torchmetrics.text import Perplexity as PerplexityOfLogits
 
-from sparse_rnn.modules import Perplexity, TokenLoss
+from sparse_rnn.modules import BitsPerToken, Perplexity, TokenLoss
 
 WORDS = 7
 
@@ -19,14 +19,16 @@ def batches():
 
 
 def test_the_metrics_are_those_of_all_tokens_together(batches):
-    loss, perplexity, reference = TokenLoss(), Perplexity(), PerplexityOfLogits()
+    loss, perplexity, bits, reference = TokenLoss(), Perplexity(), BitsPerToken(), PerplexityOfLogits()
     for logits, target in batches:
         nll = F.cross_entropy(logits[0], target[0], reduction="sum")
         loss.update(nll, torch.tensor(target.numel()))
         perplexity.update(nll, torch.tensor(target.numel()))
+        bits.update(nll, torch.tensor(target.numel()))
         reference.update(logits, target)
     torch.testing.assert_close(perplexity.compute(), reference.compute().double(), rtol=1e-6, atol=0)
     torch.testing.assert_close(loss.compute(), perplexity.compute().log())
+    torch.testing.assert_close(bits.compute(), perplexity.compute().log2())
 
 
 def test_equally_probable_words_have_the_perplexity_of_their_number():

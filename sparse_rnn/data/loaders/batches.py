@@ -65,6 +65,10 @@ class BatchLoader(ResumableLoader):
         """Return the number of batches in an epoch."""
         return len(self.batch_sampler)
 
+    def places(self, batch_idx: int) -> torch.Tensor:
+        """Say which samples of the data set a batch has, counted from 0; int64 [batch]."""
+        return torch.tensor(next(itertools.islice(self.batch_sampler, batch_idx, None)))
+
     def batches(self, start: int) -> Iterator[Batch]:
         """Yield the batches of the epoch, from number ``start`` on."""
         for indices in itertools.islice(self.batch_sampler, start, None):

@@ -79,6 +79,7 @@ class ColumnLoader(ResumableLoader):
         self.bptt = bptt
         self.column_length = math.ceil(targets / columns) if pad else targets // columns
         self.columns = own.stop - own.start
+        self._first = own.start * self.column_length
         # The last target of a column is the first input of the next one.
         share = tokens[own.start * self.column_length : own.stop * self.column_length + 1]
         self._text = np.asarray(share)  # slicing a memmap anew costs more than reading it
@@ -90,6 +91,15 @@ class ColumnLoader(ResumableLoader):
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         return math.ceil(self.column_length / self.bptt)
+
+    def places(self, batch_idx: int) -> Tensor:
+        """Say which tokens of the text the targets of a batch are, counted from 0, where sentences are not shuffled.
+
+        Returns:
+            Places, int64 [B, T]; those of padding lie beyond the end of the text.
+        """
+        steps = range(batch_idx * self.bptt, min((batch_idx + 1) * self.bptt, self.column_length))
+        return self._first + self.column_length * torch.arange(self.columns)[:, None] + torch.tensor(steps) + 1
 
     def batches(self, start: int) -> Iterator[Batch]:
         """Yield the batches of the epoch, from number ``start`` on."""

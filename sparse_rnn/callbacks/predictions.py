@@ -1,0 +1,149 @@
+"""What ``predict`` has found, in a file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from sparse_rnn.lightning_compat import join_other_name
+from sparse_rnn.modules.ranks import from_all_ranks
+
+_PADDING = -100
+_WORDS = {"token": "word", "target": "target_word"}
+Columns = dict[str, np.ndarray]
+
+
+class PredictionFile(Callback):
+    """Write what ``predict`` gives for each sample or token to a CSV file; ``python -m sparse_rnn predict`` has it.
+
+    A line is a sample of the data set, or a token of the text, with its place there, from 0, as ``index``; the file has
+    each once, in their order, on any number of ranks, whose predictions rank 0 collects. SequenceClassifier gives
+    ``class`` and the probability of each class; LanguageModel the most probable next ``token`` and its ``log_prob``,
+    the ``target`` that comes and its ``target_log_prob``, and, where the data have a vocabulary, both as words.
+
+    Of other models it writes a tensor, as ``prediction``, or a dictionary of tensors, a line for each element of the
+    first dimension. Places come from loaders that have ``places(batch_idx)``, as ours do. What other loaders give is
+    counted through, on each rank its own, and where there are several the column ``rank`` says whose it is.
+
+    Args:
+        path: The file; in the folder of the logs, or where there is none in ``default_root_dir``, unless it is
+            absolute. An earlier one is replaced.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from lightning.pytorch import Trainer
+        >>> from sparse_rnn.data import SequentialDigits
+        >>> from sparse_rnn.modules import SequenceClassifier
+        >>> quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
+        >>> model, data = SequenceClassifier(8, 10, hidden_size=4), SequentialDigits()
+        >>> with TemporaryDirectory() as folder:
+        ...     trainer = Trainer(default_root_dir=folder, callbacks=[PredictionFile()], **quiet)
+        ...     _ = trainer.predict(model, data, return_predictions=False)
+        ...     Path(folder, "predictions.csv").read_text().splitlines()[0]
+        'index,class,probability_0,probability_1,probability_2,probability_3,probability_4,probability_5,...'
+    """
+
+    def __init__(self, path: str = "predictions.csv") -> None:
+        join_other_name(PredictionFile)  # for projects that import pytorch_lightning
+        self.path = path
+        self._parts: list[Columns] = []
+        self._counted = 0  # of what loaders gave that know no places
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew."""
+        self._parts, self._counted = [], 0
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the predictions of a batch."""
+        found = _tensors(outputs)
+        if found is None:
+            rank_zero_warn(f"{type(pl_module).__name__} predicts no tensors: no {self.path} is written.")
+            return
+        self._parts.append(self._columns(trainer, found, batch_idx))
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Collect the predictions of all ranks, and write them."""
+        columns = {name: np.concatenate([part[name] for part in self._parts]) for name in (self._parts or [{}])[0]}
+        ranks = from_all_ranks(columns)
+        path = Path(trainer.log_dir or trainer.default_root_dir, self.path)  # every rank asks: it is a broadcast
+        if trainer.is_global_zero and columns:
+            _write(path, _merged(ranks), getattr(trainer.datamodule, "vocabulary", None))  # type: ignore[attr-defined]
+            rank_zero_info(f"Predictions: {path}")
+        self._parts = []
+
+    def _columns(self, trainer: Trainer, found: Mapping[str, Tensor], batch_idx: int) -> Columns:
+        loader: Any = trainer.predict_dataloaders
+        first = next(iter(found.values()))
+        if hasattr(loader, "places"):
+            index = loader.places(batch_idx)
+        else:
+            index = self._counted + torch.arange(len(first))
+            self._counted += len(first)
+        columns = {"index": index.numpy()} | _flat(found, index.dim())
+        if self._counted and trainer.world_size > 1:
+            columns["rank"] = np.full(len(first), trainer.global_rank)
+        kept = columns.get("target", columns["index"]) != _PADDING
+        return {name: column.ravel()[kept.ravel()] for name, column in columns.items()}
+
+
+def _tensors(outputs: Any) -> Mapping[str, Tensor] | None:
+    """Give predictions names, or None where they are no tensors."""
+    named = {"prediction": outputs} if isinstance(outputs, Tensor) else outputs
+    if isinstance(named, Mapping) and named and all(isinstance(value, Tensor) for value in named.values()):
+        return {name: value.detach().cpu() for name, value in named.items()}
+    return None
+
+
+def _flat(found: Mapping[str, Tensor], dims: int) -> Columns:
+    """Make one column of each tensor of as many dimensions as the places have, and several of one that has more."""
+    columns: Columns = {}
+    for name, value in found.items():
+        if value.dtype == torch.bfloat16:
+            value = value.float()
+        if value.dim() <= dims:
+            columns[name] = value.numpy()
+        else:
+            parts = value.flatten(dims).unbind(-1)
+            columns |= {f"{name}_{number}": part.numpy() for number, part in enumerate(parts)}
+    return columns
+
+
+def _merged(ranks: list[Columns]) -> Columns:
+    """Join the predictions of all ranks, each place once, in order."""
+    joined = {name: np.concatenate([columns[name] for columns in ranks if columns]) for name in ranks[0]}
+    if "rank" in joined:
+        return joined
+    _, first = np.unique(joined["index"], return_index=True)
+    return {name: column[first] for name, column in joined.items()}
+
+
+def _write(path: Path, columns: Columns, vocabulary: Any) -> None:
+    """Write a CSV file, whole or not at all; token ids are followed by their words."""
+    texts: dict[str, list[Any]] = {}
+    for name, column in columns.items():
+        texts[name] = column.tolist()
+        if name in _WORDS and vocabulary is not None:
+            texts[_WORDS[name]] = vocabulary.lookup_tokens(texts[name])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.part")
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(texts)
+        writer.writerows(zip(*texts.values(), strict=True))
+    unfinished.replace(path)
