@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 
 from sparse_rnn.checkpoints import read
-from sparse_rnn.cli.arguments import Parser
+from sparse_rnn.cli.arguments import Parser, positive
 from sparse_rnn.cli.export import DTYPES
 from sparse_rnn.engine import compact
 from sparse_rnn.engine.layers import SparseLayer
@@ -63,14 +62,7 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, help="checkpoint of the model")
     add("--dtype", choices=DTYPES, default="float32", help="as for export (default: %(default)s)")
-    add("--batch", type=_positive, nargs="+", default=BATCHES, help="batch sizes (default: 1 4 16 64)")
-    add("--steps", type=_positive, default=20, help="steps of a sequence (default: %(default)s)")
+    add("--batch", type=positive, nargs="+", default=BATCHES, help="batch sizes (default: 1 4 16 64)")
+    add("--steps", type=positive, default=20, help="steps of a sequence (default: %(default)s)")
     add("--seconds", type=float, default=1.0, help="how long to time each batch size (default: %(default)s)")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number

@@ -46,6 +46,10 @@ def _command(name: Sequence[str]) -> Callable[[list[str]], object]:
         from sparse_rnn.cli.bench import bench
 
         return lambda args: bench(args[1:])
+    if name == ["generate"]:
+        from sparse_rnn.cli.generate import generate
+
+        return lambda args: generate(args[1:])
     from sparse_rnn.cli.fit import PruningCLI
 
     return PruningCLI

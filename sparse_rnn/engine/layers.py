@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from sparse_rnn.engine import ops
 from sparse_rnn.engine.checks import check_kernel, check_tensor
+from sparse_rnn.engine.choice import Size
 from sparse_rnn.engine.library import library
 from sparse_rnn.engine.pattern import MOST
 from sparse_rnn.engine.sequences import State, call_like_torch
@@ -116,8 +117,23 @@ class SparseLayer(nn.Module):
     @property
     def density(self) -> float:
         """Share of the kernels' weights that it keeps."""
-        kept = sum(len(self.get_buffer(f"values_{shape.path}")) for shape in self._kernels())
-        return kept / sum(shape.rows * shape.inputs for shape in self._kernels())
+        sizes = self.sizes()
+        return sum(size.kept for size in sizes) / sum(size.total for size in sizes)
+
+    def sizes(self) -> list[Size]:
+        """Return what of each layer and direction says how long a step of it takes."""
+        kernels: dict[str, list[_Shape]] = {}
+        for shape in self._kernels():
+            kernels.setdefault(shape.path.partition("_")[2], []).append(shape)
+        gated = self.hidden_size * ops.slots_of_unit(self.cell)
+        return [
+            Size(
+                total=sum(shape.rows * shape.inputs for shape in shapes),
+                kept=sum(len(self.get_buffer(f"values_{shape.path}")) for shape in shapes),
+                gated=gated,
+            )
+            for shapes in kernels.values()
+        ]
 
     @property
     def backend(self) -> str:
