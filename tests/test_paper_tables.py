@@ -16,7 +16,7 @@ from sparse_rnn.modules import SequenceClassifier
 
 PAPER = Path(__file__).parent.parent / "benchmarks" / "paper"
 GIVEN = ["--trainer.max_epochs", "3", "--seeds", "2"]
-CELLS = {"table1": 4 * 3, "table2": 3 * 9, "table3": 1 + 3 * 2, "table5": 3 * 3}
+CELLS = {"table1": 4 * 3, "table2": 3 * 9, "table3": 1 + 3 * 2, "table4": 4, "table5": 3 * 3}
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def words(tmp_path):
     python.write_text('#!/bin/bash\nprintf "%s\\0" "$@"\n')
     python.chmod(0o755)
 
-    def words(table):
-        environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    def words(table, **environment):
+        environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"} | environment
         script = [str(PAPER / f"{table}.sh"), *GIVEN]
         said = subprocess.run(script, env=environment, check=True, capture_output=True, text=True).stdout
         return said.split("\0")[:-1]
@@ -41,8 +41,20 @@ def test_a_table_is_one_comparison_that_can_run(words, table):
     assert (python, module, command) == ("-m", "sparse_rnn", "compare")
     grid = parse(args)
     assert grid.output == Path("compare", table)
-    assert grid.overrides == tuple(GIVEN[:2])
+    assert grid.overrides[-2:] == tuple(GIVEN[:2])
     assert len(grid.runs()) == 2 * CELLS[table]
+    check_fits(grid)
+
+
+@pytest.mark.parametrize("environment", [{}, {"DECODER": "sampled", "UNITS": "40", "STEPS": "50", "SAMPLES": "9"}])
+def test_table_4_is_compared_by_the_perplexity_of_a_sample_of_the_training_text(words, environment):
+    grid = parse(words("table4", **environment)[3:])
+    assert grid.metric == "train/ppl_sample"
+    told = dict(zip(grid.overrides[::2], grid.overrides[1::2], strict=True))
+    assert told["--data.train_sample"] == "0.01"
+    assert told["--model.hidden_size"] == environment.get("UNITS", "2000")
+    assert told["--trainer.max_steps"] == environment.get("STEPS", "20000")
+    assert told.get("--model.num_samples") == environment.get("SAMPLES")
     check_fits(grid)
 
 

@@ -4,7 +4,7 @@
 set -uo pipefail
 name=$1
 shift
-python -m sparse_rnn compare --config gru_mnist.yaml --output "compare/$name" "$@"
+python -m sparse_rnn compare --config "${CONFIG:-gru_mnist.yaml}" --output "compare/$name" "$@"
 status=$?
 if [ -f "compare/$name/results.csv" ]; then cp "compare/$name/results.csv" "$(dirname "$0")/$name.csv"; fi
 exit $status

@@ -97,6 +97,7 @@ def parse(args: Sequence[str]) -> Grid:
         tune=tuple(known.tune),
         tune_with=known.tune_with,
         seeds_data=data_takes_seed(configs, overrides),
+        metric=known.metric,
     )
 
 
@@ -118,6 +119,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--methods", type=_names, default=(), help="configs whose pruning section to take, as in pruning/rigl.yaml")
     add("--sparsity", type=_sparsities, required=True, help="shares of the weights to remove, as in 0.9,0.95")
     add("--seeds", type=_count, default=3, help="number of seeds, from 0 on (default: 3)")
+    add(
+        "--metric",
+        help="what to compare by that validations log, of which less is better, as in train/ppl_sample with "
+        "--data.train_sample 0.01 (default: the first of val/error, val/ppl and val/loss that all fits log)",
+    )
     add("--vary", type=_axis, action="append", default=[], metavar="ARG=V,V",
         help="an argument of fit and its values, which the table shows side by side; the first one makes the columns, "
         "others make a table for each value")  # fmt: skip

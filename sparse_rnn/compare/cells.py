@@ -7,7 +7,7 @@ import numpy as np
 
 from sparse_rnn.compare.axes import Point, label
 from sparse_rnn.compare.grid import DENSE, Cell, Grid
-from sparse_rnn.compare.results import COMPARED, Result, by_seed, metric
+from sparse_rnn.compare.results import Result, by_seed, decimals_of, metric
 from sparse_rnn.compare.statistics import Difference, mean_and_sd, paired_difference
 from sparse_rnn.compare.tuning import at_edge
 
@@ -67,7 +67,7 @@ def seconds_cell(results: Sequence[Result], cells: Sequence[Cell]) -> str:
 
 def _spread(results: Sequence[Result], values: Sequence[float], seeds: int) -> str:
     mean, sd = mean_and_sd(values)
-    decimals = COMPARED[metric(results)]
+    decimals = decimals_of(metric(results))
     spread = f" ± {sd:.{decimals}f}" if len(values) > 1 else ""
     count = f"n={seeds}" if len(values) == seeds else f"n={len(values)} of {seeds}"
     return f"{mean:.{decimals}f}{spread} ({count})"

@@ -75,6 +75,7 @@ class Grid:
         tune: What every cell of the table has its own best values of.
         tune_with: Further arguments of the fits that choose those.
         seeds_data: Whether the data have a seed, which is to be that of the fit.
+        metric: What to compare by; None for the best of ``val/error``, ``val/ppl`` and ``val/loss`` that all fits log.
     """
 
     configs: tuple[str, ...]
@@ -88,6 +89,7 @@ class Grid:
     tune: tuple[Axis, ...] = ()
     tune_with: tuple[str, ...] = ()
     seeds_data: bool = False
+    metric: str | None = None
 
     @property
     def rows(self) -> list[str]:

@@ -8,7 +8,7 @@ from sparse_rnn.compare.axes import described, label
 from sparse_rnn.compare.cells import REFERENCE, compared_rows, last_values
 from sparse_rnn.compare.grid import TUNING_SEED, Cell, Grid
 from sparse_rnn.compare.methods import Method
-from sparse_rnn.compare.results import COMPARED, Result, metric
+from sparse_rnn.compare.results import Result, decimals_of, metric
 from sparse_rnn.compare.statistics import Difference, paired_difference
 from sparse_rnn.compare.tuning import at_edge, choose
 
@@ -68,7 +68,7 @@ def _verdict(cell: Cell, control: Method, results: Sequence[Result]) -> str:
     found = paired_difference(last_values(results, cell), last_values(results, criterion))
     if found is None or math.isnan(found.low):
         return f"{_name(criterion)}: what shuffling its masks does is known after two seeds that did not diverge."
-    change = f"shuffling its masks changes {metric(results)} by {interval(found, COMPARED[metric(results)])}"
+    change = f"shuffling its masks changes {metric(results)} by {interval(found, decimals_of(metric(results)))}"
     if found.low > 0:
         return f"{_name(criterion)}: {change}, so which weights it chooses is worth something."
     return f"{_name(criterion)}: {change}, no rise beyond chance, so all that it is shown to choose is an allocation."

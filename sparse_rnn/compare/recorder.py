@@ -14,6 +14,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+_VALIDATED = ("val/", "train/ppl_sample")  # beginnings of the names of what a validation logs
+
 
 class MetricsRecorder(Callback):
     """Writes a JSON when a fit has ended: last logged metrics, seconds with scoring, and what it was made by.
@@ -37,7 +39,7 @@ class MetricsRecorder(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take note of a validation."""
         if not trainer.sanity_checking:
-            values = {name: value for name, value in _metrics(trainer).items() if name.startswith("val/")}
+            values = {name: value for name, value in _metrics(trainer).items() if name.startswith(_VALIDATED)}
             self._history.append({"epoch": _epochs(trainer), "step": trainer.global_step, **values})
 
     @rank_zero_only

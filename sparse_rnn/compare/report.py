@@ -9,7 +9,7 @@ from sparse_rnn.compare.cells import MISSING, REFERENCE, best_cell, compared_row
 from sparse_rnn.compare.grid import Cell, Grid
 from sparse_rnn.compare.notes import interval, notes
 from sparse_rnn.compare.plots import against_epochs, against_sparsity
-from sparse_rnn.compare.results import COMPARED, Result, metric
+from sparse_rnn.compare.results import Result, decimals_of, metric
 from sparse_rnn.compare.table import Section, sections, table
 from sparse_rnn.compare.tuning import choose
 
@@ -59,7 +59,7 @@ def _difference_cell(results: Sequence[Result], cell: Cell) -> str:
     found = to_reference(results, cell)
     if found is None:
         return MISSING
-    return interval(found, COMPARED[metric(results)]) + (" *" if found.excludes_zero else "")
+    return interval(found, decimals_of(metric(results))) + (" *" if found.excludes_zero else "")
 
 
 def _per_section(grid: Grid, said: str, text: Callable[[Cell], str], rows: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Result:
         validated: The step that the metrics are of.
         checkpoint: Where the last model is.
         history: What each validation gave: epochs and steps so far, and the metrics.
+        asked: The metric that this comparison is to go by, which no file holds; None for the best that all runs have.
     """
 
     run: Run
@@ -37,6 +38,7 @@ class Result:
     validated: int = 0
     checkpoint: str = ""
     history: list[dict[str, float]] = field(default_factory=list)
+    asked: str | None = None
 
     def curve(self, metric: str) -> tuple[list[float], list[float]]:
         """Return the epochs after which a metric was validated, and its values."""
@@ -51,7 +53,9 @@ class Result:
     def write(self, folder: Path) -> None:
         """Write it, whole or not at all."""
         unfinished = folder / f"{RESULT}.part"
-        unfinished.write_text(json.dumps(asdict(self), indent=1))
+        values = asdict(self)
+        del values["asked"]
+        unfinished.write_text(json.dumps(values, indent=1))
         unfinished.replace(folder / RESULT)
 
 
@@ -71,10 +75,28 @@ def read_result(folder: Path) -> Result | None:
         raise UsageError(f"{path} was written by another version: give another --output, or delete it.") from None
 
 
+def by(result: Result, asked: str | None) -> Result:
+    """Return a result to be compared by a metric.
+
+    Raises:
+        UsageError: If the run has not logged it.
+    """
+    if asked is not None and asked not in result.metrics:
+        raise UsageError(f"--metric {asked}: {result.run} has logged none, but {', '.join(result.metrics)}.")
+    return replace(result, asked=asked)
+
+
 def metric(results: Sequence[Result]) -> str:
-    """Choose what to compare by: ``val/error`` where every run logs it, else ``val/ppl``, else ``val/loss``."""
+    """Choose what to compare by: what was asked for, else ``val/error``, ``val/ppl``, ``val/loss``, which all log."""
+    if results and results[0].asked is not None:
+        return results[0].asked
     *better, last = COMPARED
     return next((name for name in better if all(name in result.metrics for result in results)), last)
+
+
+def decimals_of(name: str) -> int:
+    """Return to how many decimals a metric is given."""
+    return COMPARED.get(name, 2 if "ppl" in name else 4)
 
 
 def by_seed(results: Sequence[Result], cell: Cell) -> dict[int, Result]:

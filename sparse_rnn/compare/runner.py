@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from sparse_rnn.compare.grid import METRICS, Grid, Run
-from sparse_rnn.compare.results import COMPARED, Result, read_result
+from sparse_rnn.compare.results import COMPARED, Result, by, read_result
 from sparse_rnn.compare.tuning import choose
 from sparse_rnn.errors import UsageError
 
@@ -72,7 +72,7 @@ def _run_all(grid: Grid, runs: list[Run], bar: tqdm) -> list[str]:
 
 
 def _finished(grid: Grid, runs: list[Run]) -> list[Result]:
-    return [result for run in runs if (result := read_result(grid.folder(run))) is not None]
+    return [by(result, grid.metric) for run in runs if (result := read_result(grid.folder(run))) is not None]
 
 
 def _check_settings(grid: Grid, done: list[Result]) -> None:
@@ -110,8 +110,9 @@ def _conclude(grid: Grid, run: Run, status: int) -> str | None:
     if not (folder / METRICS).exists():
         return "it ended before its fit did"
     record = json.loads((folder / METRICS).read_text())
-    if not COMPARED.keys() & record["metrics"].keys():
-        return f"it logs none of {', '.join(COMPARED)}"
+    wanted = [grid.metric] if grid.metric else list(COMPARED)
+    if not set(wanted) & record["metrics"].keys():
+        return f"it logs none of {', '.join(wanted)}"
     names = ("metrics", "seconds", "made_by", "validated", "checkpoint", "history")
     Result(run, settings=grid.settings(run), **{name: record[name] for name in names}).write(folder)
     return None

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from sparse_rnn.compare.grid import Cell, Run
-from sparse_rnn.compare.results import Result, by_seed, loss_of, metric, read_result
+from sparse_rnn.compare.results import Result, by, by_seed, decimals_of, loss_of, metric, read_result
 from sparse_rnn.errors import UsageError
 
 RUN = Run(Cell("Random", 0.9, (("model.cell", "gru"),)), 1, (("lr", "0.1"),), "final")
@@ -45,6 +45,18 @@ def test_the_metric_is_the_best_that_all_have():
         "val/loss",
         "val/ppl",
     ]
+
+
+def test_the_metric_that_is_asked_for_goes_before_and_is_not_written(tmp_path):
+    logged = result(**{"val/error": 1, "train/ppl_sample": 7.5})
+    assert metric([by(logged, "train/ppl_sample")]) == "train/ppl_sample"
+    assert metric([by(logged, None)]) == "val/error"
+    assert [decimals_of(name) for name in ("val/error", "train/ppl_sample", "val/bpc")] == [2, 2, 4]
+    by(logged, "train/ppl_sample").write(tmp_path)
+    assert read_result(tmp_path).asked is None
+    assert "asked" not in (tmp_path / "result.json").read_text()
+    with pytest.raises(UsageError, match=r"--metric val/ppl: Random.* has logged none, but val/error, train/ppl_s"):
+        by(logged, "val/ppl")
 
 
 def test_what_tunes_is_not_reported():

@@ -119,6 +119,18 @@ def test_finished_runs_are_skipped_and_failed_ones_start_anew(run, stub, capsys)
     assert names() == []
 
 
+def test_the_metric_that_is_asked_for_is_compared_and_a_run_without_it_has_failed(run, stub, capsys):
+    stub("metrics['train/ppl_sample'] = 7.5\nif 'Random' in name: del metrics['train/ppl_sample']")
+    assert status_of(run, "--seeds", "1", "--metric", "train/ppl_sample") == 1
+    out, err = capsys.readouterr()
+    assert "train/ppl_sample of the last validation" in out
+    assert "7.50 (n=1)" in out
+    assert "Random-0.9-seed0: it logs none of train/ppl_sample" in err
+    run(*ARGS, "--seeds", "1")  # what has finished is compared by another metric without being run again
+    assert "3.00 (n=1)" in capsys.readouterr().out
+    assert names().count("dense-seed0") == 1
+
+
 def test_what_tunes_runs_first_and_a_longer_grid_reuses_what_is_finished(run, stub, capsys):
     rate = "float(sys.argv[sys.argv.index('--model.optimizer.init_args.lr') + 1])"
     stub(f"metrics['val/error'] = abs({rate} - 0.01)")
