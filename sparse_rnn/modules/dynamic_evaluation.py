@@ -52,4 +52,4 @@ def step_(trained: dict[nn.Parameter, Tensor], loss: Tensor, lr: float, decay: f
                 way = decay * (before - weight)
                 if gradient is not None:
                     way -= lr * gradient
-                weight += way.masked_fill_(before == 0, 0) if weight.dim() > 1 else way
+                weight.add_(way.masked_fill_(before == 0, 0) if weight.dim() > 1 else way)

@@ -294,7 +294,7 @@ class LanguageModel(Generative, RowGradients):
         """Return the loss of the output layer, and log it as ``train/loss``.
 
         Its exp is logged as ``train/ppl``; with a sampled softmax, where the targets compete with a sample only and it
-        is no perplexity of the text, as ``train/sampled_ppl``.
+        is no perplexity of the text, as ``train/exp_loss``.
 
         What is returned holds the penalties on activations too, and what is logged does not.
         """
@@ -303,7 +303,7 @@ class LanguageModel(Generative, RowGradients):
         h_ND, self._state = self._go_on(x_BT, self._state, batch_idx, outputs)
         loss = self.decoder(h_ND, y_BT.flatten())
         self.log("train/loss", loss, prog_bar=True)
-        self.log("train/sampled_ppl" if self.hparams["decoder"] == "sampled" else "train/ppl", loss.detach().exp())
+        self.log("train/exp_loss" if self.hparams["decoder"] == "sampled" else "train/ppl", loss.detach().exp())
         options: Any = self.hparams
         if options.alpha or options.beta:
             raw_BTH, dropped_BTH = outputs

@@ -189,12 +189,12 @@ def test_evaluation_in_mid_epoch_and_before_training_leaves_the_training_state_a
 def test_training_logs_loss_perplexity_and_speed(tmp_path):
     _, seen = fit(tmp_path, max_epochs=1)
     assert {"train/loss", "train/ppl", "train/tokens_per_s"} <= seen.logged
-    assert "train/sampled_ppl" not in seen.logged
+    assert "train/exp_loss" not in seen.logged
 
 
 def test_the_exp_of_a_sampled_loss_is_not_called_a_perplexity_of_the_text(tmp_path):
     _, seen = fit(tmp_path, model=language_model(**SAMPLED), max_epochs=1)
-    assert {"train/loss", "train/sampled_ppl"} <= seen.logged
+    assert {"train/loss", "train/exp_loss"} <= seen.logged
     assert "train/ppl" not in seen.logged
 
 
