@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-METRICS = ("train/loss", "train/ppl", "train/exp_loss", "train/ppl_sample", "val/error", "val/ppl", "val/bpc", "val/loss")
+METRICS = (
+    *("train/loss", "train/ppl", "train/exp_loss", "train/ppl_sample"),
+    *("val/error", "val/ppl", "val/bpc", "val/loss"),
+)
 """What models log, in the order of the figures."""
 
 

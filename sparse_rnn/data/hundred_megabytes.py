@@ -1,6 +1,7 @@
 """A file of 100,000,000 bytes from Wikipedia in three splits, as the data sets Text8 and Enwik8 have it."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,7 +93,7 @@ class HundredMegabytes(TextData):
             raise DataError(f"{self.file} is missing: {self._advice}.")
         folder, files, start = cache_folder(self.published.name) / self.published.sha1[:16], {}, 0
         for split, size in self.published.splits.items():
-            files[split] = [write_once(folder / split, lambda at=start, size=size: self._read(at, size))]
+            files[split] = [write_once(folder / split, partial(self._read, start, size))]
             start += size
         return Corpus(files, Bytes(), vocabulary=self._given_vocabulary)
 

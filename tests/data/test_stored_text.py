@@ -191,7 +191,16 @@ def test_given_words_can_be_those_of_a_checkpoint(fitted):
     assert TextFiles(vocabulary=Vocabulary("ab"))._given_vocabulary.get_itos() == ["a", "b"]
 
 
-QUIET = ["--seed_everything", "0", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "1"]
+QUIET = [
+    "--seed_everything",
+    "0",
+    "--trainer.accelerator",
+    "cpu",
+    "--trainer.enable_progress_bar",
+    "false",
+    "--trainer.max_epochs",
+    "1",
+]
 QUIET += ["--model", "LanguageModel", "--model.embedding_size", "4", "--model.hidden_size", "5"]
 QUIET += ["--data", "TextFiles", "--data.batch_size", "2", "--data.bptt", "4", "--data.eval_batch_size", "2"]
 
