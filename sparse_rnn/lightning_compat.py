@@ -220,3 +220,16 @@ def callbacks_of(trainer: Trainer) -> list[Any]:
     They are public, but Lightning sets them from another class, where a type checker does not see them.
     """
     return trainer.callbacks  # type: ignore[attr-defined]
+
+
+def validate_now(trainer: Trainer) -> None:
+    """Validate in a fit that has not trained yet, as after an epoch: with all hooks, and with what is logged.
+
+    ``trainer.validate`` would end the fit, and the check before training logs nothing.
+    """
+    connector = trainer._logger_connector
+    first = connector._first_loop_iter
+    trainer.validating = True  # as Lightning's own training loop does
+    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training = True
+    connector._first_loop_iter = first

@@ -21,6 +21,7 @@ ORDER = [
     ["checkpoints", "schedules"],
     ["callbacks"],
     ["analysis", "compare"],
+    ["studies"],
     ["cli"],
     ["__main__"],
 ]

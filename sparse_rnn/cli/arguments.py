@@ -1,8 +1,10 @@
 """Command lines that Lightning's parser does not read."""
 
 import argparse
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from sparse_rnn.compare.axes import Axis, parse_axis
 from sparse_rnn.errors import UsageError
 
 
@@ -14,9 +16,40 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
+def axis_argument(text: str) -> Axis:
+    """Read an argument of ``fit`` and its values, as in ``model.hidden_size=100,400``."""
+    try:
+        return parse_axis(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def sparsities_argument(text: str) -> tuple[float, ...]:
+    """Read numbers separated by commas."""
+    try:
+        return tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"give numbers separated by commas, as in 0.9,0.95, not {text!r}") from None
+
+
 def positive(text: str) -> int:
     """Read a whole number from 1 on."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"give a whole number from 1 on, not {text!r}")
+    return int(text)
+
+
+def check_free(overrides: Sequence[str], axes: Sequence[Axis], set_by: Mapping[str, str]) -> None:
+    """Refuse arguments of ``fit`` that a command sets itself, among those that are handed on and those of axes.
+
+    Args:
+        overrides: The words that are handed on to every fit.
+        axes: The axes of a table.
+        set_by: Argument to the option that sets it.
+
+    Raises:
+        UsageError: If there is one.
+    """
+    for name in (*(override.partition("=")[0] for override in overrides), *(f"--{axis.key}" for axis in axes)):
+        if name in set_by:
+            raise UsageError(f"{name} is set by the comparison itself: use {set_by[name]}.")

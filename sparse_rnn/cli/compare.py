@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from sparse_rnn.cli.arguments import Parser
+from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, positive, sparsities_argument
 from sparse_rnn.cli.dry_run import check_fits
-from sparse_rnn.compare.axes import Axis, parse_axis
 from sparse_rnn.compare.cells import REFERENCE
 from sparse_rnn.compare.grid import DENSE, Grid
 from sparse_rnn.compare.methods import Method, by_criterion, from_config, shuffled
@@ -83,7 +82,11 @@ def parse(args: Sequence[str]) -> Grid:
     for sparsity in known.sparsity:
         check_sparsity(sparsity)
     axes = [*known.vary, *known.tune]
-    _check_names([*(override.partition("=")[0] for override in overrides), *(f"--{axis.key}" for axis in axes)], axes)
+    check_free(overrides, axes, _SET_BY_THE_GRID)
+    keys = [axis.key for axis in axes]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise UsageError(f"{key} is varied or tuned twice: give all its values at once.")
     configs = tuple(path for config in known.config for path in find_config(config))
     return Grid(
         configs=configs,
@@ -117,17 +120,17 @@ def _parser() -> argparse.ArgumentParser:
     add("-c", "--config", action="append", required=True, help="config of the fits; later ones override earlier ones")
     add("--criteria", type=_criteria, default=(), help="criteria of one-shot pruning, as in JacobianSpectrum,Random")
     add("--methods", type=_names, default=(), help="configs whose pruning section to take, as in pruning/rigl.yaml")
-    add("--sparsity", type=_sparsities, required=True, help="shares of the weights to remove, as in 0.9,0.95")
-    add("--seeds", type=_count, default=3, help="number of seeds, from 0 on (default: 3)")
+    add("--sparsity", type=sparsities_argument, required=True, help="shares of the weights to remove, as in 0.9,0.95")
+    add("--seeds", type=positive, default=3, help="number of seeds, from 0 on (default: 3)")
     add(
         "--metric",
         help="what to compare by that validations log, of which less is better, as in train/ppl_sample with "
         "--data.train_sample 0.01 (default: the first of val/error, val/ppl and val/loss that all fits log)",
     )
-    add("--vary", type=_axis, action="append", default=[], metavar="ARG=V,V",
+    add("--vary", type=axis_argument, action="append", default=[], metavar="ARG=V,V",
         help="an argument of fit and its values, which the table shows side by side; the first one makes the columns, "
         "others make a table for each value")  # fmt: skip
-    add("--tune", type=_axis, action="append", default=[], metavar="ARG=V,V",
+    add("--tune", type=axis_argument, action="append", default=[], metavar="ARG=V,V",
         help="an argument of fit and the values of which each cell of the table gets its own best, as in "
         "model.optimizer.init_args.lr=1e-3,1e-2; several make a grid")  # fmt: skip
     add(
@@ -143,7 +146,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a row more for each one-shot method: its masks, shuffled in every gate",
     )
     add("--output", type=Path, help="folder of the runs and the results (default: compare/<name of the config>)")
-    add("--jobs", type=_count, default=1, help="fits at the same time, which share the CPU's threads (default: 1)")
+    add(
+        "--jobs",
+        type=positive,
+        default=1,
+        help="fits at the same time, which share the CPU's threads (default: 1)",
+    )
     return parser
 
 
@@ -165,23 +173,6 @@ def _methods(criteria: Sequence[str], configs: Sequence[str], base: str, control
 
 def _has_control(method: Method) -> bool:
     return method.one_shot and method.name != REFERENCE  # a random mask that is shuffled is as random as before
-
-
-def _check_names(names: Sequence[str], axes: Sequence[Axis]) -> None:
-    for name in names:
-        if name in _SET_BY_THE_GRID:
-            raise UsageError(f"{name} is set by the comparison itself: use {_SET_BY_THE_GRID[name]}.")
-    keys = [axis.key for axis in axes]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise UsageError(f"{key} is varied or tuned twice: give all its values at once.")
-
-
-def _axis(text: str) -> Axis:
-    try:
-        return parse_axis(text)
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -207,16 +198,3 @@ def _criteria(text: str) -> tuple[str, ...]:
                 f"there is no criterion {name!r}; choose from {', '.join(criterion_names())}, or give an import path"
             ) from None
     return names
-
-
-def _sparsities(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(dict.fromkeys(float(part) for part in text.split(",")))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"give numbers separated by commas, as in 0.9,0.95, not {text!r}") from None
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"give a whole number from 1 on, not {text!r}")
-    return int(text)

@@ -50,6 +50,10 @@ def _command(name: Sequence[str]) -> Callable[[list[str]], object]:
         from sparse_rnn.cli.generate import generate
 
         return lambda args: generate(args[1:])
+    if name == ["study"]:
+        from sparse_rnn.cli.study import study
+
+        return lambda args: study(args[1:])
     from sparse_rnn.cli.fit import PruningCLI
 
     return PruningCLI

@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_STYLES = [("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", (0, (5, 1))), ("P", (0, (1, 1)))]
+STYLES = [("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", (0, (5, 1))), ("P", (0, (1, 1)))]
 _SIZE = 3.2  # inches, of a panel
 
 
 def against_epochs(results: Sequence[Result], grid: Grid) -> Figure:
     """Draw the mean over seeds of each method's validations: a panel a column of the tables, a row a table."""
     laid_out = sections(grid)
-    figure, panels = _panels(len(laid_out), len(laid_out[0].columns), "epochs", metric(results))
+    figure, panels = subplots(len(laid_out), len(laid_out[0].columns), "epochs", metric(results))
     for row, section in zip(panels, laid_out, strict=True):
         for axes, (heading, sparsity, point) in zip(row, section.columns, strict=True):
             axes.set_title(", ".join(filter(None, [f"{section.axis} {heading}", section.title])), fontsize="small")
             for name, style in _styled(grid):
                 epochs, values = _mean_curve(results, grid.cell(name, sparsity, point))
                 axes.plot(epochs, values, label=name, **style)
-    return _with_legend(figure, panels)
+    return with_legend(figure, panels)
 
 
 def against_sparsity(results: Sequence[Result], grid: Grid) -> Figure:
     """Draw mean and standard deviation of each method's last values: a panel for each combination of varied values."""
     columns = len(grid.vary[0].values) if grid.vary else 1
     combinations = points(grid.vary[::-1])  # the first axis makes the columns, as in the tables
-    figure, panels = _panels(len(combinations) // columns, columns, "sparsity", metric(results))
+    figure, panels = subplots(len(combinations) // columns, columns, "sparsity", metric(results))
     for axes, turned in zip(panels.flat, combinations, strict=True):
         point = turned[::-1]
         axes.set_title(described(point), fontsize="small")
@@ -49,10 +49,11 @@ def against_sparsity(results: Sequence[Result], grid: Grid) -> Figure:
             means, sds = np.transpose(spread)
             axes.errorbar(sorted(grid.sparsities), means, yerr=np.nan_to_num(sds), capsize=3, label=name, **style)
         axes.set_xticks(sorted(grid.sparsities))
-    return _with_legend(figure, panels)
+    return with_legend(figure, panels)
 
 
-def _panels(rows: int, columns: int, x: str, y: str) -> tuple[Figure, np.ndarray]:
+def subplots(rows: int, columns: int, x: str, y: str) -> tuple[Figure, np.ndarray]:
+    """Make a figure of panels with common labels of the axes."""
     from matplotlib.figure import Figure  # slow to import, and needed only here
 
     figure = Figure(figsize=(_SIZE * columns + 2.5, _SIZE * rows), layout="constrained")
@@ -61,7 +62,8 @@ def _panels(rows: int, columns: int, x: str, y: str) -> tuple[Figure, np.ndarray
     return figure, figure.subplots(rows, columns, squeeze=False, sharey="row")
 
 
-def _with_legend(figure: Figure, panels: np.ndarray) -> Figure:
+def with_legend(figure: Figure, panels: np.ndarray) -> Figure:
+    """Add the legend of the first panel to the whole figure."""
     first: Axes = panels[0, 0]
     figure.legend(*first.get_legend_handles_labels(), loc="outside right upper")
     return figure
@@ -69,7 +71,7 @@ def _with_legend(figure: Figure, panels: np.ndarray) -> Figure:
 
 def _styled(grid: Grid) -> Iterator[tuple[str, dict]]:
     yield DENSE, {"color": "black", "linewidth": 1}
-    for method, (marker, line) in zip(grid.methods, cycle(_STYLES)):
+    for method, (marker, line) in zip(grid.methods, cycle(STYLES)):
         yield method.name, {"marker": marker, "linestyle": line, "markersize": 4}
 
 

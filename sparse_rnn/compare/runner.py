@@ -44,14 +44,15 @@ def run_missing(grid: Grid) -> list[str]:
         KeyboardInterrupt: If the user stopped it; no child is left running.
     """
     done = finished(grid)
-    _check_settings(grid, done)
+    check_settings(grid, done)
     total = len(grid.tuning_runs()) + grid.seeds * len(grid.cells())
     with tqdm(total=total, initial=len(done), desc="compare", unit="run") as bar:
-        failed = _run_all(grid, grid.tuning_runs(), bar)
-        return [*failed, *_run_all(grid, grid.runs(choose(grid, finished(grid))), bar)]
+        failed = run_all(grid, grid.tuning_runs(), bar)
+        return [*failed, *run_all(grid, grid.runs(choose(grid, finished(grid))), bar)]
 
 
-def _run_all(grid: Grid, runs: list[Run], bar: tqdm) -> list[str]:
+def run_all(grid: Grid, runs: list[Run], bar: tqdm) -> list[str]:
+    """Run those of some runs that are not finished, and return a line for each that failed, as :func:`run_missing`."""
     done = {result.run for result in _finished(grid, runs)}
     waiting = [run for run in runs if run not in done]
     running: dict[Run, subprocess.Popen[bytes]] = {}
@@ -75,7 +76,8 @@ def _finished(grid: Grid, runs: list[Run]) -> list[Result]:
     return [by(result, grid.metric) for run in runs if (result := read_result(grid.folder(run))) is not None]
 
 
-def _check_settings(grid: Grid, done: list[Result]) -> None:
+def check_settings(grid: Grid, done: list[Result]) -> None:
+    """Refuse finished runs that had other settings than the grid, with a UsageError."""
     for result in done:
         if result.settings != grid.settings(result.run):
             raise UsageError(

@@ -66,6 +66,18 @@ def table(
     for row in grid.rows if rows is None else rows:
         cells = [grid.cell(row, sparsity, point) for _, sparsity, point in section.columns]
         body.append([row, *map(text, cells), *([last[1](row, cells)] if last else [])])
+    return aligned(header, body)
+
+
+def aligned(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Write rows of cells as a Markdown table whose columns line up.
+
+    Example:
+        >>> print(aligned(["cell", "error"], [["gru", "0.5"]]))
+        | cell | error |
+        | ---- | ----- |
+        | gru  | 0.5   |
+    """
     widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
     lines = [header, ["-" * width for width in widths], *body]
     return "\n".join(

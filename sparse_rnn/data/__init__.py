@@ -10,6 +10,8 @@ from sparse_rnn.data.mnist import SequentialMNIST
 from sparse_rnn.data.one_billion_words import OneBillionWords
 from sparse_rnn.data.penn_treebank import PennTreebank
 from sparse_rnn.data.pydoc import PydocTopics
+from sparse_rnn.data.reber import ReberStrings
+from sparse_rnn.data.reber_text import ReberText
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.text8 import Text8
 from sparse_rnn.data.text_dataset import TextDataset
@@ -28,6 +30,8 @@ __all__ = [
     "OneBillionWords",
     "PennTreebank",
     "PydocTopics",
+    "ReberStrings",
+    "ReberText",
     "SequentialDigits",
     "SequentialMNIST",
     "Splits",

@@ -1,10 +1,11 @@
 """Base class of the data sets of labelled sequences that fit into memory."""
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from sparse_rnn.data.hold_out import check_hold_out, left_to_train_on
@@ -14,7 +15,10 @@ from sparse_rnn.errors import UsageError
 
 
 class Splits(NamedTuple):
-    """Three sets of sequences x, float32 [N, T, I], with their labels y, int64 [N].
+    """Three sets of samples: tensors of N rows each.
+
+    Without a :meth:`LabelledSequences.collate` of the data set's own, they are the sequences x, float32 [N, T, I], and
+    their labels y, int64 [N].
 
     Attributes:
         train: What the model trains on.
@@ -90,6 +94,10 @@ class LabelledSequences(LightningDataModule):
             DataError: If they are missing or damaged.
         """
 
+    def collate(self, samples: tuple[Tensor, ...]) -> Any:
+        """Make a batch of the rows of its samples, one tensor for each tensor of the splits; by default they are it."""
+        return samples
+
     @property
     def splits(self) -> Splits:
         """The three splits, which are read when they are first asked for."""
@@ -123,7 +131,8 @@ class LabelledSequences(LightningDataModule):
 
     def _loader(self, dataset: TensorDataset, shuffle: bool = False) -> BatchLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return BatchLoader(dataset, self.batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world_size=world_size)
+        place = {"rank": rank, "world_size": world_size}
+        return BatchLoader(dataset, self.batch_size, shuffle=shuffle, seed=self.seed, collate=self.collate, **place)
 
 
 def _held_out(splits: Splits, hold_out: float) -> Splits:

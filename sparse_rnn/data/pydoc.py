@@ -1,11 +1,9 @@
 """English text that comes with Python."""
 
-import hashlib
-from pathlib import Path
 from typing import Any
 
-from sparse_rnn.data.download import cache_folder, write_once
 from sparse_rnn.data.errors import DataError
+from sparse_rnn.data.generated import cached_files
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.text_files import Level, check_settings, rare_below, tokenization_of
 from sparse_rnn.data.tokens.corpus import Corpus
@@ -78,10 +76,7 @@ class PydocTopics(TextData):
         Raises:
             DataError: If this Python has no topics, or the cache cannot be written.
         """
-        texts = divide_topics(_topics())
-        digest = hashlib.sha256("\0".join(texts.values()).encode()).hexdigest()[:16]
-        folder = cache_folder("pydoc") / digest
-        files = {split: [write_once(folder / f"{split}.txt", text.encode)] for split, text in texts.items()}
+        files = cached_files("pydoc", divide_topics(_topics()))
         return Corpus(files, self.tokenization, self._words_to_keep, self._given_vocabulary, self._min_count)
 
 

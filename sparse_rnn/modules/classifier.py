@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torchmetrics.classification import MulticlassAccuracy
 
 from sparse_rnn.errors import UsageError, check_choice
@@ -16,18 +17,21 @@ from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
 from sparse_rnn.modules.optim.schedule import Interval, warn_of_idle, with_scheduler
 from sparse_rnn.modules.optim.settings import settings_of
 
-Batch = tuple[Tensor, Tensor]
+Sequences = Tensor | PackedSequence | tuple[Tensor, Tensor]
+Batch = tuple[Sequences, Tensor]
 Nonlinearity = Literal["tanh", "relu"]
 
 
 class SequenceClassifier(pl.LightningModule):
     """A recurrent network, a linear layer on its last state, and the cross-entropy of the classes.
 
+    Batches are pairs (x, y). Where all sequences are equally long, x is a tensor; otherwise it is a PackedSequence, or
+    a pair of the padded tensor and the lengths, and the last state of each sequence is that after its last real step.
     For each sequence the state of the network begins at zero. At the start of training the recurrent biases are zero
     but for `forget_bias` and `update_bias`. The output layer has Xavier-uniform weights and zero biases.
 
     Args:
-        input_size: Features of one time step.
+        input_size: Features of one time step, or, with an embedding, the number of different steps.
         num_classes: Number of classes, at least 2.
         cell: Kind of recurrent layer: torch.nn's RNN, GRU or LSTM, the GRU with the reset gate before the recurrent
             product, or the LSTM with full cell-to-gate matrices.
@@ -45,6 +49,8 @@ class SequenceClassifier(pl.LightningModule):
             training, however long; a ``ReduceLROnPlateau`` follows ``val/error``. Null keeps the learning rate.
         lr_interval: After what the scheduler is stepped: each ``epoch``, or each ``step``, as trainings shorter than an
             epoch need. Those named above know that themselves.
+        embedding_size: Size of the trained vectors, N(0, 1) at the start, that stand for steps which are integers, 0 …
+            input_size − 1, such as letters; null for steps that are features.
 
     Raises:
         UsageError: If the cell, the nonlinearity or the initialisation is unknown, or a size cannot be used.
@@ -73,6 +79,7 @@ class SequenceClassifier(pl.LightningModule):
         optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Interval = "epoch",
+        embedding_size: int | None = None,
     ) -> None:
         super().__init__()
         # Checkpoints hold primitives only, so that torch.load(weights_only=True) reads them.
@@ -81,7 +88,9 @@ class SequenceClassifier(pl.LightningModule):
         if num_classes < 2:
             raise UsageError(f"num_classes={num_classes}: give at least 2 classes.")
         options = {"nonlinearity": nonlinearity} if cell == "rnn" else {}
-        self.rnn = recurrent_layer(cell, input_size, hidden_size, num_layers, bidirectional=bidirectional, **options)
+        self.embedding = _embedding(input_size, embedding_size)
+        features = embedding_size or input_size
+        self.rnn = recurrent_layer(cell, features, hidden_size, num_layers, bidirectional=bidirectional, **options)
         self.head = nn.Linear(hidden_size * (1 + bidirectional), num_classes)
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.optimizer = optimizer
@@ -93,27 +102,47 @@ class SequenceClassifier(pl.LightningModule):
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | PackedSequence, lengths: Tensor | None = None) -> Tensor:
         """Compute the logits from the last state of the top layer, or those of both directions, if there are two.
 
         Args:
-            x: Sequences, [batch, time, input_size].
+            x: Sequences, [batch, time, input_size], or packed, [steps, input_size]; with an embedding without their
+                last dimension.
+            lengths: How many steps of each sequence count, int64 [batch]; all of them if not given.
 
         Returns:
             Logits, [batch, num_classes].
 
         Raises:
-            UsageError: If a step has another number of features than the model was made for.
+            UsageError: If a step has another number of features than the model was made for, or is of another kind.
         """
-        if x.shape[-1] != self.input_size:
-            raise UsageError(
-                f"The model reads {self.input_size} features a step, but the data has {x.shape[-1]}: "
-                f"give input_size={x.shape[-1]}."
-            )
-        _, state = self.rnn(x)
+        if lengths is not None and isinstance(x, Tensor):
+            x = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        steps = x.data if isinstance(x, PackedSequence) else x
+        steps = self._features(steps)
+        _, state = self.rnn(PackedSequence(steps, *x[1:]) if isinstance(x, PackedSequence) else steps)
         h_LBH = state[0] if isinstance(state, tuple) else state
         top = h_LBH[-2:] if self.rnn.bidirectional else h_LBH[-1:]
         return self.head(top.transpose(0, 1).flatten(1))
+
+    def _features(self, steps: Tensor) -> Tensor:
+        """Return what the first layer reads of some steps."""
+        if self.embedding is not None:
+            if steps.is_floating_point():
+                raise UsageError("The model reads integers, but the data has features: give embedding_size=null.")
+            return self.embedding(steps)
+        if not steps.is_floating_point():
+            raise UsageError("The model reads features, but the data has integers: give an embedding_size.")
+        if steps.shape[-1] != self.input_size:
+            raise UsageError(
+                f"The model reads {self.input_size} features a step, but the data has {steps.shape[-1]}: "
+                f"give input_size={steps.shape[-1]}."
+            )
+        return steps
+
+    def _logits(self, x: Sequences) -> Tensor:
+        """Compute the logits of the sequences of a batch, in whatever form they are."""
+        return self(x) if isinstance(x, (Tensor, PackedSequence)) else self(*x)
 
     def on_train_start(self) -> None:
         """Warn of a scheduler that is never stepped."""
@@ -122,7 +151,7 @@ class SequenceClassifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the cross-entropy of one batch and log it as ``train/loss``."""
         x, y = batch
-        loss = F.cross_entropy(self(x), y)
+        loss = F.cross_entropy(self._logits(x), y)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -137,7 +166,7 @@ class SequenceClassifier(pl.LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the predicted ``class`` of every sequence, [batch], and each ``probability``, [batch, num_classes]."""
         x, _ = batch
-        logits = self(x)
+        logits = self._logits(x)
         return {"class": logits.argmax(dim=-1), "probability": logits.softmax(dim=-1)}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -152,8 +181,17 @@ class SequenceClassifier(pl.LightningModule):
 
     def _evaluate(self, batch: Batch, stage: Literal["val", "test"]) -> None:
         x, y = batch
-        logits = self(x)
+        logits = self._logits(x)
         accuracy = self.accuracy(logits, y)
         averages = {f"{stage}/loss": F.cross_entropy(logits, y), f"{stage}/error": 100 * (1 - accuracy)}
         self.log_dict(averages, batch_size=len(y), sync_dist=True, prog_bar=True)
         self.log(f"{stage}/acc", self.accuracy, batch_size=len(y), prog_bar=True)
+
+
+def _embedding(count: int, size: int | None) -> nn.Embedding | None:
+    if size is None:
+        return None
+    for name, value in {"input_size": count, "embedding_size": size}.items():
+        if value < 1:
+            raise UsageError(f"{name}={value}: give at least 1.")
+    return nn.Embedding(count, size)

@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import pack_sequence, pad_sequence
 from torch.utils.data import DataLoader, TensorDataset
 
 from sparse_rnn.errors import UsageError
@@ -161,3 +162,55 @@ def test_a_checkpoint_loads_without_executing_code(tmp_path, cell):
     loaded = SequenceClassifier.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
     x, _ = sequences(3).tensors
     torch.testing.assert_close(loaded(x), model(x))
+
+
+LENGTHS = [4, 6, 1, 3]
+
+
+def unequal(letters=False):
+    """Sequences of different lengths, of features or of letters."""
+    generator = torch.Generator().manual_seed(1)
+    if letters:
+        return [torch.randint(INPUTS, (length,), generator=generator) for length in LENGTHS]
+    return [torch.randn(length, INPUTS, generator=generator) for length in LENGTHS]
+
+
+@pytest.mark.parametrize("letters", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("cell", LAYERS)
+def test_the_last_real_step_of_each_sequence_is_read_however_it_is_given(cell, bidirectional, letters):
+    model = classifier(cell=cell, num_layers=2, bidirectional=bidirectional, embedding_size=7 if letters else None)
+    samples = unequal(letters)
+    alone = torch.cat([model(sample.unsqueeze(0)) for sample in samples])
+    torch.testing.assert_close(model(pack_sequence(samples, enforce_sorted=False)), alone)
+    torch.testing.assert_close(model(pad_sequence(samples, batch_first=True), torch.tensor(LENGTHS)), alone)
+
+
+def test_steps_read_the_logits_of_packed_batches_and_of_pairs():
+    model = classifier(embedding_size=7)
+    samples, y = unequal(letters=True), torch.tensor([0, 1, 2, 3])
+    pair = pad_sequence(samples, batch_first=True), torch.tensor(LENGTHS)
+    for x in (pack_sequence(samples, enforce_sorted=False), pair):
+        model.log = lambda *args, **kwargs: None
+        torch.testing.assert_close(model.training_step((x, y), 0), F.cross_entropy(model(*pair), y))
+        assert torch.equal(model.predict_step((x, y), 0), model(*pair).argmax(1))
+
+
+def test_an_embedding_is_what_the_first_layer_reads():
+    model = classifier(cell="rnn", embedding_size=7)
+    assert model.embedding.weight.shape == (INPUTS, 7)
+    assert model.rnn.weight_ih_l0.shape == (HIDDEN, 7)
+    x = torch.tensor([[2, 0]])
+    h = torch.zeros(1, HIDDEN)
+    for letter in x.unbind(1):
+        h = torch.tanh(model.embedding.weight[letter] @ model.rnn.weight_ih_l0.T + h @ model.rnn.weight_hh_l0.T)
+    torch.testing.assert_close(model(x), h @ model.head.weight.T)
+
+
+def test_integers_and_features_are_not_taken_for_each_other():
+    with pytest.raises(UsageError, match="reads features, but the data has integers: give an embedding_size"):
+        classifier()(torch.zeros(2, STEPS, INPUTS, dtype=torch.int64))
+    with pytest.raises(UsageError, match="reads integers, but the data has features: give embedding_size=null"):
+        classifier(embedding_size=7)(torch.zeros(2, STEPS, INPUTS))
+    with pytest.raises(UsageError, match="embedding_size=0: give at least 1"):
+        classifier(embedding_size=0)

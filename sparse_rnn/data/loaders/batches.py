@@ -1,7 +1,8 @@
 """Batches of tensors in memory, in an order that depends on the seed and the epoch alone."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import BatchSampler, DistributedSampler, TensorDataset
@@ -25,6 +26,7 @@ class BatchLoader(ResumableLoader):
         rank: Index of this process among those that share the data.
         world_size: Number of those processes. If it does not divide N, up to ``world_size - 1`` samples come twice in
             an epoch; a single process sees each sample exactly once.
+        collate: Makes a batch of the rows of its samples, a tuple of tensors; by default the tuple is the batch.
 
     Raises:
         UsageError: If the batch size is below 1.
@@ -50,11 +52,13 @@ class BatchLoader(ResumableLoader):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        collate: Callable[[Batch], Any] | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise UsageError(f"batch_size={batch_size}: give the number of samples in a batch, at least 1.")
         self.dataset = dataset
+        self.collate = collate
         order: DistributedSampler[int] = DistributedSampler(
             dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed
         )
@@ -69,7 +73,8 @@ class BatchLoader(ResumableLoader):
         """Say which samples of the data set a batch has, counted from 0; int64 [batch]."""
         return torch.tensor(next(itertools.islice(self.batch_sampler, batch_idx, None)))
 
-    def batches(self, start: int) -> Iterator[Batch]:
+    def batches(self, start: int) -> Iterator[Any]:
         """Yield the batches of the epoch, from number ``start`` on."""
         for indices in itertools.islice(self.batch_sampler, start, None):
-            yield self.dataset[torch.tensor(indices)]
+            samples = self.dataset[torch.tensor(indices)]
+            yield samples if self.collate is None else self.collate(samples)

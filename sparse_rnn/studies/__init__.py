@@ -1,0 +1,1 @@
+"""Studies of what sparsity does to recurrent networks: many fits, and what they say together."""
