@@ -19,7 +19,7 @@ COMBINED = ["gru_mnist_gradual.yaml", "gru_mnist_l2.yaml", "gru_mnist_rigl.yaml"
 OVERLAYS = sorted(path.relative_to(SHIPPED).as_posix() for path in (SHIPPED / "pruning").glob("*.yaml"))
 # Share of the weights left after the two steps below, where it is not 5 %.
 ON_THE_WAY = {"gru_mnist_l2.yaml": 0.6, "lstm_wikitext2_gradual.yaml": 0.1, "lstm_wikitext2_tied.yaml": 1.0}
-ON_THE_WAY |= {"awd_lstm_wikitext2.yaml": 1.0}
+ON_THE_WAY |= {"awd_lstm_wikitext2.yaml": 1.0, "reber.yaml": 1.0}
 TABLE_1 = ["rnn", "gru", "lstm", "peephole_lstm"]
 # Language models as small as their stand-in text.
 SMALL = ["--model.hidden_size", "20", "--model.embedding_size", "20", "--model.vocab_size", "null"]

@@ -7,17 +7,19 @@ between B and E.
 
 import math
 from collections.abc import Container, Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 
-_ARCS = b"abcdefghij"  # 2s and 2s + 1 go out from state s
-_TO = np.array([1, 2, 1, 3, 2, 4, 2, 5, 3, 5], np.uint8)
+_TARGETS = (1, 2, 1, 3, 2, 4, 2, 5, 3, 5)  # arcs 2s and 2s + 1 go out from state s
+_TO = np.array(_TARGETS)
 _END = 5
+_LONGEST = 62  # arcs, as bits of an int64
 LETTERS = "PSTVX"
 GRAMMAR = "TPSXTVXSPV"
 """The letters of the ten arcs: 0→1, 0→2, the loop of 1, 1→3, the loop of 2, 2→4, 3→2, 3→5, 4→3, 4→5."""
 
-_STEP = {(arc // 2, letter): int(to) for arc, (letter, to) in enumerate(zip(GRAMMAR, _TO, strict=True))}
+_STEP = {(arc // 2, letter): to for arc, (letter, to) in enumerate(zip(GRAMMAR, _TARGETS, strict=True))}
 _CHUNK = 1 << 16
 
 
@@ -45,47 +47,59 @@ def accepts(string: str, embedded: bool = False) -> bool:
     return state == _END
 
 
-def walks(count: int, rng: np.random.Generator) -> list[bytes]:
-    """Draw walks through the automaton, independently of each other, as the names a … j of the arcs that they take.
+def walks(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw walks through the automaton, independently of each other.
+
+    A walk is an integer, the bits of which, after the first one, are its choices: 0 for the first arc of a state, 1 for
+    the second. Of more than 62 arcs, as one in a million would have, there is none.
 
     Args:
         count: Number of walks.
         rng: What draws.
 
+    Returns:
+        The walks, int64 [count].
+
     Example:
         >>> import numpy as np
-        >>> walks(3, np.random.default_rng(0))
-        [b'adgfj', b'bfj', b'befj']
+        >>> [f"{walk:b}" for walk in walks(3, np.random.default_rng(0))]
+        ['110011', '110011', '110011']
     """
-    columns = []
-    running, state = np.arange(count), np.zeros(count, np.uint8)
-    while len(running):
-        arc = 2 * state + rng.integers(2, size=len(running), dtype=np.uint8)
-        column = np.zeros(count, np.uint8)
-        column[running] = arc + ord(_ARCS[:1])
-        columns.append(column)
-        state = _TO[arc]
+    found = np.ones(count, np.int64)
+    running, state = np.arange(count), np.zeros(count, np.int64)
+    for _ in range(_LONGEST):
+        choice = rng.integers(2, size=len(running))
+        found[running] = 2 * found[running] + choice
+        state = _TO[2 * state + choice]
         running, state = running[state != _END], state[state != _END]
-    rows = np.stack(columns, axis=1)
-    return rows.view(f"S{len(columns)}").ravel().tolist()  # each ends before its first zero
+    if len(running):
+        found[running] = walks(len(running), rng)
+    return found
 
 
-def spelled(paths: Iterable[bytes], letters: str = GRAMMAR) -> list[str]:
+def spelled(drawn: Iterable[int], letters: str = GRAMMAR) -> list[str]:
     """Write walks as strings from B to E.
 
     Args:
-        paths: Walks, as :func:`walks` gives them.
+        drawn: Walks, as :func:`walks` gives them.
         letters: The letter of each arc; other letters than the grammar's make strings of another language.
 
     Example:
-        >>> spelled([b"bfigfigh"]), spelled([b"bfigfigh"], "MNOQWVURZY")
-        (['BPVPXVPSE'], ['BNVZUVZRE'])
+        >>> spelled([0b100001011]), spelled([0b100001011], "MNOQWVURZY")
+        (['BTSSSXXVVE'], ['BMOOOQUVYE'])
     """
-    table = bytes.maketrans(_ARCS, letters.encode())
-    return [f"B{path.translate(table).decode()}E" for path in paths]
+    return [f"B{''.join(letters[arc] for arc in _arcs(walk))}E" for walk in drawn]
 
 
-def distinct_walks(rng: np.random.Generator, shortest: int = 0) -> Iterator[bytes]:
+def _arcs(walk: int) -> Iterator[int]:
+    state = 0
+    for choice in f"{walk:b}"[1:]:
+        arc = 2 * state + int(choice)
+        yield arc
+        state = _TARGETS[arc]
+
+
+def distinct_walks(rng: np.random.Generator, shortest: int = 0) -> Iterator[int]:
     """Yield different walks without end, each when it is first drawn.
 
     As short strings are soon all taken, the walks get longer: from 11 letters on, the first 12,500 strings have 23.6
@@ -102,12 +116,12 @@ def distinct_walks(rng: np.random.Generator, shortest: int = 0) -> Iterator[byte
         >>> len(set(drawn)), min(map(len, drawn))
         (1000, 11)
     """
-    found: set[bytes] = set()
+    found: dict[int, None] = {}
     while True:
-        drawn = dict.fromkeys(path for path in walks(_CHUNK, rng) if len(path) + 2 >= shortest)
-        new = [path for path in drawn if path not in found]
-        yield from new
-        found.update(new)
+        drawn = walks(_CHUNK, rng)
+        before = len(found)
+        found |= dict.fromkeys(drawn[drawn >= 1 << max(0, shortest - 2)].tolist())
+        yield from islice(found, before, None)
 
 
 def substituted(string: str, rng: np.random.Generator, taken: Container[str] = ()) -> str:

@@ -133,7 +133,7 @@ class ReberStrings(LabelledSequences):
             return x_BT[:, : lengths.max()], y
         return pack_padded_sequence(x_BT, lengths, batch_first=True, enforce_sorted=False), y
 
-    def _invalid(self, paths: list[bytes], rng: np.random.Generator) -> list[str]:
+    def _invalid(self, paths: list[int], rng: np.random.Generator) -> list[str]:
         """Return as many strings as there are walks of the valid ones; embedding changes a letter later."""
         if self.negatives == "renamed":
             return _renamed(RENAMINGS, rng)

@@ -71,10 +71,18 @@ def test_distinct_walks_are_those_that_independent_ones_reach_first(rng):
 
 def test_other_letters_make_another_language(rng):
     paths = walks(100, rng)
-    letters = "QOMNCAURFD"
-    back = str.maketrans(letters, "0123456789")
-    for path, string in zip(paths, spelled(paths, letters), strict=True):
-        assert [int(arc) for arc in string[1:-1].translate(back)] == [arc - ord("a") for arc in path]
+    letters, arcs = "QOMNCAURFD", [(state, letter) for state, to in AUTOMATON.items() for letter in to]
+    for string, other in zip(spelled(paths), spelled(paths, letters), strict=True):
+        state = 0
+        for letter, renamed in zip(string[1:-1], other[1:-1], strict=True):
+            assert arcs[letters.index(renamed)] == (state, letter)
+            state = AUTOMATON[state][letter]
+
+
+def test_walks_that_are_too_long_for_an_integer_are_drawn_anew(rng, monkeypatch):
+    monkeypatch.setattr("sparse_rnn.data.grammar._LONGEST", 4)
+    lengths = {len(string) for string in spelled(walks(500, rng))}
+    assert lengths == {5, 6}
 
 
 def test_a_substitution_changes_one_letter_and_is_rejected(rng):

@@ -1,0 +1,23 @@
+import pytest
+
+from sparse_rnn.cli.study import parse_pruning
+from sparse_rnn.compare.grid import DENSE
+from sparse_rnn.compare.results import Result
+
+
+@pytest.fixture
+def invented(tmp_path):
+    """Gives a study on digits, and a result for each run, from a function of run and epoch to the error."""
+
+    def invented(error, *args, name="val/error"):
+        args = ["--config", "gru_digits.yaml", "--cells", "model.cell=gru,lstm", "--output", str(tmp_path), *args]
+        study = parse_pruning(args)
+
+        def result(run):
+            epochs = range(1, 3) if run.cell.method == DENSE else range(study.epochs + 1)
+            history = [{"epoch": float(epoch), "step": 10 * epoch, name: error(run, epoch)} for epoch in epochs]
+            return Result(run, {name: history[-1][name]}, 2.0, [], f"commit {run.seed}", 20, "last.ckpt", history)
+
+        return study, [result(run) for run in study.runs()]
+
+    return invented
