@@ -8,23 +8,35 @@ import pytest
 
 from sparse_rnn.cli.compare import parse
 from sparse_rnn.cli.dry_run import check_fits
+from sparse_rnn.cli.study import parse_pruning
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted({*DOCS.glob("*.md")} - {DOCS / "recipes.md"})  # whose packages are not here: tests/third_party runs them
 EXAMPLES = [
     (page.name, code) for page in PAGES for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 ]
-COMPARISONS = [
-    shlex.split(line)
-    for code in re.findall(r"```bash\n(.*?)```", (DOCS / "compare.md").read_text(), re.DOTALL)
-    for line in code.replace("\\\n", "").splitlines()
-]
+
+
+def commands(page):
+    """The command lines of a page, word by word."""
+    blocks = re.findall(r"```bash\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    return [shlex.split(line) for code in blocks for line in code.replace("\\\n", "").splitlines()]
+
+
+COMPARISONS = commands("compare.md")
+STUDIES = [command for command in commands("studies.md") if command[0] == "python"]
 
 
 @pytest.mark.parametrize("command", COMPARISONS, ids=" ".join)
 def test_comparisons_can_run(command):
     assert command[:4] == ["python", "-m", "sparse_rnn", "compare"]
     check_fits(parse(command[4:]))
+
+
+@pytest.mark.parametrize("command", STUDIES, ids=" ".join)
+def test_studies_can_run(command):
+    assert command[:5] == ["python", "-m", "sparse_rnn", "study", "pruning"]
+    check_fits(parse_pruning(command[5:]))
 
 
 @pytest.mark.parametrize(("page", "code"), EXAMPLES, ids=[page for page, _ in EXAMPLES])

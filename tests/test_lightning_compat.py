@@ -25,6 +25,30 @@ class Model(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
+def test_a_fit_can_be_validated_before_its_first_step(tmp_path):
+    seen = []
+
+    class Validated(Model):
+        def validation_step(self, batch, batch_idx):
+            self.log("val/loss", self.layer(batch).mean())
+
+        def on_train_start(self):
+            compat.validate_now(self.trainer)
+
+        def on_validation_end(self):
+            if not self.trainer.sanity_checking:
+                seen.append((self.trainer.global_step, float(self.trainer.callback_metrics["val/loss"])))
+
+    model, batches = Validated(), DataLoader(torch.ones(4, 1), 2)
+    first = float(model.layer(torch.ones(1, 1)))
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=2, default_root_dir=tmp_path, enable_model_summary=False, **quiet)
+    trainer.fit(model, batches, batches)
+    assert [step for step, _ in seen] == [0, 2, 4]
+    assert seen[0][1] == pytest.approx(first)
+    assert seen[1][1] < first
+
+
 @pytest.fixture
 def fit(tmp_path):
     """Runs a function at the end of every batch of a fit on five batches of two steps, and gives what it gave."""

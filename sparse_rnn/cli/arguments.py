@@ -52,4 +52,4 @@ def check_free(overrides: Sequence[str], axes: Sequence[Axis], set_by: Mapping[s
     """
     for name in (*(override.partition("=")[0] for override in overrides), *(f"--{axis.key}" for axis in axes)):
         if name in set_by:
-            raise UsageError(f"{name} is set by the comparison itself: use {set_by[name]}.")
+            raise UsageError(f"{name} is set by the command itself: use {set_by[name]}.")

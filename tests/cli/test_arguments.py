@@ -1,6 +1,9 @@
+import argparse
+
 import pytest
 
-from sparse_rnn.cli.arguments import Parser
+from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, count_argument, sparsities_argument
+from sparse_rnn.compare.axes import Axis
 from sparse_rnn.errors import UsageError
 
 
@@ -10,3 +13,31 @@ def test_a_complaint_is_a_usage_error_and_prints_nothing(capsys):
     with pytest.raises(UsageError, match=r"argument --seeds: invalid int value: 'x'"):
         parser.parse_args(["--seeds", "x"])
     assert capsys.readouterr() == ("", "")
+
+
+def test_values_are_read():
+    assert sparsities_argument("0.9,1,0.9") == (0.9, 1.0)
+    assert count_argument("12") == 12
+    assert axis_argument("model.cell=gru,lstm") == Axis("model.cell", ("gru", "lstm"))
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "said"),
+    [
+        (sparsities_argument, "0.9,x", "'0.9,x'"),
+        (count_argument, "0", "from 1 on, not '0'"),
+        (count_argument, "1.5", "from 1 on, not '1.5'"),
+        (axis_argument, "model.cell", "'model.cell'"),
+    ],
+)
+def test_what_cannot_be_read_is_named(read, text, said):
+    with pytest.raises(argparse.ArgumentTypeError, match=said):
+        read(text)
+
+
+def test_what_a_command_sets_itself_is_not_to_be_given():
+    set_by = {"--seed": "--seeds"}
+    check_free(["--model.seed", "3"], [], set_by)
+    for overrides, axes in ((["--seed=3"], []), ([], [Axis("seed", ("3",))])):
+        with pytest.raises(UsageError, match="--seed is set by the command itself: use --seeds"):
+            check_free(overrides, axes, set_by)

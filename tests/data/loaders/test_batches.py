@@ -85,3 +85,11 @@ def test_a_pass_takes_the_order_of_the_epoch_in_which_it_is_first_read():
     opened_before = iter(loader)
     loader.batch_sampler.sampler.set_epoch(3)
     assert [y.tolist() for _, y in opened_before] == expected
+
+
+def test_batches_can_be_made_into_something_else():
+    loader = BatchLoader(numbers(5), 2, shuffle=True, collate=lambda samples: {"x": samples[0], "y": samples[1]})
+    plain = BatchLoader(numbers(5), 2, shuffle=True)
+    assert [batch["y"].tolist() for batch in loader] == contents(plain)
+    loader.load_state_dict({"position": 1, "batches": 3})
+    assert [batch["y"].tolist() for batch in loader] == contents(plain)[1:]
