@@ -115,8 +115,8 @@ class ReberStrings(LabelledSequences):
             valid = embed(valid, rng)
             one_letter = self.negatives == "one_substitution"
             invalid = [other_ending(string) for string in valid] if one_letter else embed(invalid, rng)
-        order = rng.permutation(2 * VALID)
-        return [(valid + invalid)[at] for at in order], [int(at < VALID) for at in order]
+        strings, order = valid + invalid, rng.permutation(2 * VALID)
+        return [strings[at] for at in order], [int(at < VALID) for at in order]
 
     def load(self) -> Splits:
         """Generate and divide them: x int64 [N, T], zero behind a string, lengths int64 [N], y int64 [N]."""
