@@ -55,7 +55,8 @@ class PruningCLI(LightningCLI):
                     "epilog": "Many fits and a table of them: python -m sparse_rnn compare --help. Figures of what "
                     "they left: python -m sparse_rnn analyze --help. A model for deployment: python -m sparse_rnn "
                     "export --help; what it takes: python -m sparse_rnn bench --help. Text from a language "
-                    "model: python -m sparse_rnn generate --help. What sparsity does: python -m sparse_rnn study --help",
+                    "model: python -m sparse_rnn generate --help. What sparsity does: python -m sparse_rnn study "
+                    "--help",
                 },
                 subclass_mode_model=True,
                 subclass_mode_data=True,

@@ -1,5 +1,6 @@
 """English text that comes with Python."""
 
+from pathlib import Path
 from typing import Any
 
 from sparse_rnn.data.errors import DataError
