@@ -40,7 +40,7 @@ def test_a_fit_can_be_validated_before_its_first_step(tmp_path):
                 seen.append((self.trainer.global_step, float(self.trainer.callback_metrics["val/loss"])))
 
     model, batches = Validated(), DataLoader(torch.ones(4, 1), 2)
-    first = float(model.layer(torch.ones(1, 1)))
+    first = model.layer(torch.ones(1, 1)).item()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(accelerator="cpu", max_epochs=2, default_root_dir=tmp_path, enable_model_summary=False, **quiet)
     trainer.fit(model, batches, batches)
