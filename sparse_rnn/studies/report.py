@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from sparse_rnn.compare.axes import described, points
 from sparse_rnn.compare.cells import MISSING, last_values
 from sparse_rnn.compare.grid import DENSE, Cell
-from sparse_rnn.compare.results import COMPARED, Result, metric
+from sparse_rnn.compare.results import Result, decimals_of, metric
 from sparse_rnn.compare.statistics import mean_and_sd
 from sparse_rnn.compare.table import aligned
 from sparse_rnn.studies.plots import against_sparsity, recovery, shown_epochs
@@ -81,7 +81,7 @@ def _values(results: Sequence[Result], study: PruningStudy, cell: Cell) -> str:
 
 
 def _mean(results: Sequence[Result], values: dict[int, float]) -> str:
-    return f"{mean_and_sd(list(values.values()))[0]:.{COMPARED[metric(results)]}f}" if values else MISSING
+    return f"{mean_and_sd(list(values.values()))[0]:.{decimals_of(metric(results))}f}" if values else MISSING
 
 
 def _recovery(results: Sequence[Result], study: PruningStudy, cell: Cell) -> str:
