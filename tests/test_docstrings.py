@@ -16,7 +16,7 @@ MODULES = [
 ]
 PACKAGES = [name for name in MODULES if (ROOT / Path(*name.split("."), "__init__.py")).exists()]
 # Files that are public as they are.
-PUBLIC_FILES = ["sparse_rnn.checkpoints", "sparse_rnn.config_files", "sparse_rnn.errors"]
+PUBLIC_FILES = ["sparse_rnn.checkpoint_files", "sparse_rnn.checkpoints", "sparse_rnn.config_files", "sparse_rnn.errors"]
 
 
 def public_functions():

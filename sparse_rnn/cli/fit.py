@@ -132,7 +132,6 @@ class PruningCLI(LightningCLI):
                 raise UsageError(
                     f"model.{name} is {of_model}, but the data has {of_data}: add --model.{name} {of_data}."
                 )
-
         path = self.config_init[self.subcommand].get("ckpt_path")
         if isinstance(self.datamodule, TextData) and path and Path(path).is_file():
             # A model that takes its size from the data is built before Lightning reads the checkpoint.
