@@ -144,7 +144,6 @@ LARGE: Plan = [
     ("first epoch, orthogonal", GRU_400_FIRST_EPOCH | ORTHOGONAL, {0.01: ALL}),
     ("first epoch, orthogonal, bias 1, RigL", GRU_400_FIRST_EPOCH | ORTHOGONAL | RIGL | BIAS, {0.01: ALL}),
     ("first epoch, bias 1, RigL", GRU_400_FIRST_EPOCH | RIGL | BIAS, {0.01: ALL}),
-    ("orthogonal", GRU_400 | ORTHOGONAL, {0.01: ONE}),
     ("first epoch", GRU_400_FIRST_EPOCH, {0.005: ONE, 0.01: ALL}),
     ("first epoch, RigL", GRU_400_FIRST_EPOCH | RIGL, {0.01: ONE}),
     ("first epoch, bias 1", GRU_400_FIRST_EPOCH | BIAS, {0.005: ONE, 0.01: ALL}),
@@ -154,7 +153,6 @@ LARGE: Plan = [
     ("SET 200", GRU_400 | moved(200), {0.005: ONE, 0.01: ALL}),
     ("RigL", GRU_400 | RIGL, {0.01: ONE}),
     ("random", GRU_400, {0.005: ONE, 0.01: ONE, 0.02: ONE}),
-    ("dense, orthogonal", GRU_400 | {"sparsity": 0.0} | ORTHOGONAL, {0.003: ONE}),
     ("dense", GRU_400 | {"sparsity": 0.0}, {0.003: ONE}),
 ]
 
