@@ -1,9 +1,16 @@
 import shutil
+from contextlib import suppress
 
 import pytest
 import torch
 
 from sparse_rnn.cli import main
+
+with suppress(ImportError):  # environments that only try a release do without
+    from hypothesis import settings
+
+    settings.register_profile("untimed", deadline=None)  # how long a case takes depends on what else runs
+    settings.load_profile("untimed")
 
 DIGITS = ["fit", "--config", "gru_digits.yaml", "--trainer.enable_progress_bar", "false"]
 DIGITS += ["--trainer.accelerator", "cpu", "--model.hidden_size", "6", "--trainer.max_epochs", "2"]

@@ -144,10 +144,25 @@ def of_its_variant(found):
     return found | {f"{prefix}{name}": getattr(criterion, name) for name in own}
 
 
+# What is different since, on purpose: as the authors of what a config follows have it.
+CHANGED = {
+    "lstm_1b.yaml": {".model.init_args.init": "normal"},
+    "lstm_wikitext103.yaml": {".model.init_args.init": "normal", ".model.init_args.carry_state": False},
+    "lstm_wikitext2.yaml": {".model.init_args.init": "normal", ".model.init_args.carry_state": False},
+    "lstm_wikitext2_tied.yaml": {".model.init_args.optimizer.init_args.weight_decay": 1e-6},
+    "lstm_wikitext2_gradual.yaml": {
+        ".model.init_args.optimizer.init_args.weight_decay": 1e-6,
+        ".pruning.init_args.schedule.init_args.begin": 0.05001,
+        ".pruning.init_args.schedule.init_args.end": 0.57501,
+    },
+    "lstm_pydoc.yaml": {".data.init_args.level": None},  # words, unless subwords are asked for
+}
+
+
 @pytest.mark.parametrize("name", OLD)
 def test_the_names_of_0_1_0_train_as_before(name):
     as_then = ["--pruning.criterion.variant", "paper"] if "JacobianSpectrum" in OLD[name].values() else []
     found = of_its_variant(flat(printed("--config", name, *as_then)))
-    assert {key: found.get(key) for key in OLD[name]} == OLD[name]
+    assert {key: found.get(key) for key in OLD[name]} == OLD[name] | CHANGED.get(name, {})
     lists = [key for key in OLD[name] if key.endswith("class_path") and "callbacks" in key]
     assert [key for key in found if key.endswith("class_path") and "callbacks" in key] == lists

@@ -92,7 +92,7 @@ def quick_fit(pruning=None, build=Project):
     return trace, module
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     st.floats(0.05, 0.98),
     st.one_of(

@@ -337,7 +337,7 @@ def brute_image(mask: torch.Tensor, largest: int) -> torch.Tensor:
     return 1 - density / density.max() if density.max() > 0 else torch.ones_like(density)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 12), st.integers(1, 9), st.integers(1, 9), st.integers(1, 7), st.floats(0, 1), st.integers(0, 99))
 def test_a_pixel_is_the_share_of_its_block(outputs, inputs, states, largest, share, seed):
     generator = torch.Generator().manual_seed(seed)

@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, count_argument, sparsities_argument
+from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, positive, sparsities_argument
 from sparse_rnn.compare.axes import Axis
 from sparse_rnn.errors import UsageError
 
@@ -17,7 +17,7 @@ def test_a_complaint_is_a_usage_error_and_prints_nothing(capsys):
 
 def test_values_are_read():
     assert sparsities_argument("0.9,1,0.9") == (0.9, 1.0)
-    assert count_argument("12") == 12
+    assert positive("12") == 12
     assert axis_argument("model.cell=gru,lstm") == Axis("model.cell", ("gru", "lstm"))
 
 
@@ -25,8 +25,8 @@ def test_values_are_read():
     ("read", "text", "said"),
     [
         (sparsities_argument, "0.9,x", "'0.9,x'"),
-        (count_argument, "0", "from 1 on, not '0'"),
-        (count_argument, "1.5", "from 1 on, not '1.5'"),
+        (positive, "0", "from 1 on, not '0'"),
+        (positive, "1.5", "from 1 on, not '1.5'"),
         (axis_argument, "model.cell", "'model.cell'"),
     ],
 )

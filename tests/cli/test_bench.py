@@ -24,7 +24,7 @@ def test_a_checkpoint_is_timed(run, capsys, jacobian, dtype):
     [
         (["--checkpoint", "nowhere.ckpt"], "There is no checkpoint nowhere.ckpt."),
         ([], "the following arguments are required: --checkpoint"),
-        (["--checkpoint", "a", "--batch", "0"], "argument --batch: 0 is not at least 1"),
+        (["--checkpoint", "a", "--batch", "0"], "argument --batch: give a whole number from 1 on, not '0'"),
     ],
 )
 def test_a_mistake_takes_one_line(refused, args, message):

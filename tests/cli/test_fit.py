@@ -196,7 +196,7 @@ def test_the_precision_of_products_is_that_of_a_gpu_alone(monkeypatch, gpu, prec
 
 def test_help_of_a_class_is_its_docstring(run, capsys):
     for key, name, said in [
-        ("model", "SequenceClassifier", "Features of one time step."),
+        ("model", "SequenceClassifier", "Features of one time step"),
         ("data", "SequentialMNIST", "28 steps of 28 pixels"),
         ("pruning", "OneShotPruning", "Share of the weights that are removed in the end"),
     ]:

@@ -21,5 +21,5 @@ def test_texts_are_written_once_and_others_beside_them(cache):
 
 def test_a_cache_that_cannot_be_written_is_named(cache):
     (cache / "sparse_rnn").write_text("a file")
-    with pytest.raises(DataError, match=r"The texts could not be written to .* \(Not a directory\): .* XDG_CACHE_HOME"):
+    with pytest.raises(DataError, match=r"train.txt could not be written \(Not a directory\): .* XDG_CACHE_HOME"):
         cached_files("letters", {"train": "a"})

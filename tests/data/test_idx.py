@@ -22,7 +22,7 @@ def path(tmp_path):
     return tmp_path / "numbers.gz"
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=3), st.randoms(use_true_random=False))
 def test_what_is_written_is_read(path, shape, random):
     array = np.array([random.randrange(256) for _ in range(int(np.prod(shape)))], np.uint8).reshape(shape)

@@ -32,7 +32,7 @@ def same(found, wanted, tolerance=1e-5):
         torch.testing.assert_close(own, other, atol=tolerance, rtol=tolerance)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_it_computes_what_the_dense_layer_does(pruned, sparse, data):
     kind = data.draw(st.sampled_from(NAMES))
@@ -51,7 +51,7 @@ def test_it_computes_what_the_dense_layer_does(pruned, sparse, data):
         same(layer(x, state), dense(x, state))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     kind=st.sampled_from(NAMES),
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=35),

@@ -23,7 +23,7 @@ def on_each_backend(backends):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(data=st.data())
 def test_results_and_gradients_are_torchs(case, backends, close, kind, data):
     longest = data.draw(st.integers(1, 7), "longest")

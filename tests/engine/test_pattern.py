@@ -23,7 +23,7 @@ def rows_and_slots(own):
     return rows, slots
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50, derandomize=True)
 @given(
     gates=st.sampled_from([1, 3, 4]), units=st.integers(1, 90), inputs=st.integers(1, 60),
     density=st.sampled_from([0.0, 0.1, 1.0]),
@@ -52,7 +52,7 @@ def test_torch_lists_the_same_positions_as_the_kernels(monkeypatch):
 
 
 @needs_kernels
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50, derandomize=True)
 @given(
     slots=st.sampled_from([(0,), GRU_HH, (0, 1, 2, 3)]), units=st.integers(1, 200), inputs=st.integers(1, 40),
     density=st.sampled_from([0.0, 0.1, 1.0]),

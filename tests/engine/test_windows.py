@@ -32,7 +32,7 @@ def layer(pruned, sparse):
     return sparse(pruned("lstm", INPUTS, HIDDEN))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_one_sequence_is_computed_as_the_dense_layer_does(pruned, sparse, data):
     kind = data.draw(st.sampled_from(NAMES))

@@ -193,7 +193,9 @@ def test_steps_read_the_logits_of_packed_batches_and_of_pairs():
     for x in (pack_sequence(samples, enforce_sorted=False), pair):
         model.log = lambda *args, **kwargs: None
         torch.testing.assert_close(model.training_step((x, y), 0), F.cross_entropy(model(*pair), y))
-        assert torch.equal(model.predict_step((x, y), 0), model(*pair).argmax(1))
+        predicted = model.predict_step((x, y), 0)
+        assert torch.equal(predicted["class"], model(*pair).argmax(1))
+        torch.testing.assert_close(predicted["probability"], model(*pair).softmax(1))
 
 
 def test_an_embedding_is_what_the_first_layer_reads():

@@ -94,7 +94,7 @@ def test_nothing_comes_back_between_rounds(model, x):
         assert all((before[name] | ~after[name]).all() for name in masks)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(0, 0.99), st.integers(1, 9), st.integers(0, 10_000))
 def test_the_masks_of_rounds_lie_in_each_other_and_their_sizes_are_powers_of_the_density(sparsity, rounds, seed):
     rnn = nn.GRU(3, 6)

@@ -102,7 +102,7 @@ def made_of(parts: dict[str, float], order: str) -> Tensor:
 sizes = st.floats(-3, 3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.dictionaries(st.sampled_from("ifgo"), sizes, min_size=4), sizes, st.lists(sizes, min_size=3, max_size=3))
 def test_a_unit_of_gers_and_schmidhubers_lstm_by_hand(gates, c, peephole):
     """Input and forget gate see the old cell, the output gate the new one."""

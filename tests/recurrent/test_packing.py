@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
 
@@ -40,7 +40,6 @@ def same_where_it_counts(actual, expected, lengths, last=False):
     assert torch.equal(actual[counts], expected[counts])
 
 
-@settings(deadline=None)
 @given(batches)
 def test_what_was_packed_comes_out_aligned_at_the_first_step(lengths):
     parts = sequences(lengths)
@@ -49,7 +48,6 @@ def test_what_was_packed_comes_out_aligned_at_the_first_step(lengths):
     assert torch.equal(x_TBI, padded(parts))
 
 
-@settings(deadline=None)
 @given(batches, st.booleans())
 def test_packing_like_another_is_packing_alike(lengths, enforce_sorted):
     lengths = sorted(lengths, reverse=True) if enforce_sorted else lengths
@@ -63,7 +61,6 @@ def test_packing_like_another_is_packing_alike(lengths, enforce_sorted):
         assert part is None or torch.equal(part, wanted)
 
 
-@settings(deadline=None)
 @given(batches)
 def test_sequences_move_so_that_they_end_together_and_back(lengths):
     parts, sizes = sequences(lengths), torch.tensor(lengths)
@@ -73,7 +70,6 @@ def test_sequences_move_so_that_they_end_together_and_back(lengths):
     same_where_it_counts(align_first(align_last(first, sizes), sizes), first, lengths)
 
 
-@settings(deadline=None)
 @given(batches, st.booleans())
 def test_all_readings_end_together_and_outputs_go_back_to_where_their_inputs_were(lengths, reverse):
     parts, sizes = sequences(lengths), torch.tensor(lengths)

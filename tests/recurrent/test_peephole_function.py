@@ -66,7 +66,7 @@ def weighed(outputs: tuple[Tensor, ...]) -> Tensor:
     return sum((out * torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view(out.shape)).sum() for out in outputs)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batch_sizes, st.sampled_from(["full", "diagonal"]), st.booleans(), st.integers(0, 99))
 def test_it_follows_the_equations_forward_and_backward(sizes, form, bias, seed):
     torch.manual_seed(seed)

@@ -51,7 +51,7 @@ def test_a_product_is_added_in_place_to_a_part_of_a_tensor_alone(dtype, layout):
     torch.testing.assert_close(whole.double(), expected, rtol=1e-5, atol=1e-5)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 9), st.integers(1, 9), st.integers(1, 9), st.booleans())
 def test_every_size_down_to_none(rows, inner, columns, transposed):
     torch.manual_seed(0)

@@ -313,7 +313,7 @@ def equations(x, h, c, weight_ih, weight_hh, weight_ch, peephole, bias) -> tuple
     return outputs, h, c
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(1, 4), min_size=1, max_size=6).map(lambda sizes: sorted(sizes, reverse=True)),
     st.sampled_from(["full", "diagonal", "reset_before"]),

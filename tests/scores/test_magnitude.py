@@ -15,7 +15,7 @@ def model() -> nn.Module:
     return nn.Sequential(nn.LSTM(3, 8, num_layers=2), nn.Linear(8, 2))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(0, 0.99))
 def test_magnitude_keeps_the_largest_weights(sparsity):
     pruned, dense = model(), model()

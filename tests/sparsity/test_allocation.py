@@ -25,7 +25,7 @@ def shapes_of_kernels(draw):
     return {f"k{i}": (4 * draw(sides), draw(sides)) for i in range(draw(st.integers(1, 4)))}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(shapes=shapes_of_kernels(), sparsity=st.floats(0, 0.999))
 @example(shapes={"k0": (8, 11), "k1": (44, 17)}, sparsity=0.669921875)
 def test_erk_keeps_the_exact_total_in_proportion_but_never_more_than_there_is(shapes, sparsity):

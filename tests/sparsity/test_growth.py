@@ -31,7 +31,7 @@ def by_sorting(mask, worth, growth, share):
     return expected.view_as(mask)
 
 
-@settings(max_examples=60, deadline=None)  # how long one takes varies on a busy machine
+@settings(max_examples=60)  # how long one takes varies on a busy machine
 @given(layers(), st.floats(0, 1), st.sampled_from([1, 3]))
 def test_the_smallest_go_and_the_best_scored_come_in_every_part(layer, share, parts):
     before = [tensor.clone() for tensor in layer]

@@ -28,7 +28,7 @@ def by_gate(tensor):
     return tensor.view(3, UNITS, -1)
 
 
-settings_ = settings(max_examples=150, deadline=None)
+settings_ = settings(max_examples=150)
 guarded = {
     "seed": st.integers(0, 999),
     "ties": st.booleans(),
@@ -148,7 +148,7 @@ def can_be(masks, left, groups, min_kept):
     return maximum_flow(csr_matrix(edges.numpy()), 0, size - 1).flow_value == min_kept * len(units)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 9999), sparsity=st.floats(0.6, 0.85), allocation=st.sampled_from(["per_gate", "erk"]))
 def test_in_stages_every_neuron_keeps_its_least_wherever_that_is_possible(seed, sparsity, allocation):
     selection, masks = Selection(sparsity, allocation, guards=Guards(min_kept=1)), None

@@ -35,7 +35,7 @@ def is_subset(masks, others):
     return all(bool((mask <= others[name]).all()) for name, mask in masks.items())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sparsity=st.floats(0, 0.999), seed=st.integers(0, 99), ties=st.booleans())
 def test_global_keeps_exactly_the_largest_and_the_earlier_of_equals(sparsity, seed, ties):
     kernels, masks = start(seed)
@@ -93,7 +93,7 @@ def test_options_out_of_range_are_one_sentence(options, message):
         Selection.of(**options)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from(["global", "per_kernel", "per_gate", "erk"]),
     st.booleans(),
@@ -125,7 +125,7 @@ def test_gates_of_a_mapping_lose_the_same_share_of_what_they_are_to_lose(share):
     assert masks.kept == pytest.approx(312 * (1 - share * 0.8), abs=1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     structure=st.sampled_from([Tiles(2, 3), Tiles(4, 2, "mean_square"), Tiles(3, 4)]),
     min_kept=st.integers(1, 3),

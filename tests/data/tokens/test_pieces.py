@@ -38,7 +38,7 @@ def tokens(piece) -> list[str]:
 
 
 @pytest.mark.parametrize("tokenization", [Words(), Characters()])
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=texts)
 def test_pieces_together_are_the_text(tokenization, tmp_path_factory, text):
     raw = text.encode()

@@ -91,7 +91,7 @@ texts = st.text(st.sampled_from(f"ab é\u3000\u2028\t\r\n€\U0001f600{MARK}"), 
     [(Words(), words), (Words("<S>"), lambda text: words(text, "<S>")), (Characters(), characters)],
     ids=["words", "sentences", "characters"],
 )
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(texts, min_size=1, max_size=3))
 def test_a_store_holds_what_a_loop_over_lines_finds(tokenization, expected, tmp_path_factory, train):
     folder = tmp_path_factory.mktemp("store")
