@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         OneShotPruning,
         SparseCheckpoint,
         SparsityMonitor,
+        StructuredPruning,
     )
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __all__ = [
     "ResetBeforeGRU",
     "SparseCheckpoint",
     "SparsityMonitor",
+    "StructuredPruning",
     "SynFlow",
     "prune",
     "register_cell",

@@ -12,6 +12,7 @@ from sparse_rnn.callbacks.narang import NarangPruning
 from sparse_rnn.callbacks.one_shot import OneShotPruning
 from sparse_rnn.callbacks.predictions import PredictionFile
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
+from sparse_rnn.callbacks.structured import StructuredPruning
 
 __all__ = [
     "DynamicEvaluation",
@@ -26,5 +27,6 @@ __all__ = [
     "ScheduledPruning",
     "SparseCheckpoint",
     "SparsityMonitor",
+    "StructuredPruning",
     "Update",
 ]

@@ -32,15 +32,15 @@ class BestModels:
             step: Number of training steps so far.
             masks: The weights that are kept.
         """
-        for checkpoint in _monitored(trainer):
-            path, score = str(checkpoint.best_model_path), _score(checkpoint)
+        for checkpoint in monitored(trainer):
+            path, score = str(checkpoint.best_model_path), score_of(checkpoint)
             # The score tells a new model under an old name.
             if path not in self.seen or self.seen[path][0] != score:
                 self.seen[path] = [score, step, masks.sparsity]
 
     def warn(self, trainer: Trainer, masks: Masks) -> None:
         """Warn of the best models that are denser than the masks, at the end of training."""
-        for checkpoint in _monitored(trainer):
+        for checkpoint in monitored(trainer):
             _, step, sparsity = self.seen[str(checkpoint.best_model_path)]
             if sparsity < masks.sparsity:
                 rank_zero_warn(
@@ -51,13 +51,14 @@ class BestModels:
                 )
 
 
-def _monitored(trainer: Trainer) -> Iterator[Any]:
+def monitored(trainer: Trainer) -> Iterator[Any]:
     """Yield the callbacks that keep a best model, known by what they offer: Lightning's classes exist twice."""
     for callback in callbacks_of(trainer):
         if getattr(callback, "monitor", None) is not None and getattr(callback, "best_model_path", None):
             yield callback
 
 
-def _score(checkpoint: Any) -> float:
+def score_of(checkpoint: Any) -> float:
+    """Return the metric of the best model of a callback that :func:`monitored` has found."""
     score = getattr(checkpoint, "best_model_score", None)
     return 0.0 if score is None else float(score)

@@ -17,10 +17,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from sparse_rnn.callbacks.base import pruning_callbacks
 from sparse_rnn.checkpoints import load_checkpoint
 from sparse_rnn.errors import UsageError
-from sparse_rnn.lightning_compat import join_other_name
+from sparse_rnn.lightning_compat import callbacks_of, join_other_name
 
 _OTHER = "pytorch_lightning.callbacks.Checkpoint"
 
@@ -219,7 +218,7 @@ class SparseCheckpoint(ModelCheckpoint):
 
 
 def _is_final(trainer: Trainer) -> bool:
-    return all(callback.is_final for callback in pruning_callbacks(trainer))
+    return all(getattr(callback, "is_final", True) for callback in callbacks_of(trainer))
 
 
 def _written_at_once(trainer: Trainer) -> bool:

@@ -19,7 +19,7 @@ from sparse_rnn.callbacks.borrowing.reading import first_batches
 from sparse_rnn.callbacks.borrowing.side_effects import side_effect_free
 from sparse_rnn.engine.live import paused
 from sparse_rnn.errors import UsageError
-from sparse_rnn.isolation import random_state, seeded, set_random_state
+from sparse_rnn.isolation import leave_no_trace, random_state, seeded, set_random_state
 from sparse_rnn.lightning_compat import before_transfer
 from sparse_rnn.pruning.prune import score_batch
 from sparse_rnn.recurrent.capture import LossFn
@@ -79,16 +79,36 @@ class TrainingSamples:
             UsageError: If there is not a single sample.
         """
         if not self._batches:
-            return self._read(measure)
+            measured = self._read(measure)
+            self._check_enough()
+            return measured
         loss_fn = self._loss()
         return [measure(batch, loss_fn) for batch, _ in self._batches]
+
+    def batches(self) -> tuple[list[Any], LossFn]:
+        """Return the batches, and a function that runs the project's ``training_step`` on one, without effects.
+
+        Where there are fewer samples than wanted, no warning says so.
+
+        Raises:
+            UsageError: If there is not a single sample.
+        """
+        if not self._batches:
+            self._read(self._run)
+        return [batch for batch, _ in self._batches], self._loss()
+
+    def _run(self, batch: Any, loss_fn: LossFn) -> None:
+        """Run the model for its recurrent layers to say how many samples they are given."""
+        model = self._trainer.lightning_module
+        with torch.no_grad(), leave_no_trace(model):
+            loss_fn(model, batch)
 
     def _read(self, measure: Callable[[Any, LossFn], Measured]) -> list[Measured]:
         measured: list[Measured] = []
         with closing(first_batches(self._trainer, self._seed)) as batches:
             while self._missing > 0 and (batch := next(batches, _NONE)) is not _NONE:
                 measured.append(self._measured(batch, measure))
-        self._check()
+        self._check_found()
         return measured
 
     def _measured(self, batch: Any, measure: Callable[[Any, LossFn], Measured]) -> Measured:
@@ -120,13 +140,15 @@ class TrainingSamples:
         loss_fn = training_loss(self._trainer)
         return lambda module, batch: loss_fn(module, _copied(batch))
 
-    def _check(self) -> None:
+    def _check_found(self) -> None:
         found = bool(self._batches)
         if not self._trainer.strategy.reduce_boolean_decision(found, all=True):
             raise UsageError(
                 "The training loader gives no batch to score the weights on: give it data, or take "
                 "criterion='magnitude' or 'random', which need none."
             )
+
+    def _check_enough(self) -> None:
         if self._missing > 0:
             rank_zero_warn(
                 f"num_samples={self._num_samples}, but there are only {self._num_samples - self._missing} training "

@@ -170,7 +170,7 @@ def shrink_(model: nn.Module, plan: Plan) -> dict[str, Edit]:
         shared = names[id(parameter)]
         if any(embeds(model, other) for other in shared):
             parameter = nn.Parameter(values, requires_grad=parameter.requires_grad)
-        parameter.data, parameter.grad = values, None
+        _resize(parameter, values)
         for other in (other for other in shared if not embeds(model, other)):
             owner_name, _, attribute = other.rpartition(".")
             setattr(model.get_submodule(owner_name), attribute, parameter)
@@ -182,6 +182,15 @@ def shrink_(model: nn.Module, plan: Plan) -> dict[str, Edit]:
             module.flatten_parameters()
     _follow_hparams(model, old_sizes, plan.sizes)
     return planned
+
+
+def _resize(parameter: nn.Parameter, values: Tensor) -> None:
+    """Give a parameter values of another shape; it stays the same object."""
+    parameter.grad = None
+    # A graph that is still about, or DDP, holds the node that adds up the gradient, in the old shape. PyTorch makes a
+    # new one where the dtype changes, but not for a shape.
+    parameter.data = values.new_empty(0, dtype=torch.bfloat16 if values.dtype == torch.float16 else torch.float16)
+    parameter.data = values
 
 
 def _units(edit: Edit) -> int:
