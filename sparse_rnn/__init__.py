@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         SparseCheckpoint,
         SparsityMonitor,
         StructuredPruning,
+        UnitLasso,
     )
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ __all__ = [
     "SparsityMonitor",
     "StructuredPruning",
     "SynFlow",
+    "UnitLasso",
     "prune",
     "register_cell",
 ]

@@ -37,7 +37,7 @@ def measure_on_samples(
     """
     observer = _Observer(lambda calls: measured.append(measure(calls)), num_samples)
     measured: list[Measured] = []
-    with _quiet():
+    with quiet():
         trainer = Trainer(
             max_epochs=0,
             devices=1,
@@ -71,7 +71,7 @@ class _Observer(Callback):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep quiet what a trainer tells of devices and epochs: nothing is trained."""
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     level = logger.level

@@ -13,6 +13,7 @@ from sparse_rnn.callbacks.one_shot import OneShotPruning
 from sparse_rnn.callbacks.predictions import PredictionFile
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
 from sparse_rnn.callbacks.structured import StructuredPruning
+from sparse_rnn.callbacks.unit_lasso import UnitLasso
 
 __all__ = [
     "DynamicEvaluation",
@@ -28,5 +29,6 @@ __all__ = [
     "SparseCheckpoint",
     "SparsityMonitor",
     "StructuredPruning",
+    "UnitLasso",
     "Update",
 ]

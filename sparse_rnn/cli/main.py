@@ -54,6 +54,10 @@ def _command(name: Sequence[str]) -> Callable[[list[str]], object]:
         from sparse_rnn.cli.study import study
 
         return lambda args: study(args[1:])
+    if name == ["shrink"]:
+        from sparse_rnn.cli.shrink import shrink
+
+        return lambda args: shrink(args[1:])
     from sparse_rnn.cli.fit import PruningCLI
 
     return PruningCLI

@@ -73,6 +73,24 @@ def export_onnx(model: nn.Module, example: Tensor, path: str | os.PathLike[str])
             _check_agreement(model, session, inputs)
 
 
+def onnx_session(path: str | os.PathLike[str]) -> Any:
+    """Open an ONNX file in ONNX Runtime, with as many threads as PyTorch has.
+
+    Raises:
+        UsageError: If onnxruntime is not installed.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     export_onnx(nn.GRU(3, 4), torch.randn(5, 2, 3), f"{folder}/gru.onnx")  # doctest: +SKIP
+        ...     onnx_session(f"{folder}/gru.onnx").run(None, {"input": np.zeros((5, 2, 3))})  # doctest: +SKIP
+    """
+    runtime = _onnxruntime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    return runtime.InferenceSession(str(path), options)
+
+
 def _as_torch(layer: ResetBeforeGRU) -> nn.GRU:
     """Make the layer of the same weights that the exporter knows, whose reset gate is behind the product."""
     names = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")

@@ -1,0 +1,112 @@
+"""Group lasso on units while Lightning trains: units that are of little use vanish, and can be removed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import nn
+from torch.optim import Optimizer
+
+from sparse_rnn.callbacks.borrowing.samples import training_loss
+from sparse_rnn.errors import UsageError
+from sparse_rnn.lightning_compat import join_other_name
+from sparse_rnn.pruning.structured.group_lasso import GroupLasso, group_lasso
+
+
+class UnitLasso(Callback):
+    """Penalise the norm of all weights of each unit of the recurrent layers, so that whole units become 0.
+
+    The penalty is strength · Σ ‖w_g‖ over the units, after Wen et al. (2018, arXiv 1709.05027), with groups that do not
+    overlap (see :mod:`sparse_rnn.pruning.structured.group_lasso`). After each step of the optimizer every group is
+    multiplied by max(0, 1 − lr · strength / ‖w_g‖). This proximal step is preferred to a penalty in the loss: it is
+    exact, it ends at zeros where a gradient would go back and forth around them, no threshold has to be chosen, and
+    what is logged as the loss stays the loss. With SGD the two minimise the same. With Adam, whose steps are about as
+    long as the learning rate whatever the gradient, it is decoupled from the gradient's size as AdamW's weight decay
+    is, and the strength has to be larger.
+
+    ``units/zero`` and, by layer, ``units/zero/<layer>`` are logged after each epoch: the numbers of units that nothing
+    reads. ``StructuredPruning(criterion="Exact", at=1.0)`` behind this in the list of callbacks removes them at the end
+    of training, or earlier; ``shrink(model, Exact().plan(model, batch))`` and ``python -m sparse_rnn shrink --criterion
+    Exact`` do so afterwards. There is nothing to save: a resumed run goes on bit for bit.
+
+    Args:
+        strength: The strength of the penalty, above 0.
+
+    Attributes:
+        zero_units: Name of a layer to its number of units that nothing reads; as of the end of the last epoch.
+
+    Raises:
+        UsageError: If the strength is not above 0.
+
+    Example:
+        >>> UnitLasso(strength=1e-3).zero_units
+        {}
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> UnitLasso:
+        """Serve projects that import ``pytorch_lightning`` as well."""
+        join_other_name(UnitLasso)
+        return super().__new__(cls)
+
+    def __init__(self, strength: float) -> None:
+        if not strength > 0:
+            raise UsageError(f"strength={strength}: give a number above 0.")
+        self.strength = strength
+        self.zero_units: dict[str, int] = {}
+        self._groups: list[GroupLasso] = []
+        self._handles: list[Any] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen to the optimizers."""
+        self._groups = []
+        self._handles = [optimizer.register_step_post_hook(self._after_step) for optimizer in trainer.optimizers]
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Find the weights of each unit on the first batch, and on the first one after layers have become smaller.
+
+        Raises:
+            UsageError: If units are read by something that cannot follow, or weights of theirs are not trained.
+        """
+        if self._groups and all(group.fits for group in self._groups):
+            return
+        with isolate_rng():
+            self._groups = group_lasso(pl_module, batch, training_loss(trainer, transferred=True))
+        trained = {id(parameter) for optimizer in trainer.optimizers for parameter in _parameters(optimizer)}
+        for name, parameter in pl_module.named_parameters():
+            for group in self._groups:
+                if id(parameter) not in trained and any(parameter is own for own in group.parameters):
+                    raise UsageError(
+                        f"UnitLasso makes weights of {group.layer} smaller, of which {name} is trained by no optimizer."
+                    )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count the units that nothing reads."""
+        if all(group.fits for group in self._groups):
+            self.zero_units = {group.layer: int((group.norms() == 0).sum()) for group in self._groups}
+        counts = {f"units/zero/{layer}": float(count) for layer, count in self.zero_units.items()}
+        pl_module.log_dict({"units/zero": float(sum(self.zero_units.values())), **counts})
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the optimizers."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Let go of the optimizers."""
+        self.teardown(trainer, pl_module, "fit")
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        rates = {id(p): float(group["lr"]) for group in optimizer.param_groups for p in group["params"]}
+        for group in self._groups:
+            if id(group.kernel) in rates:
+                group.step_(rates[id(group.kernel)] * self.strength)
+
+
+def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+join_other_name(UnitLasso)  # for pytorch_lightning's command line

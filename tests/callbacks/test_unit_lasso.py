@@ -1,0 +1,78 @@
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule
+from torch import nn
+
+from sparse_rnn import StructuredPruning, UnitLasso
+from sparse_rnn.errors import UsageError
+from sparse_rnn.pruning.structured.group_lasso import group_lasso
+
+
+class Project(LightningModule):
+    def __init__(self, optimizer=torch.optim.SGD):
+        super().__init__()
+        self.rnn, self.head, self.kind = nn.GRU(3, 8, batch_first=True), nn.Linear(8, 4), optimizer
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return nn.functional.cross_entropy(self.head(self.rnn(x)[0][:, -1]), y)
+
+    def configure_optimizers(self):
+        return self.kind(self.parameters(), lr=0.1)
+
+
+def test_each_step_ends_with_the_proximal_one(train, data):
+    lasso = UnitLasso(strength=0.3)
+    mine = train(Project, [lasso], max_epochs=1).lightning_module
+    torch.manual_seed(0)
+    other = Project()
+    other.load_state_dict(train(Project, [], max_epochs=0).lightning_module.state_dict())
+    optimizer = other.configure_optimizers()
+    groups = group_lasso(other, next(iter(data))[0])
+    for batch in data:
+        optimizer.zero_grad()
+        other.training_step(batch, 0).backward()
+        optimizer.step()
+        for group in groups:
+            group.step_(0.1 * 0.3)
+    for name, value in mine.state_dict().items():
+        torch.testing.assert_close(value, other.state_dict()[name])
+
+
+def test_zero_units_are_counted_logged_and_removed(train):
+    class Sizes(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            seen.append((lasso.zero_units["rnn.l0"], pl_module.rnn.hidden_size))
+
+    seen = []
+    lasso = UnitLasso(strength=0.5)
+    trainer = train(Project, [lasso, StructuredPruning(criterion="Exact", at=8), Sizes()], max_epochs=9)
+    zero, left = seen[7]
+    assert 0 < zero < 8
+    assert left == 8 - zero
+    assert trainer.lightning_module.head.in_features == left
+    assert trainer.callback_metrics["units/zero"] == trainer.callback_metrics["units/zero/rnn.l0"] == seen[8][0]
+    assert not trainer.optimizers[0]._optimizer_step_post_hooks
+
+
+def test_a_resumed_run_equals_the_unbroken_one(train, tmp_path):
+    trainer = train(Project, [UnitLasso(strength=0.3)], max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "first.ckpt")
+    unbroken = train(Project, [UnitLasso(strength=0.3)], max_epochs=2).lightning_module
+    resumed = train(Project, [UnitLasso(strength=0.3)], ckpt_path=tmp_path / "first.ckpt").lightning_module
+    for name, value in unbroken.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name])
+
+
+def test_weights_that_are_not_trained_are_refused(train):
+    def build():
+        model = Project(lambda _, lr: torch.optim.SGD(model.rnn.parameters(), lr))
+        return model
+
+    with pytest.raises(UsageError, match=r"of which head\.weight is trained by no optimizer"):
+        train(build, [UnitLasso(strength=0.3)])
+
+
+def test_a_strength_that_cannot_be_used():
+    with pytest.raises(UsageError, match="strength=0: give a number above 0"):
+        UnitLasso(strength=0)
