@@ -1,4 +1,4 @@
-"""The command line: ``python -m sparse_rnn {fit,validate,test,predict,compare,analyze,export,bench,generate}``."""
+"""The command line: ``python -m sparse_rnn COMMAND``, of which ``--help`` names all."""
 
 from sparse_rnn.cli.main import main
 

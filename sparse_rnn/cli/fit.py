@@ -56,7 +56,7 @@ class PruningCLI(LightningCLI):
                     "they left: python -m sparse_rnn analyze --help. A model for deployment: python -m sparse_rnn "
                     "export --help; what it takes: python -m sparse_rnn bench --help. Text from a language "
                     "model: python -m sparse_rnn generate --help. What sparsity does: python -m sparse_rnn study "
-                    "--help",
+                    "--help. Smaller layers: python -m sparse_rnn shrink --help",
                 },
                 subclass_mode_model=True,
                 subclass_mode_data=True,

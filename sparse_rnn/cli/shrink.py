@@ -17,8 +17,9 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
 from sparse_rnn.analysis.inputs import quiet
-from sparse_rnn.checkpoints import CONFIG, data_of, load_checkpoint, read
-from sparse_rnn.cli.arguments import Parser
+from sparse_rnn.checkpoint_files import load_checkpoint
+from sparse_rnn.checkpoints import CONFIG, data_of, read
+from sparse_rnn.cli.arguments import Parser, positive
 from sparse_rnn.cli.fit import PruningCLI
 from sparse_rnn.cli.shrunk_checkpoint import Shrunk, masks_only, shrink_checkpoint
 from sparse_rnn.config_files import read_config
@@ -117,7 +118,7 @@ def _parser() -> Parser:
         help="what chooses them; Exact removes those that do nothing, "
         "after weights were pruned, and changes no output (default: %(default)s)",
     )
-    add("--finetune", type=_epochs, default=0, help="epochs to train on with, as the run would (default: %(default)s)")
+    add("--finetune", type=positive, default=0, help="epochs to train on with, as the run would (default: %(default)s)")
     add("--data", help="config whose data section is taken (default: the data of the run)")
     add("--onnx", action="store_true", help="time both in ONNX Runtime, too")
     return parser
@@ -132,12 +133,6 @@ def _units(text: str) -> Any:
     if not all(isinstance(number, (int, float)) for number in numbers):
         raise argparse.ArgumentTypeError(f"{text!r} is no number, and no mapping such as '{{rnn: 42}}'")
     return units
-
-
-def _epochs(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of epochs")
-    return int(text)
 
 
 def _config_path(output: Path) -> Path:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sparse_rnn.analysis.inputs import quiet
 from sparse_rnn.callbacks.borrowing.samples import TrainingSamples
-from sparse_rnn.checkpoints import Checkpoint, load_checkpoint
+from sparse_rnn.checkpoint_files import load_checkpoint
+from sparse_rnn.checkpoints import Checkpoint
 from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import seeded
 from sparse_rnn.pruning.structured import Edit, Exact, Plan, UnitCriterion, shrink_with_optimizers_

@@ -4,7 +4,8 @@ import pytest
 import torch
 import yaml
 
-from sparse_rnn.checkpoints import load_checkpoint, read
+from sparse_rnn.checkpoint_files import load_checkpoint
+from sparse_rnn.checkpoints import read
 from sparse_rnn.cli import main
 from sparse_rnn.cli import shrink as module
 from sparse_rnn.modules import LanguageModel, SequenceClassifier
@@ -135,7 +136,7 @@ def test_onnx_runtime_is_timed_too(run, capsys, dense):
         (["--units", "4", "--criterion", "Exact"], "Exact removes the units that do nothing"),
         (["--units", "many"], "argument --units: 'many' is no number, and no mapping"),
         (["--units", "4", "--criterion", "Jacobian"], "argument --criterion: invalid choice: 'Jacobian'"),
-        (["--units", "4", "--finetune", "-1"], "argument --finetune: '-1' is no number of epochs"),
+        (["--units", "4", "--finetune", "-1"], "argument --finetune: give a whole number from 1 on, not '-1'"),
     ],
 )
 def test_a_mistake_takes_one_line(refused, args, message):

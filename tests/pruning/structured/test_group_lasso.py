@@ -117,5 +117,5 @@ def test_groups_know_when_their_parameters_have_become_smaller():
 def test_a_tied_decoder_is_refused():
     model = LanguageModel(9, embedding_size=4, embedding="tied", hidden_size=4)
     tokens = torch.zeros(2, 3, dtype=torch.long)
-    with pytest.raises(UsageError, match="to_embedding hands the units of rnn.0.l0 on to a decoder that is tied"):
+    with pytest.raises(UsageError, match=r"to_embedding hands the units of rnn\.0\.l0 on to a decoder that is tied"):
         group_lasso(model, tokens, lambda m, x: m.decoder.nll(m(x)[0].flatten(0, 1), x.flatten()))
