@@ -11,17 +11,8 @@ from sparse_rnn.cli import shrink as module
 from sparse_rnn.modules import LanguageModel, SequenceClassifier
 
 TEXT = ["fit", "--config", "lstm_pydoc.yaml", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
-TEXT += [
-    "--pruning",
-    "null",
-    "--trainer.max_steps",
-    "4",
-    "--trainer.limit_val_batches",
-    "2",
-    "--model.hidden_size",
-    "12",
-]
-TEXT += ["--model.num_layers", "2", "--model.embedding_size", "8"]
+TEXT += ["--pruning", "null", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "4"]
+TEXT += ["--model.hidden_size", "12", "--model.num_layers", "2", "--model.embedding_size", "8"]
 
 
 @pytest.fixture(autouse=True)
