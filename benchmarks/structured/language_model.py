@@ -39,8 +39,10 @@ class LSTMLanguageModel(Study):
     units = 200
     sizes = (100, 66)
     methods = (
-        *(name + how for name in ("spectral", "random", "magnitude") for how in (RECONSTRUCTED, "")),
-        *("low rank", "magnitude of weights"),
+        *(name + how for name in ("spectral", "random") for how in (RECONSTRUCTED, "")),
+        "magnitude of weights",
+        *("magnitude" + how for how in (RECONSTRUCTED, "")),
+        "low rank",
     )
     steps = (1_631, 200)  # an epoch, and an eighth of one
     dense_rate = 3e-3

@@ -72,8 +72,8 @@ class Study(ABC):
         """Name the seeds, methods, sizes and rates that there is no run of yet."""
         rates = {"dense": (self.dense_rate,), "from scratch": self.scratch_rates}
         for seed in range(seeds):
-            for units in self.sizes:
-                for method in ("dense", "from scratch", *self.methods):
+            for method in ("dense", "from scratch", *self.methods):
+                for units in self.sizes:
                     runs = read(self.csv)
                     wanted = rates.get(method, self.rates)
                     if seed > 0:
