@@ -2,9 +2,13 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from sparse_rnn.errors import UsageError, one_line
+
+COMMANDS = ("compare", "analyze", "export", "bench", "generate", "study", "shrink")
+"""Commands beside Lightning's: each is a function of that name in a file of that name."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -30,34 +34,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _command(name: Sequence[str]) -> Callable[[list[str]], object]:
     """Find the command of that name; what it needs is imported only now, as it would slow the start of all others."""
-    if name == ["compare"]:
-        from sparse_rnn.cli.compare import compare
-
-        return lambda args: compare(args[1:])
-    if name == ["analyze"]:
-        from sparse_rnn.cli.analyze import analyze
-
-        return lambda args: analyze(args[1:])
-    if name == ["export"]:
-        from sparse_rnn.cli.export import export
-
-        return lambda args: export(args[1:])
-    if name == ["bench"]:
-        from sparse_rnn.cli.bench import bench
-
-        return lambda args: bench(args[1:])
-    if name == ["generate"]:
-        from sparse_rnn.cli.generate import generate
-
-        return lambda args: generate(args[1:])
-    if name == ["study"]:
-        from sparse_rnn.cli.study import study
-
-        return lambda args: study(args[1:])
-    if name == ["shrink"]:
-        from sparse_rnn.cli.shrink import shrink
-
-        return lambda args: shrink(args[1:])
+    if len(name) == 1 and name[0] in COMMANDS:
+        command = getattr(import_module(f"sparse_rnn.cli.{name[0]}"), name[0])
+        return lambda args: command(args[1:])
     from sparse_rnn.cli.fit import PruningCLI
 
     return PruningCLI
