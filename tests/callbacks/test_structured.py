@@ -346,6 +346,7 @@ def fit_on_rank(rank, port, path, queue):
 
 
 @needs_gloo
+@pytest.mark.slow
 def test_ranks_agree_and_resume(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

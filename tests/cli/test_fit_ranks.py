@@ -123,6 +123,7 @@ WATCHED = [
 ]
 
 
+@pytest.mark.slow
 def test_the_documented_command_ends_well_and_tells_once_what_came_of_it(tmp_path, text):
     """With the pruning callback, the SparseCheckpoint and the SparsityMonitor of that config, and all others."""
     check_summary(on_two_ranks(tmp_path, *documented(), *text, *SMALL, *QUICK, *WATCHED))

@@ -12,6 +12,7 @@ from sparse_rnn.modules import LanguageModel, SequenceClassifier
 
 TEXT = ["fit", "--config", "lstm_pydoc.yaml", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 TEXT += ["--pruning", "null", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "4"]
+TEXT += ["--trainer.log_every_n_steps", "1"]
 TEXT += ["--model.hidden_size", "12", "--model.num_layers", "2", "--model.embedding_size", "8"]
 
 

@@ -119,6 +119,7 @@ def on_two_ranks(work, *arguments):
 
 
 @needs_gloo
+@pytest.mark.slow
 def test_a_rank_that_has_not_used_a_parameter_counts_as_one_with_a_gradient_of_zero():
     first, second = on_two_ranks(exchange_on_rank)
     assert first == second
