@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparse_rnn.callbacks.borrowing.samples import training_loss
@@ -14,17 +14,21 @@ from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import join_other_name
 from sparse_rnn.pruning.structured.group_lasso import GroupLasso, group_lasso
 
+_SQUARE = "exp_avg_sq"
+_LEAST = 1e-8
+
 
 class UnitLasso(Callback):
     """Penalise the norm of all weights of each unit of the recurrent layers, so that whole units become 0.
 
     The penalty is strength · Σ ‖w_g‖ over the units, after Wen et al. (2018, arXiv 1709.05027), with groups that do not
     overlap (see :mod:`sparse_rnn.pruning.structured.group_lasso`). After each step of the optimizer every group is
-    multiplied by max(0, 1 − lr · strength / ‖w_g‖). This proximal step is preferred to a penalty in the loss: it is
-    exact, it ends at zeros where a gradient would go back and forth around them, no threshold has to be chosen, and
-    what is logged as the loss stays the loss. With SGD the two minimise the same. With Adam, whose steps are about as
-    long as the learning rate whatever the gradient, it is decoupled from the gradient's size as AdamW's weight decay
-    is, and the strength has to be larger.
+    multiplied by max(0, 1 − η · strength / ‖w_g‖), where η is the learning rate. This proximal step is preferred to a
+    penalty in the loss: it is exact, it ends at zeros where a gradient would go back and forth around them, no
+    threshold has to be chosen, and what is logged as the loss stays the loss.
+
+    Optimizers such as Adam divide each gradient by the root of its mean square. There η is the learning rate over the
+    root of the mean square of the group's gradients, so that a strength means about the same with any optimizer.
 
     ``units/zero`` and, by layer, ``units/zero/<layer>`` are logged after each epoch: the numbers of units that nothing
     reads. ``StructuredPruning(criterion="Exact", at=1.0)`` behind this in the list of callbacks removes them at the end
@@ -99,10 +103,25 @@ class UnitLasso(Callback):
         self.teardown(trainer, pl_module, "fit")
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        rates = {id(p): float(group["lr"]) for group in optimizer.param_groups for p in group["params"]}
+        options = {id(p): group for group in optimizer.param_groups for p in group["params"]}
         for group in self._groups:
-            if id(group.kernel) in rates:
-                group.step_(rates[id(group.kernel)] * self.strength)
+            if id(group.kernel) in options:
+                rate = options[id(group.kernel)]["lr"]
+                if all(_divides(optimizer, parameter) for parameter in group.parameters):
+                    rate = rate / group.means(lambda p: _mean_square(optimizer, p, options[id(p)])).sqrt().add(_LEAST)
+                group.step_(rate * self.strength)
+
+
+def _divides(optimizer: Optimizer, parameter: nn.Parameter) -> bool:
+    """Tell whether an optimizer keeps the mean square of a parameter's gradients, as those like Adam do."""
+    square = optimizer.state.get(parameter, {}).get(_SQUARE)
+    return isinstance(square, Tensor) and square.shape == parameter.shape
+
+
+def _mean_square(optimizer: Optimizer, parameter: nn.Parameter, options: dict[str, Any]) -> Tensor:
+    """Return the mean square of a parameter's gradients, which began as 0 and is corrected for that."""
+    state = optimizer.state[parameter]
+    return state[_SQUARE] / (1 - options["betas"][1] ** float(state["step"]))
 
 
 def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:

@@ -152,6 +152,7 @@ def _config_path(output: Path) -> Path:
 def _without_advertisements() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers")
+        warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec", category=FutureWarning)
         yield
 
 

@@ -21,20 +21,25 @@ class Project(LightningModule):
         return self.kind(self.parameters(), lr=0.1)
 
 
-def test_each_step_ends_with_the_proximal_one(train, data):
-    lasso = UnitLasso(strength=0.3)
-    mine = train(Project, [lasso], max_epochs=1).lightning_module
-    torch.manual_seed(0)
-    other = Project()
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+def test_each_step_ends_with_the_proximal_one(train, data, kind):
+    mine = train(lambda: Project(kind), [UnitLasso(strength=1e-3)], max_epochs=1).lightning_module
+    other = Project(kind)
     other.load_state_dict(train(Project, [], max_epochs=0).lightning_module.state_dict())
     optimizer = other.configure_optimizers()
-    groups = group_lasso(other, next(iter(data)), lambda model, batch: model.training_step(batch, 0))
-    for batch in data:
+    [group] = group_lasso(other, next(iter(data)), lambda model, batch: model.training_step(batch, 0))
+    for step, batch in enumerate(data, start=1):
         optimizer.zero_grad()
         other.training_step(batch, 0).backward()
         optimizer.step()
-        for group in groups:
-            group.step_(0.1 * 0.3)
+        rate = torch.full((8,), 0.1)
+        if kind is torch.optim.Adam:
+            squares = {name: optimizer.state[p]["exp_avg_sq"] for name, p in other.named_parameters()}
+            for unit in range(8):
+                rows = squares["rnn.weight_ih_l0"].view(3, 8, 3)[:, unit].flatten()
+                columns = [squares[name][:, unit] for name in ("rnn.weight_hh_l0", "head.weight")]
+                rate[unit] /= (torch.cat([rows, *columns]).mean() / (1 - 0.999**step)).sqrt()
+        group.step_(rate * 1e-3)
     for name, value in mine.state_dict().items():
         torch.testing.assert_close(value, other.state_dict()[name])
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparse_rnn import OneShotPruning
+from sparse_rnn import OneShotPruning, StructuredPruning
 from sparse_rnn.recurrent.kernels import find_targets
 
 HERE = Path(__file__).parent
@@ -204,3 +204,19 @@ def test_projects_that_import_lightning_by_either_name_train_and_resume(package,
 def test_a_cell_in_a_loop_is_pruned_beside_the_layer_that_it_continues(pruned):
     masks = pruned("scheduled_sampling").callback.masks
     assert {"encoder.weight_hh_l0", "decoder.weight_hh"} <= set(masks)
+
+
+@pytest.mark.parametrize("package", ["lightning.pytorch", "pytorch_lightning"])
+@pytest.mark.parametrize(("name", "module", "units"), [("tagger", "lstm", 6), ("speech", "recurrent", 8)])
+def test_the_layers_of_a_project_become_smaller_while_it_trains(name, module, units, package, tmp_path):
+    run = fit(name, tmp_path, [StructuredPruning(units=0.5, at=2)], package)
+    assert run.module.get_submodule(module).hidden_size == units
+    assert run.losses[-1] < 0.85 * run.losses[0], run.losses
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "units"), [("scheduled_sampling", "decoder", 8), ("gan", "generator.rnn", 6)]
+)
+def test_layers_that_step_by_step_and_manual_optimisation_run_become_smaller(name, module, units, tmp_path):
+    run = fit(name, tmp_path, [StructuredPruning(units=0.5, at=1)], epochs=2)
+    assert run.module.get_submodule(module).hidden_size == units

@@ -10,6 +10,7 @@ nothing, so that :class:`~sparse_rnn.pruning.structured.Exact` removes it. Biase
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,29 +43,30 @@ class _Part:
     dim: int
     blocks: int = 1
 
-    def squares(self) -> Tensor:
-        """Return the sum of squares of each unit's weights, [m]."""
-        squares = self._get().square().movedim(self.dim, 0).flatten(1).sum(1)
-        return squares.unflatten(0, (self.blocks, -1)).sum(0)
+    def sums(self, values: Tensor) -> Tensor:
+        """Return the sum over each unit's weights, [m], of values in the shape of the parameter."""
+        sums = self._get(values).movedim(self.dim, 0).flatten(1).sum(1)
+        return sums.unflatten(0, (self.blocks, -1)).sum(0)
 
     def scale_(self, factors: Tensor) -> None:
         """Multiply each unit's weights by its factor."""
         shape = [1] * self.parameter.dim()
         shape[self.dim] = -1
-        scaled = self._get() * factors.repeat(self.blocks).view(shape).to(self.parameter.dtype)
+        weight = self.parameter.detach()
+        scaled = self._get(weight) * factors.repeat(self.blocks).view(shape).to(self.parameter.dtype)
         if self.columns is not None:
-            scaled = self._rows().index_copy(1, self.columns, scaled)
+            scaled = self._rows_of(weight).index_copy(1, self.columns, scaled)
         if self.rows is None:
             self.parameter.copy_(scaled)
         else:
             self.parameter.index_copy_(0, self.rows, scaled)
 
-    def _rows(self) -> Tensor:
-        weight = self.parameter.detach()
-        return weight if self.rows is None else weight.index_select(0, self.rows)
+    def _rows_of(self, values: Tensor) -> Tensor:
+        return values if self.rows is None else values.index_select(0, self.rows)
 
-    def _get(self) -> Tensor:
-        return self._rows() if self.columns is None else self._rows().index_select(1, self.columns)
+    def _get(self, values: Tensor) -> Tensor:
+        values = self._rows_of(values)
+        return values if self.columns is None else values.index_select(1, self.columns)
 
 
 class GroupLasso:
@@ -95,17 +97,25 @@ class GroupLasso:
         """Whether the parameters have the shapes that they had when the groups were found."""
         return all(part.parameter.shape == shape for part, shape in zip(self._parts, self._shapes, strict=True))
 
-    @torch.no_grad()
     def norms(self) -> Tensor:
         """Return the norm of each unit's group, [m]."""
-        return sum((part.squares() for part in self._parts), torch.zeros((), device=self.kernel.device)).sqrt()
+        return self._sums(lambda parameter: parameter.detach().square()).sqrt()
+
+    def means(self, values: Callable[[nn.Parameter], Tensor]) -> Tensor:
+        """Return the mean over each unit's group, [m], of what a function gives in the shape of a parameter."""
+        return self._sums(values) / self._sums(torch.ones_like)
+
+    def _sums(self, values: Callable[[nn.Parameter], Tensor]) -> Tensor:
+        known = {id(parameter): values(parameter).detach() for parameter in self.parameters}
+        first, *others = (part.sums(known[id(part.parameter)]) for part in self._parts)
+        return sum(others, first)
 
     @torch.no_grad()
-    def step_(self, threshold: float) -> None:
-        """Make the proximal step of t Σ ‖w_g‖: w_g becomes max(0, 1 − t / ‖w_g‖) w_g, which is 0 up to a norm of t.
+    def step_(self, threshold: float | Tensor) -> None:
+        """Make the proximal step of Σ t ‖w_g‖: w_g becomes max(0, 1 − t / ‖w_g‖) w_g, which is 0 up to a norm of t.
 
         Args:
-            threshold: t, the learning rate times the strength of the penalty.
+            threshold: t, the length of a step times the strength of the penalty; one for all units, or [m].
 
         Example:
             >>> from torch import nn

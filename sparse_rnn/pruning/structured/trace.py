@@ -173,7 +173,8 @@ class Trace(TorchFunctionMode):
         with self._looking_on():
             if func in _GIVE_NUMBERS:
                 return func(args[0].detach(), *args[1:], **kwargs)
-            if func in (Tensor.detach, Tensor.data.__get__):  # type: ignore[attr-defined]
+            of_parameter = isinstance(args[0] if args else None, nn.Parameter)  # which may be clamped, say, by its data
+            if func in (Tensor.detach, Tensor.data.__get__) and not of_parameter:  # type: ignore[attr-defined]
                 return args[0].view_as(args[0])
             if func is F.embedding:
                 self._embeddings.add(id(args[1]))

@@ -54,3 +54,11 @@ def test_an_initial_state_that_is_computed_from_parameters_is_refused():
 
     with pytest.raises(UsageError, match=r"initial state of rnn\.l0 is computed from parameters"):
         plan(Begins())
+
+
+def test_a_run_may_change_parameters_by_their_data():
+    def clamped(model, y, h):
+        model.head.weight.data.clamp_(-1, 1)
+        return model.head(y)
+
+    assert len(plan(Model(clamped, head=nn.Linear(6, 2)))["rnn.l0"].kept) == 4
