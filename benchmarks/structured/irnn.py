@@ -61,7 +61,7 @@ class PixelMNIST(Study):
     sizes = (42,)
     methods = tuple(name for name in NAMES if name != "low rank" + RECONSTRUCTED)
     steps = (1_600, 200)  # 391 are an epoch
-    dense_rate = 1e-3  # of the recurrent kernel a tenth; the best of a few, on held-out images, after 400 steps
+    dense_rate = 1e-3  # of the recurrent kernel a tenth; docs/structured.md says how it was chosen
     scratch_rates = (1e-3, 3e-3)
     rates = (1e-3,)
     regularisations = (1e-6, 1e-3, 1.0)
