@@ -1,7 +1,7 @@
 """How many units vanish by group lasso, and what that costs, with SGD and with Adam.
 
-A GRU of 48 units on scikit-learn's digits, read row by row, is trained for 40 epochs with ``UnitLasso``. Printed are, seed
-by seed, the units that are 0 in the end and the accuracy in percent on the validation set.
+A GRU of 48 units on scikit-learn's digits, read row by row, is trained for 40 epochs with ``UnitLasso``. Printed are,
+seed by seed, the units that are 0 in the end and the accuracy in percent on the validation set.
 
     python benchmarks/unit_lasso.py [--seeds 3]
 """
