@@ -104,9 +104,9 @@ def test_a_language_model(run, capsys, tmp_path):
     main([*TEXT, "--trainer.default_root_dir", str(tmp_path / "run")])
     last = tmp_path / "run" / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
     capsys.readouterr()
-    run("shrink", "--checkpoint", str(last), "--units", "5", "--output", "small.ckpt")
+    run("shrink", "--checkpoint", str(last), "--units", "5", "--finetune", "1", "--output", "small.ckpt")
     rows = table_of(capsys.readouterr().out)
-    assert rows["after"]["units"] == "5+5"
+    assert rows["after"]["units"] == rows["fine-tuned"]["units"] == "5+5"
     assert "val/ppl" in rows["after"]
     small = LanguageModel.load_from_checkpoint("small.ckpt")
     assert [layer.hidden_size for layer in small.rnn] == [5, 5]
