@@ -7,7 +7,11 @@ from sparse_rnn.engine import inference
 from sparse_rnn.engine.choice import Choice
 from sparse_rnn.engine.inference import for_inference
 from sparse_rnn.engine.layers import SparseGRU, SparseLSTM
+from sparse_rnn.engine.library import library
 from sparse_rnn.errors import UsageError
+
+# Without them auto takes dense layers, before it asks what is faster.
+needs_kernels = pytest.mark.skipif(library() is None, reason="the kernels are not built")
 
 
 class Two(nn.Module):
@@ -38,6 +42,7 @@ def test_sparse_makes_all_layers_so_and_dense_none(pruned):
     assert for_inference(model, masks, "dense", 1, told.append) is model
 
 
+@needs_kernels
 def test_auto_leaves_dense_what_is_slower_over_kept_weights(pruned, monkeypatch):
     model, masks, x = pruned
     asked = []
@@ -68,6 +73,7 @@ def test_auto_leaves_a_dense_model_alone(pruned):
     assert told == []
 
 
+@needs_kernels
 def test_auto_says_where_no_layer_can_be_sparse_and_sparse_refuses():
     model = nn.GRU(4, 4)
     masks = {name: torch.rand_like(p) > 0.1 for name, p in model.named_parameters() if "weight" in name}
