@@ -235,7 +235,7 @@ def _link(source: str, name: str) -> bool:
     try:
         os.link(source, unfinished)
         os.replace(unfinished, name)
-    except (OSError, NotImplementedError):
+    except (OSError, NotImplementedError):  # a file system, or a platform, without such links
         return False
     return True
 

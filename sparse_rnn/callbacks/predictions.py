@@ -83,7 +83,9 @@ class PredictionFile(Callback):
         ranks = from_all_ranks(columns)
         path = Path(trainer.log_dir or trainer.default_root_dir, self.path)  # every rank asks: it is a broadcast
         if trainer.is_global_zero and columns:
-            _write(path, _merged(ranks), getattr(trainer.datamodule, "vocabulary", None))  # type: ignore[attr-defined]
+            # Lightning sets the trainer's data module from another class, where mypy does not see it.
+            data = trainer.datamodule  # type: ignore[attr-defined]
+            _write(path, _merged(ranks), getattr(data, "vocabulary", None))
             rank_zero_info(f"Predictions: {path}")
         self._parts = []
 

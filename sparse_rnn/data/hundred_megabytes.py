@@ -1,8 +1,10 @@
 """A file of 100,000,000 bytes from Wikipedia in three splits, as the data sets Text8 and Enwik8 have it."""
 
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sparse_rnn.data.download import cache_folder, check, data_folder, download_archive, write_once
@@ -27,7 +29,7 @@ class Published(NamedTuple):
     name: str
     archive_sha256: str
     sha1: str
-    splits: dict[str, int] = {"train": 90_000_000, "val": 5_000_000, "test": 5_000_000}  # noqa: RUF012 (immutable)
+    splits: Mapping[str, int] = MappingProxyType({"train": 90_000_000, "val": 5_000_000, "test": 5_000_000})
 
 
 class HundredMegabytes(TextData):
