@@ -55,7 +55,7 @@ def test_the_fit_commands_parse(command):
 
 @pytest.mark.parametrize("command", COMPARES, ids=lambda command: " ".join(command[4:]))
 def test_the_fits_of_the_compare_commands_parse(command):
-    check_fits(parse(command[4:]))
+    check_fits(parse(command[4:]))  # raises where a fit would refuse an argument
 
 
 def test_every_config_it_names_is_shipped_and_the_other_way_round():

@@ -2,13 +2,13 @@
 
 import argparse
 import shlex
-import sys
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, positive, sparsities_argument
 from sparse_rnn.cli.dry_run import check_fits
+from sparse_rnn.cli.grids import run_and_report
 from sparse_rnn.compare.cells import REFERENCE
 from sparse_rnn.compare.grid import DENSE, Grid
 from sparse_rnn.compare.methods import Method, by_criterion, from_config, shuffled
@@ -45,16 +45,7 @@ def compare(args: Sequence[str]) -> None:
     grid = parse(args)
     check_fits(grid)
     command = shlex.join(["python", "-m", "sparse_rnn", "compare", *args])
-    try:
-        failed = run_missing(grid)
-    except KeyboardInterrupt:
-        _report(grid, command)
-        print("Stopped. The same command goes on; runs that were not finished start anew.", file=sys.stderr)
-        sys.exit(130)
-    _report(grid, command)
-    if failed:
-        print(f"{len(failed)} failed; the same command tries them again:", *failed, sep="\n", file=sys.stderr)
-        sys.exit(1)
+    run_and_report(lambda: run_missing(grid), lambda: _report(grid, command))
 
 
 def _report(grid: Grid, command: str) -> None:

@@ -2,12 +2,12 @@
 
 import argparse
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, positive, sparsities_argument
 from sparse_rnn.cli.dry_run import check_fits
+from sparse_rnn.cli.grids import run_and_report
 from sparse_rnn.compare.runner import finished
 from sparse_rnn.compare.seeding import data_takes_seed
 from sparse_rnn.config_files import find_config
@@ -57,16 +57,7 @@ def pruning(args: Sequence[str]) -> None:
     plan = parse_pruning(args)
     check_fits(plan)
     command = shlex.join(["python", "-m", "sparse_rnn", "study", "pruning", *args])
-    try:
-        failed = run_missing(plan)
-    except KeyboardInterrupt:
-        _report(plan, command)
-        print("Stopped. The same command goes on; runs that were not finished start anew.", file=sys.stderr)
-        sys.exit(130)
-    _report(plan, command)
-    if failed:
-        print(f"{len(failed)} failed; the same command tries them again:", *failed, sep="\n", file=sys.stderr)
-        sys.exit(1)
+    run_and_report(lambda: run_missing(plan), lambda: _report(plan, command))
 
 
 _STUDIES: dict[str, Callable[[Sequence[str]], None]] = {"pruning": pruning}
