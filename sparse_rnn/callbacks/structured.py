@@ -69,18 +69,14 @@ class StructuredPruning(Callback):
         False
     """
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> StructuredPruning:
-        """Serve projects that import ``pytorch_lightning`` as well."""
-        join_other_name(StructuredPruning)
-        return super().__new__(cls)
-
     def __init__(
         self,
         units: Units | None = None,
         at: int | float = 0.5,
-        criterion: UnitCriterion | Exact | str = "Spectral",
+        criterion: str | UnitCriterion | Exact = "Spectral",
         num_samples: int = 1024,
     ) -> None:
+        join_other_name(StructuredPruning)  # for projects that import pytorch_lightning
         if isinstance(at, bool) or at <= 0 or (isinstance(at, float) and at > 1):
             raise UsageError(f"at={at}: give a number of epochs, 1 or more, or a share of the training up to 1.0.")
         if num_samples < 1:

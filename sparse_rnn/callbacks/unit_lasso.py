@@ -50,12 +50,8 @@ class UnitLasso(Callback):
         {}
     """
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> UnitLasso:
-        """Serve projects that import ``pytorch_lightning`` as well."""
-        join_other_name(UnitLasso)
-        return super().__new__(cls)
-
     def __init__(self, strength: float) -> None:
+        join_other_name(UnitLasso)  # for projects that import pytorch_lightning
         if not strength > 0:
             raise UsageError(f"strength={strength}: give a number above 0.")
         self.strength = strength

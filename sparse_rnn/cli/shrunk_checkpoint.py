@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparse_rnn.analysis.inputs import quiet
 from sparse_rnn.callbacks.borrowing.samples import TrainingSamples
+from sparse_rnn.callbacks.structured import StructuredPruning
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checkpoints import Checkpoint
 from sparse_rnn.errors import UsageError
@@ -97,6 +98,7 @@ def shrink_checkpoint(
     saved["hyper_parameters"] = _changed(saved.get("hyper_parameters", {}), model.hparams)
     saved.pop(_OF_RANKS, None)
     config = _config(checkpoint, model, keeps_masks=bool(saved["callbacks"]))
+    notes += _without_structured_pruning(config)
     return Shrunk(model.eval(), plan, saved, config, shrinking.batch, tuple(notes))
 
 
@@ -183,3 +185,25 @@ def _config(checkpoint: Checkpoint, model: LightningModule, keeps_masks: bool) -
     if not keeps_masks:
         config["pruning"] = None
     return config
+
+
+def _without_structured_pruning(config: dict[str, Any]) -> list[str]:
+    """Take out of a configuration what would shrink the smaller model once more; return a sentence if there was such.
+
+    Example:
+        >>> config = {"trainer": {"callbacks": [{"class_path": "sparse_rnn.StructuredPruning"}]}}
+        >>> len(_without_structured_pruning(config)), config["trainer"]["callbacks"]
+        (1, [])
+    """
+    callbacks = config.get("trainer", {}).get("callbacks") or []
+    listed = callbacks if isinstance(callbacks, list) else [callbacks]
+    others = [one for one in listed if not _is_structured_pruning(one)]
+    if len(others) == len(listed):
+        return []
+    config["trainer"] = {**config["trainer"], "callbacks": others}
+    return ["StructuredPruning is taken out of the configuration: it would shrink the smaller model once more."]
+
+
+def _is_structured_pruning(callback: Any) -> bool:
+    path = callback.get("class_path", "") if isinstance(callback, Mapping) else callback
+    return str(path).rpartition(".")[2] == StructuredPruning.__name__

@@ -1,10 +1,15 @@
 import argparse
+import inspect
 
 import pytest
+from jsonargparse import ArgumentParser
 
+import sparse_rnn
+from sparse_rnn import data, modules
 from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, positive, sparsities_argument
 from sparse_rnn.compare.axes import Axis
 from sparse_rnn.errors import UsageError
+from sparse_rnn.pruning import structured
 
 
 def test_a_complaint_is_a_usage_error_and_prints_nothing(capsys):
@@ -41,3 +46,22 @@ def test_what_a_command_sets_itself_is_not_to_be_given():
     for overrides, axes in ((["--seed=3"], []), ([], [Axis("seed", ("3",))])):
         with pytest.raises(UsageError, match="--seed is set by the command itself: use --seeds"):
             check_free(overrides, axes, set_by)
+
+
+PUBLIC_CLASSES = {
+    f"{package.__name__}.{name}": getattr(package, name)
+    for package in (sparse_rnn, data, modules, structured)
+    for name in package.__all__
+    if inspect.isclass(getattr(package, name)) and not issubclass(getattr(package, name), Exception)
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC_CLASSES)
+def test_every_option_of_a_public_class_is_one_on_the_command_line(name):
+    kind = PUBLIC_CLASSES[name]
+    own = inspect.signature(kind.__init__).parameters.values()
+    options = {p.name for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name != "self"}
+    parser = ArgumentParser()
+    parser.add_class_arguments(kind, "made", fail_untyped=False)
+    known = {action.dest.split(".")[1] for action in parser._actions if action.dest.startswith("made.")}
+    assert options <= known

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,6 +65,19 @@ def test_fine_tuning_goes_on_with_the_run(run, capsys, dense, tmp_path):
     tuned = read("small.ckpt")
     assert tuned.step == read(dense).step + 6
     assert {path.name for path in tmp_path.iterdir()} == {"small.ckpt", "config.yaml"}
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_run_that_has_shrunk_its_model_is_not_shrunk_twice(run, capsys, fitted):
+    callback = ["--trainer.callbacks+=StructuredPruning", "--trainer.callbacks.units=0.5", "--trainer.callbacks.at=1.0"]
+    _, checkpoint = fitted(*callback, "--pruning", "null")
+    assert read(checkpoint).model.rnn.hidden_size == 3
+    run("shrink", "--checkpoint", str(checkpoint), "--units", "2", "--finetune", "1", "--output", "small/small.ckpt")
+    printed = capsys.readouterr().out
+    assert table_of(printed)["fine-tuned"]["units"] == "2"
+    assert "StructuredPruning is taken out of the configuration" in printed
+    left = yaml.safe_load(Path("small/config.yaml").read_text())["trainer"]["callbacks"]
+    assert [one["class_path"].rpartition(".")[2] for one in left] == ["SparseCheckpoint", "SparsityMonitor"]
 
 
 def test_exact_removal_keeps_masks_and_outputs(run, capsys, changed, tmp_path):
