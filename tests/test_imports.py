@@ -30,6 +30,8 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 APART = ["data", "modules"]
 # Layers as those of torch.nn, and a way to call them.
 LAYERS = ["sparse_rnn.recurrent.peephole", "sparse_rnn.recurrent.reset_before", "sparse_rnn.recurrent.weight_drop"]
+# What a network is that has the structure of a graph: trained densely it is none.
+STRUCTURE = ["sparse_rnn.sparsity.graphs", "sparse_rnn.sparsity.holding", "sparse_rnn.sparsity.masks"]
 MATHEMATICS = ["recurrent", "sparsity", "scores", "pruning"]
 
 
@@ -70,7 +72,7 @@ def allowed(importer, imported):
     if other == "":
         return mine in ("cli", "__main__")
     if mine in APART:
-        return other in APART or other in ORDER[0] or imported in LAYERS
+        return other in APART or other in ORDER[0] or imported in LAYERS + STRUCTURE
     if other in APART:
         return RANK[mine] >= RANK["callbacks"]
     return RANK[other] < RANK[mine] or (RANK[other] == RANK[mine] == 0)

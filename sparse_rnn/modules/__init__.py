@@ -10,6 +10,7 @@ from sparse_rnn.modules.optim.row_adam import RowAdam
 from sparse_rnn.modules.optim.row_gradients import RowGradients
 from sparse_rnn.modules.optim.schedule import CosineAnnealing, LinearDecay
 from sparse_rnn.modules.perplexity import BitsPerToken, Perplexity, TokenLoss
+from sparse_rnn.modules.structured_rnn import StructuredRNN
 
 __all__ = [
     "NTASGD",
@@ -21,6 +22,7 @@ __all__ = [
     "RowAdam",
     "RowGradients",
     "SequenceClassifier",
+    "StructuredRNN",
     "TokenLoss",
     "VariationalDropout",
     "WordDropout",

@@ -1,6 +1,6 @@
 """A recurrent network that classifies whole sequences."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -16,6 +16,8 @@ from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
 from sparse_rnn.modules.optim.schedule import Interval, warn_of_idle, with_scheduler
 from sparse_rnn.modules.optim.settings import settings_of
+from sparse_rnn.modules.structured_rnn import GateMasks, StructuredRNN
+from sparse_rnn.sparsity.graphs import graph_of
 
 Sequences = Tensor | PackedSequence | tuple[Tensor, Tensor]
 Batch = tuple[Sequences, Tensor]
@@ -51,6 +53,10 @@ class SequenceClassifier(pl.LightningModule):
             epoch need. Those named above know that themselves.
         embedding_size: Size of the trained vectors, N(0, 1) at the start, that stand for steps which are integers, 0 …
             input_size − 1, such as letters; null for steps that are features.
+        structure: A graph whose nodes are the units, in place of `hidden_size` and `num_layers`, which are not looked
+            at then (see StructuredRNN): `{family: watts_strogatz, nodes: 30, k: 6, p: 1, seed: 0}`, or `{nodes: 3,
+            edges: [[0, 1], [1, 2]]}` (see sparse_rnn.sparsity.graphs.graph_of).
+        gate_masks: How a structure's masks are laid over the gates, `tiled`, or wrongly `repeated`.
 
     Raises:
         UsageError: If the cell, the nonlinearity or the initialisation is unknown, or a size cannot be used.
@@ -80,6 +86,8 @@ class SequenceClassifier(pl.LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Interval = "epoch",
         embedding_size: int | None = None,
+        structure: dict[str, Any] | None = None,
+        gate_masks: GateMasks = "tiled",
     ) -> None:
         super().__init__()
         # Checkpoints hold primitives only, so that torch.load(weights_only=True) reads them.
@@ -90,7 +98,16 @@ class SequenceClassifier(pl.LightningModule):
         options = {"nonlinearity": nonlinearity} if cell == "rnn" else {}
         self.embedding = _embedding(input_size, embedding_size)
         features = embedding_size or input_size
-        self.rnn = recurrent_layer(cell, features, hidden_size, num_layers, bidirectional=bidirectional, **options)
+        self.rnn: nn.Module
+        if structure is None:
+            self.rnn = recurrent_layer(cell, features, hidden_size, num_layers, bidirectional=bidirectional, **options)
+            init_recurrent_(self.rnn, cell, hidden_size, init, init_scale, forget_bias, update_bias)
+        else:
+            if bidirectional:
+                raise UsageError("bidirectional=true: a structure is read in one direction; leave one of both out.")
+            self.rnn = structured = StructuredRNN(graph_of(structure), cell, features, nonlinearity, gate_masks)
+            structured.init_(init, init_scale, forget_bias, update_bias)
+            hidden_size = structured.hidden_size
         self.head = nn.Linear(hidden_size * (1 + bidirectional), num_classes)
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.optimizer = optimizer
@@ -98,7 +115,6 @@ class SequenceClassifier(pl.LightningModule):
         self.lr_interval = lr_interval
         self.input_size = input_size
 
-        init_recurrent_(self.rnn, cell, hidden_size, init, init_scale, forget_bias, update_bias)
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -121,6 +137,8 @@ class SequenceClassifier(pl.LightningModule):
         steps = x.data if isinstance(x, PackedSequence) else x
         steps = self._features(steps)
         _, state = self.rnn(PackedSequence(steps, *x[1:]) if isinstance(x, PackedSequence) else steps)
+        if isinstance(self.rnn, StructuredRNN):
+            return self.head(self.rnn.last_output(state))
         h_LBH = state[0] if isinstance(state, tuple) else state
         top = h_LBH[-2:] if self.rnn.bidirectional else h_LBH[-1:]
         return self.head(top.transpose(0, 1).flatten(1))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sparse_rnn.errors import UsageError, check_choice
 
-InitScheme = Literal["normal", "uniform", "glorot", "he", "orthogonal"]
+InitScheme = Literal["normal", "uniform", "glorot", "he", "orthogonal", "torch"]
 
 
 @torch.no_grad()
@@ -24,7 +24,7 @@ def init_kernel_(kernel: Tensor, hidden_size: int, scheme: InitScheme = "normal"
         scheme: The distribution: ``normal`` N(0, scale); ``uniform`` U(-scale, scale); ``glorot`` uniform with variance
             scale² · 2 / (inputs + hidden_size) (Glorot and Bengio, 2010, eq. 16); ``he`` normal with variance
             scale² · 2 / inputs (He et al., 2015, eq. 10); ``orthogonal`` scale times a random matrix of orthonormal
-            rows or columns (Saxe et al., 2014).
+            rows or columns (Saxe et al., 2014); ``torch`` U(-b, b) with b = scale / √hidden_size, as torch.nn's layers.
         scale: The standard deviation, the bound, or the factor named ``scale`` above. None stands for 0.1 with
             ``normal`` and ``uniform``, and for 1 with the others.
 
@@ -56,6 +56,8 @@ def init_kernel_(kernel: Tensor, hidden_size: int, scheme: InitScheme = "normal"
                 nn.init.normal_(gate, std=scale * (2 / gate.shape[1]) ** 0.5)  # kaiming_normal_ has no free gain
             case "orthogonal":
                 nn.init.orthogonal_(gate, gain=scale)
+            case "torch":
+                nn.init.uniform_(gate, -scale / hidden_size**0.5, scale / hidden_size**0.5)
 
 
 @torch.no_grad()

@@ -86,5 +86,10 @@ def init_recurrent_(
     for name, kernel in layer.named_parameters():
         if name.startswith("weight"):
             init_kernel_(kernel, hidden_size, init, init_scale)
-    keep_bias = {"lstm": forget_bias, "gru": update_bias}
-    init_biases_(layer, hidden_size, next((bias for kind, bias in keep_bias.items() if kind in cell), None))
+    init_biases_(layer, hidden_size, kept_bias(cell, forget_bias, update_bias))
+
+
+def kept_bias(cell: Cell, forget_bias: float, update_bias: float) -> float | None:
+    """Choose the bias of the gate that keeps a cell's state; None where it has no such gate."""
+    by_kind = {"lstm": forget_bias, "gru": update_bias}
+    return next((bias for kind, bias in by_kind.items() if kind in cell), None)

@@ -2,6 +2,7 @@
 
 from sparse_rnn.sparsity.allocation import Allocation, Group, allocate
 from sparse_rnn.sparsity.connections import Connections
+from sparse_rnn.sparsity.graphs import LayeredGraph, graph_of, random_graph
 from sparse_rnn.sparsity.growth import drop_and_grow, random_scores
 from sparse_rnn.sparsity.guards import Guards
 from sparse_rnn.sparsity.masks import Masks
@@ -15,12 +16,15 @@ __all__ = [
     "GateStatistics",
     "Group",
     "Guards",
+    "LayeredGraph",
     "Masks",
     "Selection",
     "Tiles",
     "allocate",
     "drop_and_grow",
     "emptied",
+    "graph_of",
+    "random_graph",
     "random_scores",
     "table",
 ]

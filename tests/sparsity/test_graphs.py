@@ -1,0 +1,111 @@
+"""Random graphs, and the layers of any graph."""
+
+import networkx as nx
+import pytest
+import torch
+
+from sparse_rnn.errors import UsageError
+from sparse_rnn.sparsity.graphs import LayeredGraph, graph_of, random_graph
+
+FAMILIES = {
+    "barabasi_albert": {"m": 3},
+    "erdos_renyi": {"p": 0.2},
+    "layered": {"p": 0.5},
+    "newman_watts_strogatz": {"k": 4, "p": 0.3},
+    "ring": {"k": 4},
+    "watts_strogatz": {"k": 4, "p": 1.0},
+}
+
+
+def longest_path(arcs, node):
+    parents = list(arcs.predecessors(node))
+    return 1 + max(longest_path(arcs, parent) for parent in parents) if parents else 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_and_masks_are_those_of_the_arcs(family):
+    graph = random_graph(family, 16, seed=1, **FAMILIES[family])
+    found = LayeredGraph.of(graph)
+    arcs = nx.DiGraph((min(edge), max(edge)) for edge in graph.edges)
+    arcs.add_nodes_from(graph)
+    layer = {node: longest_path(arcs, node) for node in graph}
+    assert found.layers == [[n for n in graph if layer[n] == at] for at in range(max(layer.values()) + 1)]
+    for target, nodes in enumerate(found.layers):
+        for source in range(target):
+            expected = [[(u, v) in arcs.edges for u in found.layers[source]] for v in nodes]
+            assert found.mask(source, target).tolist() == expected
+        before = {layer[u] for v in nodes for u in arcs.predecessors(v)}
+        assert found.sources(target) == sorted(before)
+        assert not target or target - 1 in before
+    total = sum(int(found.mask(s, t).sum()) for t in range(len(found.layers)) for s in found.sources(t))
+    assert total == graph.number_of_edges()
+
+
+def test_a_directed_graph_keeps_its_arcs():
+    found = LayeredGraph.of(nx.DiGraph([("c", "a"), ("a", "b")]))
+    assert found.layers == [["c"], ["a"], ["b"]]
+
+
+@pytest.mark.parametrize(
+    ("graph", "said"),
+    [
+        (nx.Graph(), "no node"),
+        (nx.Graph([(3, 3)]), "Node 3"),
+        (nx.DiGraph([(0, 1), (1, 0)]), "cycle"),
+    ],
+)
+def test_graphs_that_make_no_layers_are_refused(graph, said):
+    with pytest.raises(UsageError, match=said):
+        LayeredGraph.of(graph)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_seed_makes_a_graph(family):
+    one, other = (random_graph(family, 30, seed, **FAMILIES[family]) for seed in (4, 4))
+    assert list(one) == list(range(30))
+    assert nx.utils.graphs_equal(one, other)
+    if family != "ring":
+        assert not nx.utils.graphs_equal(one, random_graph(family, 30, 5, **FAMILIES[family]))
+
+
+def test_the_sources_of_barabasi_and_albert_are_m():
+    for n, m in [(27, 2), (41, 4), (12, 1)]:
+        found = LayeredGraph.of(random_graph("barabasi_albert", n, seed=0, m=m))
+        assert found.sizes[0] == m
+        assert found.arcs.number_of_edges() == m * (n - m)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("density", [0.05, 0.2])
+def test_a_density_decides_on_the_parameter(family, density):
+    fixed = {name: value for name, value in FAMILIES[family].items() if name == "p" and family.endswith("strogatz")}
+    graph = random_graph(family, 100, seed=0, density=density, **fixed)
+    # k and m are whole numbers: a step of them is a fiftieth of all pairs.
+    assert nx.density(graph) == pytest.approx(density, abs=0.012)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"family": "watts", "nodes": 5}, "watts_strogatz"),
+        ({"family": "ring", "nodes": 5}, "needs k"),
+        ({"family": "ring", "nodes": 5, "k": 5}, "from 0 to 4"),
+        ({"family": "ring", "nodes": 5, "k": 2.5}, "whole number"),
+        ({"family": "erdos_renyi", "nodes": 5, "p": 1.5}, "from 0 to 1"),
+        ({"family": "erdos_renyi", "nodes": 5, "k": 2}, "takes p"),
+        ({"family": "ring"}, "nodes"),
+        ({"nodes": 4}, "family or edges"),
+        ({"nodes": 3, "edges": [[0, 3]]}, "no edge between"),
+        ({"nodes": 3, "edges": [[0, 1]], "seed": 2}, "seed"),
+    ],
+)
+def test_a_structure_that_is_none_is_refused(arguments, said):
+    with pytest.raises(UsageError, match=said):
+        graph_of(arguments)
+
+
+def test_edges_describe_any_graph():
+    graph = random_graph("erdos_renyi", 9, seed=2, p=0.4)
+    again = graph_of({"nodes": 9, "edges": [list(edge) for edge in graph.edges]})
+    assert nx.utils.graphs_equal(graph, again)
+    assert LayeredGraph.of(again).mask(0, 1).dtype == torch.bool
