@@ -2,9 +2,10 @@
 PYTHON ?= python3
 CONFIG ?= gru_digits.yaml
 ARGS ?=
+CHAINS ?= 300
 BIN := .venv/bin
 
-.PHONY: fit test lint
+.PHONY: fit test lint harden
 
 fit: .venv/installed
 	$(BIN)/python -m sparse_rnn fit --config $(CONFIG) $(ARGS)
@@ -12,6 +13,9 @@ fit: .venv/installed
 # Tests multiply small matrices, which more threads only slow down; two processes take a file each in turn.
 test: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+
+harden: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/hardening/kills.py --chains $(CHAINS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check

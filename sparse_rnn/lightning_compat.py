@@ -154,6 +154,38 @@ def enter_epoch(trainer: Trainer, in_the_middle: bool) -> None:
     trainer.fit_loop.epoch_loop.restarting = in_the_middle
 
 
+def validates_in_epoch(trainer: Trainer) -> bool:
+    """Tell whether a fit validates in the epoch at hand at all; ``Trainer`` says only how often it does."""
+    return trainer.fit_loop.epoch_loop._should_check_val_epoch()
+
+
+def validation_is_over(trainer: Trainer) -> bool:
+    """Tell, of a resumed fit, whether its checkpoint was saved when the validation after its last batch was over.
+
+    Lightning counts the batches of validations in each epoch, and their names are its own.
+    """
+    progress: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+    return progress.is_last_batch and progress.total.processed == progress.total.ready > 0
+
+
+def validate_anew(trainer: Trainer) -> None:
+    """Let a resumed fit begin with a validation; Lightning would only finish one, or leave it out."""
+    progress: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+    progress.reset()
+    progress.total.ready = progress.total.started = 1  # what it takes for one that was interrupted
+
+
+def count_logged_step(trainer: Trainer) -> None:
+    """Count a step under which Lightning logs, which it has made and not yet counted in the checkpoint."""
+    if not trainer.fit_loop.epoch_loop._should_accumulate():
+        trainer.fit_loop.epoch_loop._batches_that_stepped += 1
+
+
+def end_restart(trainer: Trainer) -> None:
+    """Let a resumed fit end its first epoch as any other; Lightning leaves out what follows metrics until then."""
+    trainer.fit_loop._restarting = False
+
+
 def loader_states(trainer: Trainer) -> list[dict[str, Any]]:
     """Give what a checkpoint says of the training loaders, for as long as they are not set up; to be changed in place.
 

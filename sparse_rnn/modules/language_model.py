@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -17,6 +18,7 @@ from sparse_rnn.modules.dropout import WordDropout
 from sparse_rnn.modules.generative import Generative
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
+from sparse_rnn.modules.optim.resumed_metrics import ResumedMetrics
 from sparse_rnn.modules.optim.row_adam import RowAdam
 from sparse_rnn.modules.optim.row_gradients import RowGradients, require_sparse
 from sparse_rnn.modules.optim.schedule import Interval, warn_of_idle, with_scheduler
@@ -337,6 +339,10 @@ class LanguageModel(Generative, RowGradients):
         found = {"token": token_N, "log_prob": self.decoder.log_prob(h_ND, token_N)}
         found |= {"target": target_N, "target_log_prob": self.decoder.log_prob(h_ND, target_N)}
         return {name: value.view_as(y_BT) for name, value in found.items()}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Bring along what a resumed run needs for its schedulers to go on."""
+        return [ResumedMetrics()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer over all parameters that are trained, and the scheduler.

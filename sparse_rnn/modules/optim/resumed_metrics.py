@@ -1,0 +1,61 @@
+"""What follows metrics goes on in a resumed run: schedulers such as ReduceLROnPlateau, early stopping, best models."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from sparse_rnn.lightning_compat import end_restart
+
+_METRICS, _PENDING = "callback_metrics", "plateau_pending"  # keys in a checkpoint
+
+
+class ResumedMetrics(Callback):
+    """Keep in checkpoints the metrics that callbacks and schedulers follow, and step what was not stepped yet.
+
+    Lightning saves no metric. It therefore steps no ``ReduceLROnPlateau`` at the end of the epoch in which a run is
+    resumed, nor for an epoch after which a checkpoint was saved, as that happens before the step; early stopping that
+    looks at the end of an epoch finds no metric there. The models of this package bring this callback along.
+
+    Example:
+        >>> from sparse_rnn.modules import SequenceClassifier
+        >>> [type(callback).__name__ for callback in SequenceClassifier(8, 10, hidden_size=4).configure_callbacks()]
+        ['ResumedMetrics']
+    """
+
+    def __init__(self) -> None:
+        self._saved: dict[str, Any] | None = None
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the metrics, and whether the end of an epoch is still to be followed by a scheduler's step."""
+        metrics = {name: value.detach().cpu().clone() for name, value in trainer.callback_metrics.items()}
+        epoch: Any = trainer.fit_loop.epoch_progress.current  # Lightning's annotation lacks `processed`
+        at_its_end = epoch.completed < epoch.processed == epoch.ready
+        complete = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        checkpoint[_METRICS], checkpoint[_PENDING] = metrics, bool(at_its_end and complete)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take them, for the training to come."""
+        self._saved = {name: checkpoint[name] for name in (_METRICS, _PENDING)} if _METRICS in checkpoint else None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the metrics back, and step what an unbroken run has stepped."""
+        self._take_up(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do so, too, where there was nothing left to train."""
+        self._take_up(trainer, pl_module)
+
+    def _take_up(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        saved, self._saved = self._saved, None
+        if saved is None or trainer.ckpt_path is None:
+            return
+        metrics: dict[str, Tensor] = {name: value.to(pl_module.device) for name, value in saved[_METRICS].items()}
+        trainer.callback_metrics.update(metrics)
+        end_restart(trainer)
+        for config in trainer.lr_scheduler_configs if saved[_PENDING] and pl_module.automatic_optimization else ():
+            if not isinstance(config.scheduler, ReduceLROnPlateau) or config.interval != "epoch":
+                continue
+            if trainer.current_epoch % config.frequency == 0 and config.monitor in metrics:
+                pl_module.lr_scheduler_step(config.scheduler, metrics[config.monitor])
