@@ -7,7 +7,6 @@ an upgrade takes it away.
 from __future__ import annotations
 
 import copy
-import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,11 +20,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 from torch.utils.data import DataLoader
 
+from sparse_rnn.process_settings import chunks_apart
+
 __all__ = [
     "add_summary",
-    "backward_replaced",
     "copied_loader",
-    "eager",
     "fused_lstm_cell",
     "is_exporting",
     "is_transformed",
@@ -246,47 +245,7 @@ def parameters_replaced(module: nn.Module, tensors: Mapping[str, Tensor]) -> Ite
             references = [None if weight is None else weakref.ref(weight) for weight in flat]
             stack.enter_context(own_attribute_set(module, "_flat_weight_refs", references))
             if next(module.parameters()).is_cuda:
-                stack.enter_context(warnings.catch_warnings())
-                warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
-        yield
-
-
-@contextmanager
-def eager() -> Iterator[None]:
-    """Run compiled models as they were written, inside.
-
-    ``torch.compiler.set_stance`` is public, but loads the compiler, which takes seconds: as long as nobody has loaded
-    it there is no compiled model.
-
-    Example:
-        >>> with eager():
-        ...     torch.ones(1) + 1
-        tensor([2.])
-    """
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
-@contextmanager
-def backward_replaced(collect: Callable[..., None]) -> Iterator[None]:
-    """Have ``loss.backward(...)`` call another function instead, for all tensors.
-
-    Hooks see gradients only once a backward pass has run, and a pass must not run at all here.
-
-    Args:
-        collect: Gets the tensor and the arguments of ``backward``.
-
-    Example:
-        >>> losses = []
-        >>> with backward_replaced(lambda loss: losses.append(loss)):
-        ...     torch.tensor(3.0).backward()
-        >>> losses
-        [tensor(3.)]
-    """
-    with own_attribute_set(Tensor, "backward", collect):
+                stack.enter_context(chunks_apart())
         yield
 
 

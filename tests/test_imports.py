@@ -11,7 +11,7 @@ FILES = sorted((ROOT / "sparse_rnn").rglob("*.py"))
 ORDER = [
     [
         *("errors", "devices", "isolation", "checkpoint_files", "config_files"),
-        *("lightning_compat", "torch_compat", "training_length"),
+        *("lightning_compat", "process_settings", "torch_compat", "training_length"),
     ],
     ["recurrent"],
     ["sparsity"],

@@ -1,11 +1,10 @@
 """A test a private name of PyTorch: the one that an upgrade has taken away fails by its name."""
 
-import sys
 from typing import overload
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
@@ -130,38 +129,6 @@ def test_an_attribute_is_as_it_was_afterwards_even_after_an_error(had):
         assert module(torch.ones(1)) == "other"
     assert ("forward" in vars(module)) == had
     assert not had or module.forward is before
-
-
-def test_backward_of_tensors():
-    before = Tensor.backward
-    losses = []
-    weight = torch.ones(1, requires_grad=True)
-    with compat.backward_replaced(lambda loss, *args, **kwargs: losses.append((loss, args, kwargs))):
-        loss = weight.sum()
-        loss.backward(torch.ones(()), retain_graph=True)
-    assert Tensor.backward is before
-    [(found, args, kwargs)] = losses
-    assert found is loss
-    assert (len(args), kwargs) == (1, {"retain_graph": True})
-    assert weight.grad is None
-
-
-def test_compiled_models_run_as_they_were_written():
-    import torch._dynamo
-
-    assert "torch._dynamo" in sys.modules  # under the name that tells that the compiler is loaded
-    compiled = []
-
-    def backend(graph, inputs):
-        compiled.append(graph)
-        return graph.forward
-
-    double = torch.compile(lambda x: 2 * x, backend=backend)
-    with compat.eager():
-        assert double(torch.ones(1)) == 2
-    assert not compiled
-    assert double(torch.ones(1)) == 2
-    assert compiled
 
 
 def test_samplers_of_a_loader():

@@ -5,7 +5,6 @@ A step's equations are those of :mod:`sparse_rnn.recurrent.cells`; for the argum
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparse_rnn.process_settings import csr_in_beta
 from sparse_rnn.recurrent import cells
 
 _STEPS = {
@@ -154,6 +154,5 @@ def _matrix(values: Tensor, offsets: Tensor, columns: Tensor, inputs: int) -> Te
     if torch.is_grad_enabled():
         places = torch.arange(rows, device=offsets.device).repeat_interleave(offsets.diff()) * inputs + columns.long()
         return values.new_zeros(rows * inputs).index_put((places,), values).view(rows, inputs)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+    with csr_in_beta():
         return torch.sparse_csr_tensor(offsets, columns.int(), values, (rows, inputs), check_invariants=False)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sparse_rnn.modules.generation import evaluating
 from sparse_rnn.modules.language_model import LanguageModel
 from sparse_rnn.modules.softmax import PADDING, FullSoftmax
+from sparse_rnn.process_settings import cudnn_off
 from sparse_rnn.torch_compat import tree_map_only
 
 
@@ -26,7 +27,7 @@ def mean_loss(model: LanguageModel, batch: tuple[Tensor, Tensor], state: Any) ->
     """
     # What was made in inference mode takes no part in a gradient, but a copy made outside does. cuDNN's layers have no
     # gradient in evaluation.
-    with torch.inference_mode(False), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False), evaluating(model):
+    with torch.inference_mode(False), torch.enable_grad(), cudnn_off(), evaluating(model):
         x_BT, y_BT = (tensor.clone() for tensor in batch)
         h_BTD, after = model(x_BT, state)
         decoder = model.decoder

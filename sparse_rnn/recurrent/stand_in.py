@@ -15,8 +15,9 @@ from typing import Any
 from torch import nn
 
 from sparse_rnn.errors import UsageError
+from sparse_rnn.process_settings import eager
 from sparse_rnn.recurrent.layers import RecurrentModule
-from sparse_rnn.torch_compat import eager, own_attribute_set
+from sparse_rnn.torch_compat import own_attribute_set
 
 Forward = Callable[..., Any]
 

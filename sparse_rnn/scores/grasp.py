@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from torch.overrides import TorchFunctionMode
 
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.isolation import rng_kept
+from sparse_rnn.process_settings import eager, math_attention
 from sparse_rnn.recurrent.capture import LossFn, standing_in
 from sparse_rnn.recurrent.kernels import Targets, targets_named
 from sparse_rnn.recurrent.layers import describable_modules
@@ -20,7 +20,6 @@ from sparse_rnn.recurrent.plain import run_layer
 from sparse_rnn.scores.criterion import Criterion, Scores
 from sparse_rnn.scores.gamma import Gamma, normalise
 from sparse_rnn.scores.loss import loss_gradients
-from sparse_rnn.torch_compat import eager
 
 
 class GraSP(Criterion):
@@ -55,7 +54,7 @@ class GraSP(Criterion):
         others = [found for found in describable_modules(module) if found.module not in scored]
         with (
             eager(),
-            sdpa_kernel(SDPBackend.MATH),
+            math_attention(),
             standing_in([*kernels.recurrent, *others], run_layer),
             _Temperature(self.temperature),
         ):

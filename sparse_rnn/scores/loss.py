@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_rnn.errors import UsageError
+from sparse_rnn.process_settings import cudnn_off
 from sparse_rnn.recurrent.capture import LossFn
 from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.recurrent.weight_drop import whole_weights
@@ -29,9 +30,7 @@ def loss_gradients(
     if loss_fn is None:
         raise UsageError("This criterion needs a loss: give loss_fn, a function of (module, batch) that returns it.")
     parameters = [kernel.parameter for kernel in kernels.values()]
-    # cuDNN refuses the backward pass of a recurrent layer in evaluation mode.
-    cudnn_off = torch.backends.cudnn.flags(enabled=False)
-    with torch.enable_grad(), cudnn_off, whole_weights(), _requiring_gradients(parameters):
+    with torch.enable_grad(), cudnn_off(), whole_weights(), _requiring_gradients(parameters):
         loss = loss_fn(kernels.model, batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
             raise UsageError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from threading import RLock
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +16,36 @@ from sparse_rnn.sparsity.copies import averages_of
 
 # Sets the removed weights to 0 in tensors, each given with the name of its parameter.
 Zero = Callable[[list[tuple[str, Tensor]]], None]
+
+
+class _Steps:
+    """Tells holds of the steps of all optimizers, by one hook that stays.
+
+    Torch walks through its table of hooks after each step, and fails if another thread changes that meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._holds: tuple[Hold, ...] = ()
+        self._lock = RLock()  # the end of a model, which is told at any moment, forgets a hold
+        self._listens = False
+
+    def tell(self, hold: Hold) -> None:
+        with self._lock:
+            self._holds = (*self._holds, hold)
+            if not self._listens:
+                register_optimizer_step_post_hook(self._after_step)
+                self._listens = True
+
+    def forget(self, hold: Hold) -> None:
+        with self._lock:
+            self._holds = tuple(other for other in self._holds if other is not hold)
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        for hold in self._holds:
+            hold.after_step(optimizer)
+
+
+_STEPS = _Steps()
 
 
 class Hold:
@@ -41,11 +72,11 @@ class Hold:
         self._module = weakref.ref(module, lambda _: self.remove())
         self._names = names
         self._zero = zero
-        self._handle = register_optimizer_step_post_hook(self._after_step)
+        _STEPS.tell(self)
 
     def remove(self) -> None:
         """Let go: from now on the weights may change."""
-        self._handle.remove()
+        _STEPS.forget(self)
 
     def __enter__(self) -> Hold:
         return self
@@ -55,7 +86,8 @@ class Hold:
     ) -> None:
         self.remove()
 
-    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def after_step(self, optimizer: Optimizer) -> None:
+        """Set removed weights to 0 if the optimizer can have changed them."""
         module = self._module()
         if module is None:
             return

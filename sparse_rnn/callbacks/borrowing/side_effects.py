@@ -9,9 +9,9 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from sparse_rnn.isolation import kept, parameters_kept
-from sparse_rnn.torch_compat import backward_replaced
 
 
 @contextmanager
@@ -25,6 +25,7 @@ def side_effect_free(trainer: Trainer, module: LightningModule) -> Iterator[list
         A list that fills with the losses whose backward pass was asked for.
     """
     losses: list[Tensor] = []
+    collect = _collector(losses)
     # Nested LightningModules log and optimise too; Lightning's classes exist twice, so they are known by what they do.
     parts = [part for part in module.modules() if hasattr(type(part), "training_step")]
     optimizers = _optimizers(module)
@@ -33,8 +34,7 @@ def side_effect_free(trainer: Trainer, module: LightningModule) -> Iterator[list
         stack.enter_context(parameters_kept(module))
         stack.enter_context(kept(optimizer.param_groups for optimizer in trainer.optimizers))
         stack.enter_context(_loggers_silenced(trainer))
-        collect = _collector(losses)
-        stack.enter_context(backward_replaced(collect))
+        stack.enter_context(_Collecting(collect))
         for part in parts:
             stack.enter_context(_replaced(part, log=_ignore, log_dict=_ignore, print=_ignore, manual_backward=collect))
         for optimizer in optimizers:
@@ -48,6 +48,24 @@ def _optimizers(module: LightningModule) -> list[Any]:
     """Return the optimizers bare, and as Lightning wraps them: a wrapper's step would call hooks, scale gradients."""
     found = [module.optimizers(), module.optimizers(use_pl_optimizer=False)]
     return [optimizer for some in found for optimizer in (some if isinstance(some, list) else [some])]
+
+
+class _Collecting(TorchFunctionMode):
+    """Has ``loss.backward(...)`` call another function instead, in this thread alone.
+
+    Hooks see gradients only once a backward pass has run, and a pass must not run at all here.
+
+    Args:
+        collect: Gets the tensor and the arguments of ``backward``.
+    """
+
+    def __init__(self, collect: Callable[..., None]) -> None:
+        super().__init__()
+        self._collect = collect
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        called = self._collect if func is Tensor.backward else func
+        return called(*args, **(kwargs or {}))
 
 
 def _collector(losses: list[Tensor]) -> Callable[..., None]:
