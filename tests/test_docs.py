@@ -24,7 +24,8 @@ def commands(page):
 
 
 COMPARISONS = commands("compare.md")
-STUDIES = [command for command in commands("studies.md") if command[0] == "python"]
+STUDIES = [command for command in commands("studies.md") if command[3:4] == ["study"]]
+FITS = [command for command in commands("studies.md") if command[3:4] == ["fit"]]
 
 
 @pytest.mark.parametrize("command", COMPARISONS, ids=" ".join)
@@ -37,6 +38,13 @@ def test_comparisons_can_run(command):
 def test_studies_can_run(command):
     assert command[:5] == ["python", "-m", "sparse_rnn", "study", "pruning"]
     check_fits(parse_pruning(command[5:]))
+
+
+@pytest.mark.parametrize("command", FITS, ids=" ".join)
+def test_fits_can_run(run, command):
+    with pytest.raises(SystemExit) as end:
+        run(*command[3:], "--print_config")
+    assert end.value.code == 0
 
 
 @pytest.mark.parametrize(("page", "code"), EXAMPLES, ids=[page for page, _ in EXAMPLES])
