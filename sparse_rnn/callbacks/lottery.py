@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from math import inf
+from math import inf, log
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -73,13 +73,13 @@ class LotteryTicket(PruningCallback):
         self.selection = Selection.of(sparsity, allocation, keep_diagonal, min_kept, block_size, block_score)
         self.seed = seed
         self._start: dict[str, Any] | None = None
-        self._first = 0
+        self._first, self._first_known = 0, False
         self._length: int | None = None
         self._finished: int | None = None
 
     def find_masks(self, trainer: Trainer, pl_module: LightningModule) -> Masks:
         """Keep everything: the first round is dense."""
-        self._start, self._finished = None, 0
+        self._start, self._first_known, self._finished = None, False, 0
         kernels = self.targets(pl_module)
         self.selection.check(kernels)  # fails now or never
         return Masks.full(kernels)
@@ -98,7 +98,7 @@ class LotteryTicket(PruningCallback):
                 f"{self._first}; give a later one, or start anew."
             )
         if self._start is None and self.step == self._first:
-            self._start = _snapshot(trainer, pl_module)
+            self._start, self._first_known = _snapshot(trainer, pl_module), True
 
     def on_training_length(self, total: float | None) -> None:
         """Share the training out among the rounds, again where it turns out to be of another length."""
@@ -109,7 +109,7 @@ class LotteryTicket(PruningCallback):
                 "LotteryTicket shares the steps of the training out among its rounds, but the training has no end that "
                 f"is known: give the trainer {WAYS_TO_END}."
             )
-        if self._start is None or self._length is None:  # step k stays where it was
+        if not (self._first_known and self._start is not None):  # step k stays where it was
             self._first = in_steps("rewind", self.rewind, total)
         length = int((total - self._first) // (self.rounds + 1))
         if length >= 1:
@@ -125,10 +125,10 @@ class LotteryTicket(PruningCallback):
         if self._length is None:
             return None
         if self._start is None and step >= self._first:
-            self._first, self._start = step, _snapshot(trainer, pl_module)
+            self._first, self._start, self._first_known = step, _snapshot(trainer, pl_module), True
         over = min((step - self._first) // self._length, self.rounds)
         if self._finished is None:  # a checkpoint that does not tell
-            self._finished = max(0, (step - 1 - self._first) // self._length)
+            self._finished = self._rounds_of(self.masks)
         if over <= self._finished or self.masks is None or self._start is None:
             return None
         self._finished += 1
@@ -140,6 +140,12 @@ class LotteryTicket(PruningCallback):
         if message := emptied(masks):
             rank_zero_warn(message)
         return masks
+
+    def _rounds_of(self, masks: Masks | None) -> int:
+        """Count the rounds after which as many weights are left; the length of the training may be another one now."""
+        if masks is None or not masks.removes or not self.sparsity:
+            return 0
+        return min(self.rounds, round(self.rounds * log(max(masks.kept, 1) / masks.total) / log(1 - self.sparsity)))
 
     @property
     def is_final(self) -> bool:
@@ -169,6 +175,7 @@ class LotteryTicket(PruningCallback):
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take what :meth:`extra_state` gave."""
         self._start, self._finished = state.get("start"), state.get("finished")
+        self._first, self._first_known = state.get("first", 0), "first" in state
 
 
 def _snapshot(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
@@ -195,6 +202,10 @@ def _rewind(trainer: Trainer, pl_module: LightningModule, start: dict[str, Any])
     start = copy.deepcopy(start)  # optimizers and schedules keep what they are given
     pl_module.load_state_dict(start["model"])
     for optimizer, state in zip(trainer.optimizers, start["optimizers"], strict=True):
+        for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+            # What others have added to it since step k stays, such as the rate of stochastic weight averaging.
+            saved |= {name: value for name, value in group.items() if name not in saved and name != "params"}
         optimizer.load_state_dict(state)
-    for config, state in zip(trainer.lr_scheduler_configs, start["schedules"], strict=True):
-        config.scheduler.load_state_dict(state)
+    for config, state in zip(trainer.lr_scheduler_configs, start["schedules"], strict=False):
+        if config.scheduler.state_dict().keys() == state.keys():  # it may have been replaced since, by averaging too
+            config.scheduler.load_state_dict(state)

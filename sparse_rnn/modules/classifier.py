@@ -14,9 +14,9 @@ from torchmetrics.classification import MulticlassAccuracy
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
-from sparse_rnn.modules.optim.resumed_metrics import ResumedMetrics
 from sparse_rnn.modules.optim.schedule import Interval, warn_of_idle, with_scheduler
 from sparse_rnn.modules.optim.settings import settings_of
+from sparse_rnn.modules.run_state import RunState
 from sparse_rnn.modules.structured_rnn import GateMasks, StructuredRNN
 from sparse_rnn.sparsity.graphs import graph_of
 
@@ -189,8 +189,8 @@ class SequenceClassifier(pl.LightningModule):
         return {"class": logits.argmax(dim=-1), "probability": logits.softmax(dim=-1)}
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """Bring along what a resumed run needs for its schedulers to go on."""
-        return [ResumedMetrics()]
+        """Bring along what a resumed run needs and Lightning does not save."""
+        return [RunState()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer over all parameters, and the scheduler.

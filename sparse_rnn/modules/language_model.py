@@ -18,7 +18,6 @@ from sparse_rnn.modules.dropout import WordDropout
 from sparse_rnn.modules.generative import Generative
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
-from sparse_rnn.modules.optim.resumed_metrics import ResumedMetrics
 from sparse_rnn.modules.optim.row_adam import RowAdam
 from sparse_rnn.modules.optim.row_gradients import RowGradients, require_sparse
 from sparse_rnn.modules.optim.schedule import Interval, warn_of_idle, with_scheduler
@@ -26,6 +25,7 @@ from sparse_rnn.modules.optim.settings import settings_of
 from sparse_rnn.modules.perplexity import BitsPerToken, Perplexity, TokenLoss
 from sparse_rnn.modules.ranks import from_all_ranks, random_state, set_random_state
 from sparse_rnn.modules.regularisation import activation_penalty, check_regularisation, feature_dropout
+from sparse_rnn.modules.run_state import RunState
 from sparse_rnn.modules.softmax.output_layers import PADDING, AdaptiveSoftmax, FullSoftmax
 from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss
 from sparse_rnn.recurrent.weight_drop import run_dropped
@@ -341,8 +341,8 @@ class LanguageModel(Generative, RowGradients):
         return {name: value.view_as(y_BT) for name, value in found.items()}
 
     def configure_callbacks(self) -> list[Callback]:
-        """Bring along what a resumed run needs for its schedulers to go on."""
-        return [ResumedMetrics()]
+        """Bring along what a resumed run needs and Lightning does not save."""
+        return [RunState()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer over all parameters that are trained, and the scheduler.

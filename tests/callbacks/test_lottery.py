@@ -1,10 +1,12 @@
 """LotteryTicket in real fits: what is pruned when, and that everything goes back to step k."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
@@ -35,6 +37,17 @@ class Project(LightningModule):
         optimizer = torch.optim.AdamW(self.parameters(), lr=0.02, weight_decay=0.1)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=STEPS)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+
+class Unscheduled(Project):
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.02)
+
+
+class Scheduled(Project):
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.02)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 2)]
 
 
 class Manual(Project):
@@ -162,6 +175,51 @@ def test_a_run_resumed_in_the_middle_of_a_round_equals_the_unbroken_one(train, t
     assert again.masks.digest() == ticket.masks.digest()
     assert ticket.masks.kept == round(0.1 * WEIGHTS)
     assert_same(everything(resumed, resumed.model), everything(unbroken, unbroken.model))
+
+
+class Kept(Callback):
+    def __init__(self, ticket) -> None:
+        self.ticket, self.masks = ticket, []
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        self.masks.append({name: mask.clone() for name, mask in self.ticket.masks.items()})
+
+
+@pytest.mark.parametrize("forgotten", [(), ("finished",), ("finished", "first")])
+def test_a_run_resumed_to_be_longer_brings_no_weight_back(train, tmp_path, forgotten):
+    path = tmp_path / "epoch.ckpt"
+    ticket = LotteryTicket(sparsity=0.9, rounds=4, rewind=0.1)
+    train(Project, [ticket, SaveFirstEpoch(path)], max_epochs=3)
+    checkpoint = torch.load(path, weights_only=True)
+    [state] = [state for key, state in checkpoint["callbacks"].items() if "LotteryTicket" in key]
+    assert state["extra"]["finished"] == 1
+    for name in forgotten:
+        del state["extra"][name]
+    torch.save(checkpoint, path)
+    longer = LotteryTicket(sparsity=0.9, rounds=4, rewind=0.1)
+    kept = Kept(longer)
+    train(Longer, [longer, kept], max_epochs=12, ckpt_path=path)
+    counts = [sum(int(mask.count_nonzero()) for mask in masks.values()) for masks in kept.masks]
+    assert list(dict.fromkeys(counts)) == [round(0.1 ** (r / 4) * WEIGHTS) for r in range(1, 5)]
+    for before, after in pairwise(kept.masks):
+        assert not any((after[name] & ~before[name]).any() for name in after)
+
+
+class Longer(Project):
+    def configure_optimizers(self):
+        optimizer = torch.optim.AdamW(self.parameters(), lr=0.02, weight_decay=0.1)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=STEPS)
+        scheduler.load_state_dict = lambda state: vars(scheduler).update(state | {"total_steps": 4 * STEPS})
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+
+@pytest.mark.parametrize("project", [Scheduled, Unscheduled])
+def test_averaging_beside_it_goes_on_when_all_else_goes_back(train, project):
+    ticket = LotteryTicket(sparsity=0.9, rounds=2)
+    averaging = StochasticWeightAveraging(0.01, swa_epoch_start=1, annealing_epochs=2)
+    trainer = train(project, [ticket, averaging], max_epochs=4)
+    assert ticket.masks.kept == round(0.1 * WEIGHTS)
+    assert type(trainer.lr_scheduler_configs[0].scheduler).__name__ == "SWALR"
 
 
 def test_another_model_starts_anew(train):

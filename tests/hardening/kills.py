@@ -117,7 +117,7 @@ def fit(chain: Chain, folder: Path, moment: Moment | None = None) -> None:
         val_check_interval=2 if rng.random() < 0.2 and not structured else 1.0,
         check_val_every_n_epoch=1,
         gradient_clip_val=0.5,
-        callbacks=[*METHODS[chain.method](), EarlyStopping(_monitor(model), patience=EPOCHS), checkpoint],
+        callbacks=[*METHODS[chain.method](), EarlyStopping(_monitor(model), patience=100), checkpoint],
         default_root_dir=folder,
         logger=False,
         enable_progress_bar=False,

@@ -1,4 +1,4 @@
-"""What follows metrics goes on in a resumed run: schedulers such as ReduceLROnPlateau, early stopping, best models."""
+"""What a resumed run needs that Lightning does not save: metrics that something follows, accumulated gradients."""
 
 from typing import Any
 
@@ -6,22 +6,24 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from sparse_rnn.lightning_compat import end_restart
+from sparse_rnn.lightning_compat import end_restart, only_accumulates
+from sparse_rnn.modules.ranks import from_all_ranks
 
-_METRICS, _PENDING = "callback_metrics", "plateau_pending"  # keys in a checkpoint
+_METRICS, _PENDING, _GRADIENTS = "callback_metrics", "plateau_pending", "gradients"  # keys in a checkpoint
 
 
-class ResumedMetrics(Callback):
-    """Keep in checkpoints the metrics that callbacks and schedulers follow, and step what was not stepped yet.
+class RunState(Callback):
+    """Keep in checkpoints what of a run Lightning does not: metrics, and gradients that are still accumulated.
 
     Lightning saves no metric. It therefore steps no ``ReduceLROnPlateau`` at the end of the epoch in which a run is
     resumed, nor for an epoch after which a checkpoint was saved, as that happens before the step; early stopping that
-    looks at the end of an epoch finds no metric there. The models of this package bring this callback along.
+    looks at the end of an epoch finds no metric there. Nor does it save gradients, which a checkpoint between two
+    batches of one step needs. The models of this package bring this callback along.
 
     Example:
         >>> from sparse_rnn.modules import SequenceClassifier
         >>> [type(callback).__name__ for callback in SequenceClassifier(8, 10, hidden_size=4).configure_callbacks()]
-        ['ResumedMetrics']
+        ['RunState']
     """
 
     def __init__(self) -> None:
@@ -34,10 +36,15 @@ class ResumedMetrics(Callback):
         at_its_end = epoch.completed < epoch.processed == epoch.ready
         complete = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         checkpoint[_METRICS], checkpoint[_PENDING] = metrics, bool(at_its_end and complete)
+        if pl_module.automatic_optimization and _accumulating(trainer):
+            named = pl_module.named_parameters()
+            own = {name: p.grad.detach().cpu().clone() for name, p in named if p.grad is not None}
+            checkpoint[_GRADIENTS] = from_all_ranks(own)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take them, for the training to come."""
-        self._saved = {name: checkpoint[name] for name in (_METRICS, _PENDING)} if _METRICS in checkpoint else None
+        names = (_METRICS, _PENDING, _GRADIENTS)
+        self._saved = {name: checkpoint.get(name) for name in names} if _METRICS in checkpoint else None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the metrics back, and step what an unbroken run has stepped."""
@@ -54,8 +61,17 @@ class ResumedMetrics(Callback):
         metrics: dict[str, Tensor] = {name: value.to(pl_module.device) for name, value in saved[_METRICS].items()}
         trainer.callback_metrics.update(metrics)
         end_restart(trainer)
+        gradients = saved[_GRADIENTS] or []
+        for name, gradient in gradients[trainer.global_rank].items() if len(gradients) == trainer.world_size else ():
+            pl_module.get_parameter(name).grad = gradient.to(pl_module.device)
         for config in trainer.lr_scheduler_configs if saved[_PENDING] and pl_module.automatic_optimization else ():
             if not isinstance(config.scheduler, ReduceLROnPlateau) or config.interval != "epoch":
                 continue
             if trainer.current_epoch % config.frequency == 0 and config.monitor in metrics:
                 pl_module.lr_scheduler_step(config.scheduler, metrics[config.monitor])
+
+
+def _accumulating(trainer: Trainer) -> bool:
+    """Tell whether a whole batch is over after which no optimizer has stepped."""
+    batch: Any = trainer.fit_loop.epoch_loop.batch_progress.current  # Lightning's annotation lacks `processed`
+    return 0 < batch.ready == batch.processed and only_accumulates(trainer)

@@ -1,5 +1,7 @@
 """A killed run steps its ReduceLROnPlateau, stops early and chooses its best as the unbroken one does."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
@@ -82,3 +84,41 @@ def test_a_finished_run_that_is_resumed_to_be_longer_steps_for_its_last_epoch(tm
     again = fit(tmp_path, "after the epoch")  # nothing is left to train
     assert torch.isclose(torch.tensor(again["lr"]), torch.tensor(unbroken["lr"]))
     assert again["scheduler"] == unbroken["scheduler"]
+
+
+class SaveAndEnd(Callback):
+    """Saves between two batches of one step, and ends there."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == 1 and batch_idx == 2:
+            trainer.save_checkpoint(trainer.default_root_dir + "/last.ckpt")
+            raise Killed
+
+
+def accumulated(folder, *callbacks):
+    seed_everything(0, verbose=False)
+    model = SequenceClassifier(8, 10, hidden_size=6)
+    saved = folder / "last.ckpt"
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        accumulate_grad_batches=2,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=folder,
+    )
+    with suppress(Killed):
+        trainer.fit(model, SequentialDigits(batch_size=256), ckpt_path=saved if saved.exists() else None)
+    return {name: value.tolist() for name, value in model.state_dict().items()}
+
+
+def test_gradients_that_are_accumulated_are_saved_and_go_on(tmp_path):
+    unbroken = accumulated(tmp_path)
+    accumulated(tmp_path, SaveAndEnd())
+    assert [sorted(rank) for rank in torch.load(tmp_path / "last.ckpt", weights_only=True)["gradients"]] == [
+        sorted(name for name in unbroken if not name.startswith("accuracy"))
+    ]
+    assert accumulated(tmp_path) == unbroken
