@@ -202,7 +202,8 @@ def _rewind(trainer: Trainer, pl_module: LightningModule, start: dict[str, Any])
     start = copy.deepcopy(start)  # optimizers and schedules keep what they are given
     pl_module.load_state_dict(start["model"])
     for optimizer, state in zip(trainer.optimizers, start["optimizers"], strict=True):
-        for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        # A project's own optimizer may save its state in another form.
+        for group, saved in zip(optimizer.param_groups, state.get("param_groups", ()), strict=False):
             # What others have added to it since step k stays, such as the rate of stochastic weight averaging.
             saved |= {name: value for name, value in group.items() if name not in saved and name != "params"}
         optimizer.load_state_dict(state)
