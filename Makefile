@@ -1,4 +1,4 @@
-# make fit [CONFIG=gru_mnist.yaml] [ARGS="--trainer.max_epochs 3"]   train; make test   run the tests (ARGS="-m slow": the slow ones); make lint   check style
+# make fit [CONFIG=gru_mnist.yaml] [ARGS="--trainer.max_epochs 3"]   train; make test   run the tests (ARGS="-m slow": the slow ones); make lint   check style; make harden [CHAINS=300]   kill fits at random moments and compare
 PYTHON ?= python3
 CONFIG ?= gru_digits.yaml
 ARGS ?=

@@ -61,7 +61,7 @@ def random_state() -> list[Any]:
 def set_random_state(state: list[Any]) -> None:
     """Give the global generators a state that :func:`random_state` returned."""
     torch.set_rng_state(state[0])
-    np.random.set_state(state[1])  # noqa: NPY002
+    np.random.set_state(state[1])  # noqa: NPY002 - the project's
     random.setstate(state[2])
     if state[3]:
         torch.cuda.set_rng_state_all(state[3])
@@ -93,7 +93,7 @@ class OwnRandomness:
         with self.inside():
             torch.manual_seed(seed)
             if everywhere:
-                np.random.seed(seed % 2**32)  # noqa: NPY002
+                np.random.seed(seed % 2**32)  # noqa: NPY002 - the project's
                 random.seed(seed)
 
     @contextmanager

@@ -64,6 +64,7 @@ class _ReadAhead:
     its position is what it would have saved with as many batches given out.
     """
 
+    # What super() calls below, unseen by mypy, is the loader's, whose class this one is joined to.
     kept: list[Any]
     positions: dict[int, Any]
     given: int
@@ -252,6 +253,11 @@ def callbacks_of(trainer: Trainer) -> list[Any]:
     They are public, but Lightning sets them from another class, where a type checker does not see them.
     """
     return trainer.callbacks  # type: ignore[attr-defined]
+
+
+def datamodule_of(trainer: Trainer) -> Any:
+    """Return the data module of a trainer, or None; public and not seen by a type checker, as its callbacks."""
+    return trainer.datamodule  # type: ignore[attr-defined]
 
 
 def validate_now(trainer: Trainer) -> None:

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from sparse_rnn.lightning_compat import join_other_name
+from sparse_rnn.lightning_compat import datamodule_of, join_other_name
 from sparse_rnn.modules.ranks import from_all_ranks
 
 _PADDING = -100
@@ -83,9 +83,7 @@ class PredictionFile(Callback):
         ranks = from_all_ranks(columns)
         path = Path(trainer.log_dir or trainer.default_root_dir, self.path)  # every rank asks: it is a broadcast
         if trainer.is_global_zero and columns:
-            # Lightning sets the trainer's data module from another class, where mypy does not see it.
-            data = trainer.datamodule  # type: ignore[attr-defined]
-            _write(path, _merged(ranks), getattr(data, "vocabulary", None))
+            _write(path, _merged(ranks), getattr(datamodule_of(trainer), "vocabulary", None))
             rank_zero_info(f"Predictions: {path}")
         self._parts = []
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sparse_rnn.callbacks.base import PruningCallback, pruning_callbacks
 from sparse_rnn.callbacks.one_shot import OneShotPruning
-from sparse_rnn.lightning_compat import callbacks_of, logged_columns, logs_hyperparameters
+from sparse_rnn.lightning_compat import callbacks_of, datamodule_of, logged_columns, logs_hyperparameters
 from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum
 from sparse_rnn.sparsity.connections import kept_weights
@@ -110,8 +110,7 @@ def hyperparameters(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
 
 
 def _saved(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
-    # Lightning sets the trainer's data module from another class, where mypy does not see it.
-    parts = (model, trainer.datamodule)  # type: ignore[attr-defined]
+    parts = (model, datamodule_of(trainer))
     saved = [part.hparams_initial for part in parts if part is not None and logs_hyperparameters(part)]
     return {
         name: value for part in saved for name, value in part.items() if name != "_class_path"

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from sparse_rnn.callbacks.base import pruning_callbacks
 from sparse_rnn.checkpoints import load_checkpoint
 from sparse_rnn.errors import UsageError
+from sparse_rnn.lightning_compat import callbacks_of
 from sparse_rnn.sparsity.statistics import statistics, table
 
 
@@ -66,9 +67,7 @@ def _sparsity_tables(trainer: Trainer) -> list[str]:
 
 
 def _validated(trainer: Trainer) -> int | None:
-    # Lightning sets the trainer's callbacks from another class, where mypy does not see it.
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback.step for callback in callbacks if isinstance(callback, LastValidation)), None)
+    return next((callback.step for callback in callbacks_of(trainer) if isinstance(callback, LastValidation)), None)
 
 
 def _last(checkpoint: Any, end: int) -> str:

@@ -67,7 +67,7 @@ class WordDropout(nn.Dropout):
         check_probability("p", p)
         super().__init__(p)
 
-    def forward(self, x_BT: Tensor, embedded_BTD: Tensor, vocab_size: int) -> Tensor:  # type: ignore[override]
+    def forward(self, x_BT: Tensor, embedded_BTD: Tensor, vocab_size: int) -> Tensor:  # type: ignore[override]  # words too
         """Drop words and scale the others by 1 / (1 - p).
 
         Args:

@@ -14,7 +14,6 @@ from torch import Tensor
 from sparse_rnn.errors import UsageError, check_choice
 
 Family = Literal["barabasi_albert", "erdos_renyi", "layered", "newman_watts_strogatz", "ring", "watts_strogatz"]
-Parameters = Mapping[str, float | None]
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ class Trace(TorchFunctionMode):
             if func in _GIVE_NUMBERS:
                 return func(args[0].detach(), *args[1:], **kwargs)
             of_parameter = isinstance(args[0] if args else None, nn.Parameter)  # which may be clamped, say, by its data
-            if func in (Tensor.detach, Tensor.data.__get__) and not of_parameter:  # type: ignore[attr-defined]
+            if func in (Tensor.detach, Tensor.data.__get__) and not of_parameter:  # type: ignore[attr-defined]  # of a property
                 return args[0].view_as(args[0])
             if func is F.embedding:
                 self._embeddings.add(id(args[1]))
