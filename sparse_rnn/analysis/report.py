@@ -43,12 +43,33 @@ def write_report(
     with rc_context(STYLE):
         for stem, plate in plates(numbers).items():
             tell(plate.title)
-            figure = plate.draw()
-            figure.savefig(folder / f"{stem}.png", dpi=150)
-            figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
-            write_csv(folder / f"{stem}.csv", plate.rows)
-            sections.append(_section(stem, plate, (folder / f"{stem}.svg").read_bytes()))
+            sections.append(write_plate(folder, stem, plate))
     (folder / PAGE).write_text(_page(rows, sections, numbers, command, notes), encoding="utf-8")
+
+
+def write_plate(folder: Path, stem: str, plate: Plate) -> str:
+    """Write a figure as PNG and SVG, and its numbers as CSV.
+
+    Returns:
+        Its section of a page, in HTML, with the picture in it.
+    """
+    figure = plate.draw()
+    figure.savefig(folder / f"{stem}.png", dpi=150)
+    figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
+    write_csv(folder / f"{stem}.csv", plate.rows)
+    return _section(stem, plate, (folder / f"{stem}.svg").read_bytes())
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """Make a page of HTML, which needs no other file, of the parts of its body."""
+    style = files("sparse_rnn.analysis").joinpath("report.css").read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{html.escape(title)}</title>\n<style>\n{style}</style>\n</head>\n"
+        "<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
+    )
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -63,9 +84,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 def _page(
     rows: Sequence[Row], sections: Sequence[str], numbers: Sequence[Numbers], command: str, notes: Sequence[str]
 ) -> str:
-    style = files("sparse_rnn.analysis").joinpath("report.css").read_text(encoding="utf-8")
     runs = [n.trained for n in numbers]
-    title = html.escape(", ".join(trained.name for trained in runs))
     parts = [
         "<h1>What is left, and what it does</h1>",
         f"<pre>{html.escape(command)}</pre>",
@@ -75,13 +94,7 @@ def _page(
         "<h2>The runs</h2>",
         *(_run(trained) for trained in runs),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{title}</title>\n<style>\n{style}</style>\n</head>\n"
-        "<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
-    )
+    return page(", ".join(trained.name for trained in runs), parts)
 
 
 def _section(stem: str, plate: Plate, svg: bytes) -> str:

@@ -16,10 +16,11 @@ def check_fits(grid: Grid) -> None:
         UsageError: If an argument cannot be used; the message says by which fit.
     """
     for run in _covering_runs(grid):
-        _check_fit(grid, run)
+        check_fit(grid, run)
 
 
-def _check_fit(grid: Grid, run: Run) -> None:
+def check_fit(grid: Grid, run: Run) -> None:
+    """Refuse what one fit would refuse, without running it, with a UsageError."""
     try:
         with redirect_stdout(StringIO()), suppress(SystemExit):
             PruningCLI([*grid.fit_arguments(run), "--print_config"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import networkx as nx
@@ -76,6 +77,14 @@ class LayeredGraph:
     def sources(self, target: int) -> list[int]:
         """List the layers that have an arc into another: for all but layer 0 the one before it is the last of them."""
         return [source for source in range(target) if self.mask(source, target).any()]
+
+    @property
+    def complete(self) -> bool:
+        """Whether each layer has all arcs from the one before it, and no others: a dense network."""
+        pairs = pairwise(self.sizes)
+        return self.arcs.number_of_edges() == sum(above * below for above, below in pairs) and all(
+            len(self.sources(target)) <= 1 for target in range(len(self.sizes))
+        )
 
 
 @dataclass(frozen=True)
