@@ -7,7 +7,7 @@ from sparse_rnn.pruning import prune
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.registry import register_cell
 from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
-from sparse_rnn.scores import SNIP, Criterion, GraSP, JacobianSpectrum, Magnitude, Random, SynFlow
+from sparse_rnn.scores import SNIP, Criterion, Graph, GraSP, JacobianSpectrum, Magnitude, Random, SynFlow
 from sparse_rnn.sparsity.masks import Masks
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "DynamicSparsity",
     "GraSP",
     "GradualPruning",
+    "Graph",
     "IterativePruning",
     "JacobianSpectrum",
     "LotteryTicket",

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sparse_rnn.cli.compare import parse
-from sparse_rnn.cli.dry_run import check_fits
-from sparse_rnn.cli.study import parse_pruning
+from sparse_rnn.cli.dry_run import check_fit, check_fits
+from sparse_rnn.cli.study import parse_graphs, parse_pruning
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted({*DOCS.glob("*.md")} - {DOCS / "recipes.md"})  # whose packages are not here: tests/third_party runs them
@@ -36,8 +36,12 @@ def test_comparisons_can_run(command):
 
 @pytest.mark.parametrize("command", STUDIES, ids=" ".join)
 def test_studies_can_run(command):
-    assert command[:5] == ["python", "-m", "sparse_rnn", "study", "pruning"]
-    check_fits(parse_pruning(command[5:]))
+    assert command[:4] == ["python", "-m", "sparse_rnn", "study"]
+    if command[4] == "pruning":
+        check_fits(parse_pruning(command[5:]))
+    else:
+        study = parse_graphs(command[5:])
+        check_fit(study, study.runs()[0])
 
 
 @pytest.mark.parametrize("command", FITS, ids=" ".join)

@@ -50,7 +50,7 @@ class GradualPruning(ScheduledPruning):
     ) -> None:
         selection = Selection.of(sparsity, allocation, keep_diagonal, min_kept, block_size, block_score)
         super().__init__(schedule, selection, kernels, engine)
-        self.criterion = as_criterion(criterion)
+        self.criterion = as_criterion(criterion, sparsity)
         self.seed = seed
 
     def change(self, update: Update) -> Masks:

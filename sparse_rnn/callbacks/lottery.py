@@ -69,7 +69,7 @@ class LotteryTicket(PruningCallback):
         self.sparsity = sparsity
         self.rounds = rounds
         self.rewind = rewind
-        self.criterion = as_criterion(criterion)
+        self.criterion = as_criterion(criterion, sparsity)
         self.selection = Selection.of(sparsity, allocation, keep_diagonal, min_kept, block_size, block_score)
         self.seed = seed
         self._start: dict[str, Any] | None = None

@@ -78,7 +78,7 @@ class OneShotPruning(PruningCallback):
         if num_samples < 1:
             raise UsageError(f"num_samples={num_samples}: give at least 1 (the paper: 64).")
         self.sparsity = sparsity
-        self.criterion = as_criterion(criterion)
+        self.criterion = as_criterion(criterion, sparsity)
         self.num_samples = num_samples
         self.selection = Selection.of(sparsity, allocation, keep_diagonal, min_kept, block_size, block_score)
         self.rescale = rescale

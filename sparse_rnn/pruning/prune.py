@@ -64,7 +64,7 @@ def prune(  # noqa: D417 - the shared options are described once, in options.py
         Masks(2 kernels, 580 of 11600 weights kept, sparsity 0.9500)
     """
     check_shuffle(shuffle, block_size)
-    criterion = as_criterion(criterion)
+    criterion = as_criterion(criterion, sparsity)
     targets = find_targets(module, kernels)
     masks, notes = prune_targets(
         targets,
@@ -87,6 +87,6 @@ def score_batch(kernels: Targets, batch: Any, criterion: Criterion, loss_fn: Los
         return criterion.score(kernels.model, batch, loss_fn=loss_fn, names=kernels)
 
 
-def as_criterion(criterion: Criterion | str) -> Criterion:
-    """Return the criterion itself, or the one of that name."""
-    return criterion_named(criterion) if isinstance(criterion, str) else criterion
+def as_criterion(criterion: Criterion | str, sparsity: float) -> Criterion:
+    """Return the criterion itself, or the one of that name, for a final sparsity."""
+    return (criterion_named(criterion) if isinstance(criterion, str) else criterion).at(1 - sparsity)

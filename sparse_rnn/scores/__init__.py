@@ -1,6 +1,7 @@
 """Pruning criteria, one a file: pure functions of tensors that give every weight a score."""
 
 from sparse_rnn.scores.criterion import Criterion, Scores, criterion_named, criterion_names
+from sparse_rnn.scores.graph import Graph
 from sparse_rnn.scores.grasp import GraSP
 from sparse_rnn.scores.jacobian import JacobianSpectrum
 from sparse_rnn.scores.magnitude import Magnitude
@@ -12,6 +13,7 @@ __all__ = [
     "SNIP",
     "Criterion",
     "GraSP",
+    "Graph",
     "JacobianSpectrum",
     "Magnitude",
     "Random",

@@ -15,6 +15,7 @@ from sparse_rnn.recurrent.kernels import Targets, targets_named
 
 Scores = dict[str, Tensor]
 Key = TypeVar("Key")
+OfKind = TypeVar("OfKind", bound="Criterion")
 
 
 class Criterion(ABC):
@@ -54,6 +55,14 @@ class Criterion(ABC):
         Raises:
             UsageError: If the criterion cannot score one of them, or needs a loss and has none.
         """
+
+    def at(self: OfKind, density: float) -> OfKind:
+        """Return the criterion for a pruning that keeps a share of the weights in the end; itself for most.
+
+        Args:
+            density: That share, in (0, 1].
+        """
+        return self
 
 
 def criterion_named(name: str) -> Criterion:

@@ -135,21 +135,31 @@ def random_graph(
         >>> random_graph("barabasi_albert", 40, seed=0, density=0.1).number_of_edges()
         76
     """
-    check_choice("family", family, Family)
+    check_family(family, parameters)
     if nodes < 1:
         raise UsageError(f"nodes={nodes}: give at least 1.")
     kind = _KINDS[family]
-    given = {name: value for name, value in parameters.items() if value is not None}
-    if others := given.keys() - {kind.free, *kind.fixed}:
-        takes = ", ".join([kind.free, *kind.fixed])
-        raise UsageError(f"{min(others)}={given[min(others)]}: {family} has no such parameter; it takes {takes}.")
-    chosen = {**kind.fixed, **given}
+    chosen = {**kind.fixed, **{name: value for name, value in parameters.items() if value is not None}}
     if kind.free not in chosen:
         if density is None:
             raise UsageError(f"{family} needs {kind.free}: give it.")
         chosen[kind.free] = kind.solve(nodes, density * nodes * (nodes - 1) / 2, **chosen)
     _check(family, nodes, chosen)
     return kind.make(nodes, seed, **chosen)
+
+
+def check_family(family: str, parameters: Parameters) -> None:
+    """Refuse a family that does not exist, or a parameter that it does not take, with a UsageError.
+
+    Args:
+        family: See :func:`random_graph`.
+        parameters: Those that are None are not given.
+    """
+    check_choice("family", family, Family)
+    takes = [_KINDS[family].free, *_KINDS[family].fixed]
+    for name, value in parameters.items():
+        if value is not None and name not in takes:
+            raise UsageError(f"{name}={value}: {family} has no such parameter; it takes {', '.join(takes)}.")
 
 
 def graph_of(structure: Mapping[str, Any]) -> nx.Graph:

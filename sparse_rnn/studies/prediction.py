@@ -128,10 +128,10 @@ def explained(features: Mapping[str, Sequence[float]], reached: Sequence[float],
 
     Returns:
         For each regression (Bayesian ridge, random forest, AdaBoost, on features scaled to 0 … 1) its R²; nothing where
-        there are fewer than ten networks.
+        there are fewer than ten networks, or all of them reached the same.
     """
     y = np.asarray(reached, dtype=float)
-    if len(y) < FEWEST:
+    if len(y) < FEWEST or np.ptp(y) == 0:
         return {}
     every, alone = np.column_stack(list(features.values())), np.asarray(features[base], dtype=float)[:, None]
     return {name: _explained(make, every, alone, y, list(features)) for name, make in REGRESSIONS.items()}
@@ -145,7 +145,8 @@ def _explained(make: type, every: np.ndarray, alone: np.ndarray, y: np.ndarray, 
             fitted = make_pipeline(MinMaxScaler(), make()).fit(x[train], y[train])
             pair.append(r2_score(y[test], fitted.predict(x[test])))
             if x is every:
-                importances.append(getattr(fitted[-1], "feature_importances_", np.full(len(names), np.nan)))
+                with np.errstate(invalid="ignore"):  # where all trees of AdaBoost are stumps without a branch
+                    importances.append(getattr(fitted[-1], "feature_importances_", np.full(len(names), np.nan)))
         scores.append(pair)
     of_every, of_alone = np.transpose(scores)
     importance = dict(zip(names, np.mean(importances, axis=0).tolist(), strict=True))

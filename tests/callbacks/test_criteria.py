@@ -32,7 +32,7 @@ class Project(LightningModule):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
-@pytest.mark.parametrize("criterion", ["jacobian", "snip", "grasp", "synflow", "magnitude", "random"])
+@pytest.mark.parametrize("criterion", ["jacobian", "snip", "grasp", "synflow", "magnitude", "random", "graph"])
 def test_the_callback_keeps_what_prune_keeps(tmp_path, criterion):
     callback = OneShotPruning(sparsity=0.7, criterion=criterion, num_samples=32, seed=4)
     seed_everything(0)

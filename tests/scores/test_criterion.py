@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from sparse_rnn import SNIP, GraSP, JacobianSpectrum, Magnitude, Random, SynFlow, prune
+from sparse_rnn import SNIP, Graph, GraSP, JacobianSpectrum, Magnitude, Random, SynFlow, prune
 from sparse_rnn.recurrent.kernels import Targets, find_targets
 from sparse_rnn.scores import Criterion, criterion_named, criterion_names
 from sparse_rnn.scores.criterion import recurrent_only, summed
 
-SHIPPED = [SNIP, GraSP, JacobianSpectrum, Magnitude, Random, SynFlow]
+SHIPPED = [SNIP, Graph, GraSP, JacobianSpectrum, Magnitude, Random, SynFlow]
 
 
 @pytest.fixture

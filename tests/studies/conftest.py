@@ -1,8 +1,10 @@
 import pytest
 
-from sparse_rnn.cli.study import parse_pruning
+from sparse_rnn.cli.study import parse_graphs, parse_pruning
 from sparse_rnn.compare.grid import DENSE
 from sparse_rnn.compare.results import Result
+from sparse_rnn.sparsity.graphs import LayeredGraph
+from sparse_rnn.studies import prediction
 
 
 @pytest.fixture
@@ -21,3 +23,24 @@ def invented(tmp_path):
         return study, [result(run) for run in study.runs()]
 
     return invented
+
+
+@pytest.fixture
+def invented_graphs(tmp_path):
+    """Gives a graph study, and a result for each run, from a function of run and number of sources to the error."""
+
+    def invented(error, *args):
+        study = parse_graphs(["--count", "24", "--cells", "model.cell=gru,lstm", "--output", str(tmp_path), *args])
+
+        def result(run):
+            metrics = {"val/error": error(run, LayeredGraph.of(study.graph(run)).sizes[0])}
+            return Result(run, metrics, 2.0, [], f"commit {run.seed}", 20, "last.ckpt", [{"epoch": 1.0, **metrics}])
+
+        return study, [result(run) for run in study.runs()]
+
+    return invented
+
+
+@pytest.fixture(autouse=True)
+def _few_repeats(monkeypatch):
+    monkeypatch.setattr(prediction, "REPEATS", 1)
