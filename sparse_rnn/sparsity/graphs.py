@@ -148,7 +148,7 @@ def random_graph(
     return kind.make(nodes, seed, **chosen)
 
 
-def check_family(family: str, parameters: Parameters) -> None:
+def check_family(family: str, parameters: Mapping[str, float | None]) -> None:
     """Refuse a family that does not exist, or a parameter that it does not take, with a UsageError.
 
     Args:
