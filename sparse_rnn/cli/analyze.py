@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from sparse_rnn.analysis.runs import Trained, read_runs
 from sparse_rnn.checkpoints import data_of
 from sparse_rnn.cli.arguments import Parser
 from sparse_rnn.errors import UsageError
+from sparse_rnn.locks import alone
 
 
 def analyze(args: Sequence[str]) -> None:
@@ -35,7 +38,7 @@ def analyze(args: Sequence[str]) -> None:
     numbers = [
         measure(trained, _spectra(trained, known.data, notes)) for trained in read_runs(known.checkpoint, known.dense)
     ]
-    with _complete_or_absent(known.output) as folder:
+    with alone(_lock(known.output)), _complete_or_absent(known.output) as folder:
         write_report(folder, numbers, shlex.join(["python", "-m", "sparse_rnn", "analyze", *args]), notes, _tell)
     print(known.output / PAGE)
 
@@ -80,6 +83,12 @@ def _check_replaceable(output: Path) -> None:
     above = next(path for path in output.absolute().parents if path.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise UsageError(f"--output {output} cannot be made, as {above} is no folder to write to: give another folder.")
+
+
+def _lock(output: Path) -> Path:
+    """Name a file that processes on this machine lock which write the same report."""
+    name = hashlib.sha256(os.fsencode(output.resolve())).hexdigest()[:16]
+    return Path(tempfile.gettempdir(), f"sparse_rnn-analyze-{name}.lock")
 
 
 @contextmanager

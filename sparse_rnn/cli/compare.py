@@ -45,7 +45,7 @@ def compare(args: Sequence[str]) -> None:
     grid = parse(args)
     check_fits(grid)
     command = shlex.join(["python", "-m", "sparse_rnn", "compare", *args])
-    run_and_report(lambda: run_missing(grid), lambda: _report(grid, command))
+    run_and_report(lambda: run_missing(grid), lambda: _report(grid, command), grid.output)
 
 
 def _report(grid: Grid, command: str) -> None:

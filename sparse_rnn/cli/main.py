@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NoReturn
 
+from sparse_rnn.compare.orphans import end_with_parent
 from sparse_rnn.errors import UsageError, one_line
 
 COMMANDS = ("compare", "analyze", "export", "bench", "generate", "study", "shrink")
@@ -26,6 +27,7 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: 2
     """
     args = list(sys.argv[1:] if args is None else args)
+    end_with_parent()
     try:
         _command(args[:1])(args)
     except UsageError as error:

@@ -68,7 +68,7 @@ def pruning(args: Sequence[str]) -> None:
     plan = parse_pruning(args)
     check_fits(plan)
     command = shlex.join(["python", "-m", "sparse_rnn", "study", "pruning", *args])
-    run_and_report(lambda: run_missing(plan), lambda: _report(plan, command))
+    run_and_report(lambda: run_missing(plan), lambda: _report(plan, command), plan.output)
 
 
 def graphs(args: Sequence[str]) -> None:

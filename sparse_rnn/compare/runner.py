@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from sparse_rnn.compare.grid import METRICS, Grid, Run
+from sparse_rnn.compare.orphans import BOUND
 from sparse_rnn.compare.results import COMPARED, Result, by, read_result
 from sparse_rnn.compare.tuning import choose
 from sparse_rnn.errors import UsageError
@@ -64,7 +65,9 @@ def run_all(grid: Grid, runs: list[Run], bar: tqdm) -> list[str]:
                 running[run] = _start(grid, run)
                 bar.set_postfix_str(", ".join(map(str, running)))
             for run in [run for run, process in running.items() if process.poll() is not None]:
-                if problem := _conclude(grid, run, running.pop(run).returncode):
+                process = running.pop(run)
+                _await_end(process)
+                if problem := _conclude(grid, run, process.returncode):
                     failed.append(f"{run}: {problem} (log: {grid.folder(run) / _LOG})")
                     bar.write(f"failed: {failed[-1]}", file=sys.stderr)
                 bar.update()
@@ -96,10 +99,10 @@ def _start(grid: Grid, run: Run) -> "subprocess.Popen[bytes]":
         log.flush()
         return subprocess.Popen(
             [sys.executable, *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # never written to: it closes when this process ends
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // grid.jobs))},
+            env=os.environ | {BOUND: "1", "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // grid.jobs))},
         )
 
 
@@ -139,3 +142,6 @@ def _await_end(process: "subprocess.Popen[bytes]") -> None:
         process.wait(_GRACE_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()

@@ -4,14 +4,20 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from sparse_rnn.data.errors import DataError
+from sparse_rnn.locks import alone
 
 # Some servers turn away what does not call itself a browser.
 USER_AGENT = "Mozilla/5.0 (compatible; sparse_rnn)"
+
+
+_SCRATCH = ".unpacking-"
+_LOCK = ".download.lock"
 
 
 def cache_folder(name: str) -> Path:
@@ -98,6 +104,11 @@ def download(file: str, sha256: str, folder: Path, mirrors: tuple[str, ...], adv
         ...     (folder / "notes.txt").read_bytes()
         b'here already'
     """
+    with _alone(folder, file, advice):
+        _download(file, sha256, folder, mirrors, advice)
+
+
+def _download(file: str, sha256: str, folder: Path, mirrors: tuple[str, ...], advice: str) -> None:
     failures = []
     for mirror in mirrors:
         failure = _attempt(mirror + file, sha256, folder / file)
@@ -107,11 +118,18 @@ def download(file: str, sha256: str, folder: Path, mirrors: tuple[str, ...], adv
     raise DataError(f"{folder / file} is missing and could not be downloaded ({', '.join(failures)}): {advice}.")
 
 
-def download_archive(file: str, sha256: str, folder: Path, mirrors: tuple[str, ...], advice: str) -> None:
+def download_archive(
+    file: str,
+    sha256: str,
+    folder: Path,
+    mirrors: tuple[str, ...],
+    advice: str,
+    is_complete: Callable[[], bool] = lambda: False,
+) -> None:
     """Download a zip or tar archive, and unpack those of its files that are not in ``folder`` yet.
 
     The outermost folder of the archive is left out, where it has one. Each file appears in its place whole. The archive
-    is removed once it is unpacked.
+    is removed once it is unpacked. Of processes that do so at once one works, and the others wait for it.
 
     Args:
         file: Name of the archive on the mirrors, and in ``folder`` until it is unpacked.
@@ -119,6 +137,7 @@ def download_archive(file: str, sha256: str, folder: Path, mirrors: tuple[str, .
         folder: Where its files go; created where missing.
         mirrors: Addresses to which ``file`` is appended, tried in turn.
         advice: What the user can do where none delivers, the end of the error's sentence.
+        is_complete: Tells whether all files are there, as another process may have unpacked them meanwhile.
 
     Raises:
         DataError: If no mirror delivers the archive, or its files cannot be written.
@@ -133,19 +152,43 @@ def download_archive(file: str, sha256: str, folder: Path, mirrors: tuple[str, .
         ...         content.writestr("corpus-v1/text.txt", "some text")
         ...     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
         ...     download_archive("corpus.zip", sha256, Path(name), ("http://mirror/",), "try later")
-        ...     [path.name for path in Path(name).iterdir()]
+        ...     [path.name for path in Path(name).glob("*.txt")]
         ['text.txt']
     """
-    download(file, sha256, folder, mirrors, advice)
+    with _alone(folder, file, advice):
+        if is_complete():
+            return
+        _download(file, sha256, folder, mirrors, advice)
+        _unpack_all(file, folder, advice)
+
+
+def _unpack_all(file: str, folder: Path, advice: str) -> None:
+    for abandoned in folder.glob(f"{_SCRATCH}*"):  # by a process that was killed: this one is alone
+        shutil.rmtree(abandoned, ignore_errors=True)
     try:
         _unpack(folder / file, folder)
     except OSError as error:
         raise DataError(f"{folder / file} could not be unpacked ({error}): {advice}.") from error
 
 
+@contextmanager
+def _alone(folder: Path, file: str, advice: str) -> Iterator[None]:
+    """Let one process at a time download to a folder."""
+    try:
+        with alone(folder / _LOCK):
+            yield
+    except OSError as error:
+        if error.filename not in map(str, (folder, folder / _LOCK)):
+            raise
+        raise DataError(
+            f"{folder / file} is missing and could not be downloaded ({type(error).__name__}: {folder} is no folder to "
+            f"write to): {advice}."
+        ) from None
+
+
 def _unpack(archive: Path, folder: Path) -> None:
     """Move those files of an archive to a folder that are not there yet, and remove the archive."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
         if tarfile.is_tarfile(archive) and hasattr(tarfile, "data_filter"):
             shutil.unpack_archive(archive, scratch, filter="data")  # Python 3.12 warns where a tar has no filter
         else:

@@ -81,7 +81,8 @@ class HundredMegabytes(TextData):
         """
         if not os.path.isfile(self.file):
             archive = f"{self.published.name}.zip"
-            download_archive(archive, self.published.archive_sha256, self.folder, MIRRORS, self._advice)
+            there = partial(os.path.isfile, self.file)
+            download_archive(archive, self.published.archive_sha256, self.folder, MIRRORS, self._advice, there)
         check(self.file, f"sha1:{self.published.sha1}", self._advice)
         super().prepare_data()
 

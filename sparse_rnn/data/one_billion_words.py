@@ -35,7 +35,8 @@ class OneBillionWords(TextData):
         training-monolingual.tokenized.shuffled/news.en-00001-of-00100 … 00099
         heldout-monolingual.tokenized.shuffled/news.en.heldout-00000-of-00050 … 00049
 
-    Where there is no training shard at all, the archive (1.8 GB, 4 GB unpacked) is downloaded there. Fewer shards than
+    Where there is no training shard at all, the archive (1.8 GB, 4 GB unpacked) is downloaded there; unpacking that was
+    interrupted goes on. Fewer shards than
     all 99 are taken only where ``train`` names them; results are then not comparable with published ones.
 
     Source: Chelba et al., "One billion word benchmark for measuring progress in statistical language modeling"
@@ -134,8 +135,9 @@ class OneBillionWords(TextData):
         Raises:
             DataError: If shards are missing and no mirror delivers them.
         """
-        if self.patterns["train"] == TRAIN and not any(self.folder.glob(TRAIN)):
-            download_archive(ARCHIVE, SHA256, self.folder, MIRRORS, self._advice)
+        interrupted = (self.folder / ARCHIVE).exists() and not self._all_shards_there()  # while it was unpacked
+        if self.patterns["train"] == TRAIN and (interrupted or not any(self.folder.glob(TRAIN))):
+            download_archive(ARCHIVE, SHA256, self.folder, MIRRORS, self._advice, self._all_shards_there)
         super().prepare_data()
 
     def corpus(self) -> Corpus:
@@ -151,6 +153,9 @@ class OneBillionWords(TextData):
                 f" {self._advice}."
             )
         return Corpus(files, Words(SENTENCE_MARK), self._words_to_keep, self._given_vocabulary)
+
+    def _all_shards_there(self) -> bool:
+        return len(list(self.folder.glob(TRAIN))) == TRAIN_SHARDS  # unpacked last
 
     @property
     def _advice(self) -> str:

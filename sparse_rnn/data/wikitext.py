@@ -90,7 +90,7 @@ class _WikiText(TextData):
         if any(file in self.archive.checksums for file in self._missing):
             zipped = f"{self.archive.name}-v1.zip"
             mirrors = tuple(mirror.format(name=self.archive.name) for mirror in MIRRORS)
-            download_archive(zipped, self.archive.sha256, self.folder, mirrors, self._advice)
+            download_archive(zipped, self.archive.sha256, self.folder, mirrors, self._advice, lambda: not self._missing)
         for file in set(self.files.values()) & set(self.archive.checksums):
             check(self.folder / file, self.archive.checksums[file], self._advice)
         super().prepare_data()

@@ -2,10 +2,13 @@
 
 import hashlib
 import io
+import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 import requests
@@ -40,11 +43,22 @@ def tarred() -> bytes:
 ARCHIVES = {"set.zip": zipped(), "set.tar.gz": tarred()}
 
 
+LOCK = ".download.lock"  # empty, and stays
+
+
+def entries(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != LOCK)
+
+
 class Mirror(BaseHTTPRequestHandler):
     """The first part of the path says how the request is answered."""
 
+    counted: ClassVar[list[str]] = []
+
     def do_GET(self):
         kind = self.path.split("/")[1]
+        if kind == "counted":
+            self.counted.append(self.path)
         if kind == "absent":
             self.send_error(404)
             return
@@ -79,7 +93,7 @@ def fetch(server: str, folder, *kinds: str) -> None:
 )
 def test_the_first_mirror_that_delivers_is_enough(kinds, server, tmp_path, capfd):
     fetch(server, tmp_path / "new", *kinds)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == [FILE]
+    assert entries(tmp_path / "new") == [FILE]
     assert (tmp_path / "new" / FILE).read_bytes() == CONTENTS
     assert "100%" in capfd.readouterr().err
 
@@ -93,7 +107,7 @@ def test_a_failure_is_explained_and_leaves_nothing(kind, reason, server, tmp_pat
     host = server.removeprefix("http://")
     expected = f"{tmp_path / FILE} is missing and could not be downloaded ({host}: {reason}): do this."
     assert str(caught.value) == expected
-    assert list(tmp_path.iterdir()) == []
+    assert entries(tmp_path) == []
 
 
 def test_every_mirror_that_failed_is_named(server, tmp_path):
@@ -117,7 +131,7 @@ def test_an_interrupt_leaves_nothing(server, tmp_path, monkeypatch):
     monkeypatch.setattr(requests.Response, "iter_content", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fetch(server, tmp_path, "good")
-    assert list(tmp_path.iterdir()) == []
+    assert entries(tmp_path) == []
 
 
 def test_servers_for_browsers_deliver(server, tmp_path):
@@ -131,14 +145,15 @@ def fetch_archive(server: str, file: str, folder, *kinds: str) -> None:
 
 
 def contents(folder) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("file", ARCHIVES)
 def test_of_an_archive_its_files_are_left(file, server, tmp_path):
     fetch_archive(server, file, tmp_path / "new", "wrong", "good")
     assert contents(tmp_path / "new") == MEMBERS
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["deeper", "one.txt"]
+    assert entries(tmp_path / "new") == ["deeper", "one.txt"]
 
 
 def test_files_that_are_there_stay(server, tmp_path):
@@ -150,7 +165,7 @@ def test_files_that_are_there_stay(server, tmp_path):
 def test_an_archive_that_cannot_be_had_leaves_nothing(server, tmp_path):
     with pytest.raises(DataError, match=r"set.zip is missing and could not be downloaded .*wrong checksum\): do this"):
         fetch_archive(server, "set.zip", tmp_path, "wrong")
-    assert list(tmp_path.iterdir()) == []
+    assert entries(tmp_path) == []
 
 
 def test_an_interrupt_while_unpacking_leaves_the_archive_only(server, tmp_path, monkeypatch):
@@ -163,6 +178,35 @@ def test_an_interrupt_while_unpacking_leaves_the_archive_only(server, tmp_path, 
         fetch_archive(server, "set.zip", tmp_path, "good")
     assert contents(tmp_path) == {"set.zip": ARCHIVES["set.zip"]}
     monkeypatch.undo()
+    fetch_archive(server, "set.zip", tmp_path, "absent")
+    assert contents(tmp_path) == MEMBERS
+
+
+DOWNLOAD = """if True:
+    import sys
+    from pathlib import Path
+    from sparse_rnn.data.download import download_archive
+    file, digest, folder, mirror = sys.argv[1:]
+    there = lambda: (Path(folder) / "one.txt").exists() and (Path(folder) / "deeper/two.txt").exists()
+    download_archive(file, digest, Path(folder), (mirror,), "do this", there)
+"""
+
+
+def test_processes_that_download_at_once_wait_for_one(server, tmp_path):
+    file = "set.zip"
+    digest = hashlib.sha256(ARCHIVES[file]).hexdigest()
+    command = [sys.executable, "-c", DOWNLOAD, file, digest, str(tmp_path), f"{server}/counted/"]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    ends = [(process.communicate()[1], process.returncode) for process in processes]
+    assert [status for _, status in ends] == [0, 0, 0, 0], ends
+    assert len(Mirror.counted) == 1
+    assert contents(tmp_path) == MEMBERS
+
+
+def test_what_a_killed_process_left_does_not_stop_the_next(server, tmp_path):
+    (tmp_path / ".unpacking-killed").mkdir()
+    (tmp_path / ".unpacking-killed" / "half").write_bytes(b"")
+    (tmp_path / "set.zip").write_bytes(ARCHIVES["set.zip"])
     fetch_archive(server, "set.zip", tmp_path, "absent")
     assert contents(tmp_path) == MEMBERS
 
@@ -193,7 +237,7 @@ def test_an_archive_that_cannot_be_unpacked_is_one_sentence(server, tmp_path, mo
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(server, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"could not be downloaded \(127.0.0.1:\d+: (FileExists|NotADirectory)Error\)"):
+    with pytest.raises(DataError, match=r"could not be downloaded \((FileExists|NotADirectory)Error: .* is no folder"):
         fetch(server, tmp_path / "file", "good")
 
 

@@ -79,6 +79,23 @@ def test_without_shards_the_archive_is_asked_for(tmp_path, folder):
         OneBillionWords(root=tmp_path / "empty").prepare_data()
 
 
+def test_unpacking_that_was_interrupted_goes_on(folder, monkeypatch):
+    (folder / one_billion_words.ARCHIVE).touch()
+    asked = []
+
+    def unpacked(file, sha256, into, mirrors, advice, is_complete):
+        asked.append((file, is_complete()))
+        for shard in range(1, 100):
+            path = folder / f"training-monolingual.tokenized.shuffled/news.en-{shard:05}-of-00100"
+            path.write_text("a sentence .\n")
+        assert is_complete()
+
+    monkeypatch.setattr(one_billion_words, "download_archive", unpacked)
+    for _ in range(2):
+        OneBillionWords(root=folder).prepare_data()
+    assert asked == [(one_billion_words.ARCHIVE, False)]
+
+
 def test_shards_named_that_are_not_there_are_not_downloaded(folder):
     with pytest.raises(DataError, match=r"news.en-9\* matches no file: unpack"):
         OneBillionWords(train="news.en-9*", root=folder).prepare_data()
