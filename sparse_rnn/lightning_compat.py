@@ -7,6 +7,7 @@ where an upgrade takes it away.
 from __future__ import annotations
 
 import copy
+import os
 import sys
 from collections.abc import Iterator
 from itertools import count
@@ -201,6 +202,30 @@ def launched_by_fit(trainer: Trainer) -> bool:
     The launcher has no public name, nor does it tell.
     """
     return hasattr(trainer.strategy.launcher, "_start_method")
+
+
+def claim_version(logger: Any) -> str | None:
+    """Make the folder that a logger is about to take by its number, so that no other process takes the same one.
+
+    Lightning counts the folders that are there, and makes its own only when training begins.
+
+    Returns:
+        The folder; None where the logger has no numbered folder, or the user has named it.
+    """
+    if getattr(logger, "_version", "") is not None or not hasattr(logger, "log_dir"):
+        return None
+    while True:
+        folder = logger.log_dir
+        if "://" in folder:
+            return None
+        try:
+            os.makedirs(folder)
+        except FileExistsError:
+            logger._version = None  # count again
+            if logger.log_dir == folder:
+                return None
+        else:
+            return folder
 
 
 def logs_hyperparameters(part: Any) -> bool:

@@ -17,6 +17,7 @@ from sparse_rnn.callbacks.averages import Averages
 from sparse_rnn.callbacks.best import BestModels
 from sparse_rnn.callbacks.pace import Pace, batches_seen
 from sparse_rnn.callbacks.returning import Return, from_bytes, to_bytes
+from sparse_rnn.callbacks.whole_files import write_whole
 from sparse_rnn.devices import refuse_mps
 from sparse_rnn.engine.live import Engine, EngineKind
 from sparse_rnn.errors import UsageError, check_choice
@@ -77,6 +78,7 @@ class PruningCallback(Callback):
         self._pace: Pace | None = None
         self._return = Return()
         self._best = BestModels()
+        self._made_with: dict[str, Any] = {}
 
     @property
     def masks(self) -> Masks | None:
@@ -177,6 +179,10 @@ class PruningCallback(Callback):
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take what :meth:`extra_state` gave; the fit may not have started yet."""
 
+    def made_with(self) -> dict[str, Any]:
+        """Return the settings, numbers and words, that are of no effect once the masks are chosen."""
+        return {}
+
     @property
     def is_final(self) -> bool:
         """Whether the model is as sparse as it will be; a subclass that removes weights in mid-training says when."""
@@ -192,21 +198,24 @@ class PruningCallback(Callback):
         packed = self._saved if self.masks is None else self.masks.state_dict()
         if packed is None:
             return {}
-        return {"masks": packed, "step": self.step, "extra": self.extra_state(), "best": dict(self._best.seen)}
+        state = {"masks": packed, "step": self.step, "extra": self.extra_state(), "best": dict(self._best.seen)}
+        return state | {"made_with": self._made_with or self.made_with()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the masks of a checkpoint; they come into force at once if the fit has started already."""
         self._saved, self._carried = state_dict["masks"], False
         self.step = state_dict.get("step", 0)  # masks that somebody packed by hand come without
         self._best.seen = dict(state_dict.get("best", {}))
+        self._made_with = dict(state_dict.get("made_with", {}))
         if "extra" in state_dict:
             self.load_extra_state(state_dict["extra"])
         if self._hold is not None and self._module is not None:
             self._enforce(self._module.trainer)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse Apple's MPS, before the model is moved there."""
+        """Refuse Apple's MPS, before the model is moved there, and let checkpoints be written whole."""
         refuse_mps(trainer)
+        write_whole(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring the masks into force, choosing them first unless a checkpoint or an earlier fit has."""
@@ -216,8 +225,10 @@ class PruningCallback(Callback):
         self._carried = False
         if self._saved is None and (self.masks is None or self._module is not pl_module):
             self.notice(self.targets(pl_module))
-            self.masks, self.step = self.find_masks(trainer, pl_module), 0
+            self.masks, self.step, self._made_with = self.find_masks(trainer, pl_module), 0, {}
             _check_agreement(trainer, self.masks)
+        else:
+            self._warn_of_settings()
         self._module = pl_module
         self._averages = Averages()
         self._enforce(trainer)
@@ -341,6 +352,16 @@ class PruningCallback(Callback):
                 "any others. To go on with these zeros, give OneShotPruning(masks='from_zeros'); to go on with a run, "
                 "fit(ckpt_path=...), which takes its masks from the checkpoint."
             )
+
+    def _warn_of_settings(self) -> None:
+        """Warn of settings that are others than those that the masks of a checkpoint were made with."""
+        now = self.made_with()
+        for name, before in self._made_with.items():
+            if name in now and now[name] != before:
+                rank_zero_warn(
+                    f"{type(self).__name__}: {name}={now[name]} has no effect, as the masks come from a checkpoint, "
+                    f"where they were chosen with {name}={before}: resume with that, or start a fit without ckpt_path."
+                )
 
     def _belongs_to(self, pl_module: LightningModule) -> bool:
         """Tell whether a model has the zeros of masks that another copy of this callback had."""

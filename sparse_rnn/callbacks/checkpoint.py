@@ -17,6 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from sparse_rnn.callbacks.whole_files import write_whole
 from sparse_rnn.checkpoints import load_checkpoint
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import callbacks_of, join_other_name
@@ -85,6 +86,11 @@ class SparseCheckpoint(ModelCheckpoint):
         self._names_step = filename is None or "{step" in filename
         self._saved_step: int | None = None
         self._saved_time = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let checkpoints be written whole."""
+        super().setup(trainer, pl_module, stage)
+        write_whole(trainer)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         """Tell whether a model is among the best; none is before the final sparsity holds."""
@@ -224,7 +230,7 @@ def _is_final(trainer: Trainer) -> bool:
 def _written_at_once(trainer: Trainer) -> bool:
     """Tell whether a checkpoint is a file that is complete when its saving returns, as Lightning's own is."""
     # Known by its name: Lightning's classes exist twice.
-    return type(trainer.strategy.checkpoint_io).__name__ == "TorchCheckpointIO"
+    return type(trainer.strategy.checkpoint_io).__name__ in ("TorchCheckpointIO", "WholeFiles")
 
 
 def _link(source: str, name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -99,6 +99,10 @@ class DynamicSparsity(ScheduledPruning):
     def find_masks(self, trainer: Trainer, pl_module: LightningModule) -> Masks:
         """Choose the first weights as :class:`OneShotPruning` does."""
         return self.first.find_masks(trainer, pl_module)
+
+    def made_with(self) -> dict[str, Any]:
+        """Return what the first masks are chosen with."""
+        return self.first.made_with()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Turn shares of the training into steps."""

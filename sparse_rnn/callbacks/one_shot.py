@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
@@ -122,6 +122,19 @@ class OneShotPruning(PruningCallback):
         for note in notes:
             rank_zero_warn(note)
         return masks
+
+    def made_with(self) -> dict[str, Any]:
+        """Return what the masks are chosen with."""
+        selection = self.selection
+        return {
+            "sparsity": self.sparsity,
+            "criterion": type(self.criterion).__name__,
+            "allocation": str(selection.allocation),
+            "keep_diagonal": selection.guards.keep_diagonal,
+            "min_kept": selection.guards.min_kept,
+            "block_size": str(selection.structure),
+            **{name: getattr(self, name) for name in ("num_samples", "rounds", "seed", "rescale", "shuffle")},
+        }
 
     def _scores(self, trainer: Trainer, kernels: Targets, samples: TrainingSamples) -> Scores:
         if not self.criterion.needs_data:

@@ -1,8 +1,12 @@
 """``python -m sparse_rnn {fit,validate,test,predict}``: Lightning's own command line, with pruning as one more key."""
 
 import logging
+import os
+import signal
+import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +15,8 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 # The parser knows a class by its short name once its module is imported.
 import sparse_rnn.data
@@ -20,12 +24,13 @@ import sparse_rnn.modules
 import sparse_rnn.scores  # noqa: F401 - the command line finds classes by name once they are imported
 from sparse_rnn.callbacks import PredictionFile, PruningCallback
 from sparse_rnn.checkpoint_files import load_checkpoint
-from sparse_rnn.cli.summary import LastValidation, summary
+from sparse_rnn.cli.summary import LastValidation, how_to_go_on, summary
 from sparse_rnn.config_files import MODE, find_config, is_overlay
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.lexicon import lexicon_in
 from sparse_rnn.devices import NO_MPS
 from sparse_rnn.errors import MissingFileError, UsageError, unwrapped
+from sparse_rnn.lightning_compat import claim_version
 
 MatmulPrecision = Literal["highest", "high", "medium"]
 
@@ -44,6 +49,7 @@ class PruningCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         _quieten_lightning()
+        self._words = list(args)
         try:
             super().__init__(
                 LightningModule,
@@ -136,6 +142,36 @@ class PruningCLI(LightningCLI):
         if isinstance(self.datamodule, TextData) and path and Path(path).is_file():
             # A model that takes its size from the data is built before Lightning reads the checkpoint.
             self.datamodule.read_with(lexicon_in(load_checkpoint(path)))
+
+    def fit(self, **options: Any) -> None:
+        """Fit in folders of this run's own; where the user stops it, say what is there and how to go on.
+
+        Args:
+            options: What ``Trainer.fit`` takes.
+
+        Raises:
+            SystemExit: With status 130 after Ctrl-C, 143 after a polite kill.
+        """
+        first = getattr(rank_zero_only, "rank", 0) == 0  # set where Lightning sees it, and a type checker does not
+        claimed = [folder for logger in self.trainer.loggers if first and (folder := claim_version(logger))]
+        try:
+            self.trainer.fit(**options)
+        except SystemExit as stop:
+            if self.trainer.interrupted:
+                self.after_interrupt()
+                terminated = isinstance(stop, SIGTERMException)
+                raise SystemExit(128 + (signal.SIGTERM if terminated else signal.SIGINT)) from stop
+            raise
+        finally:
+            for folder in claimed:
+                with suppress(OSError):  # it is in use
+                    os.rmdir(folder)
+
+    def after_interrupt(self) -> None:
+        """Print, on the first rank, what there is of an interrupted run, and the command that goes on with it."""
+        if self.trainer.is_global_zero:
+            print(summary(self.trainer, getattr(self.trainer.logger, "log_dir", None)))
+            print(how_to_go_on(self.trainer, self._words), file=sys.stderr, flush=True)
 
     def after_fit(self) -> None:
         """Print, on the first rank, what the run reached, what was pruned, and where everything lies."""

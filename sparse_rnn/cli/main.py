@@ -1,7 +1,10 @@
 """``python -m sparse_rnn``: hands the arguments to a command and says in one line what the user can mend."""
 
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import NoReturn
 
@@ -19,7 +22,8 @@ def main(args: Sequence[str] | None = None) -> None:
         args: What follows the program's name; None takes it from ``sys.argv``.
 
     Raises:
-        SystemExit: With status 2 and one line on stderr where a value that the user gave is at fault.
+        SystemExit: With status 2 and one line on stderr where a value that the user gave is at fault, 130 after Ctrl-C,
+            143 after a polite kill.
 
     Example:
         >>> main(["compare", "--config", "gru_digits.yaml", "--sparsity", "0.9"])  # stderr says what is missing
@@ -29,9 +33,29 @@ def main(args: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if args is None else args)
     end_with_parent()
     try:
-        _command(args[:1])(args)
+        with _polite_end(args[:1]):
+            _command(args[:1])(args)
     except UsageError as error:
         _exit(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped. What was written before is as it was; the same command starts anew.\n")
+        sys.exit(128 + signal.SIGINT)
+
+
+@contextmanager
+def _polite_end(name: Sequence[str]) -> Iterator[None]:
+    """Let our own commands clean up where they are asked to end, as Ctrl-C does; Lightning's see to it themselves."""
+    ours = len(name) == 1 and name[0] in COMMANDS and threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminated) if ours else None
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _terminated(signum: int, frame: object) -> NoReturn:
+    sys.exit(128 + signum)
 
 
 def _command(name: Sequence[str]) -> Callable[[list[str]], object]:

@@ -187,6 +187,9 @@ class _FineTuning(PruningCLI):
     def after_fit(self) -> None:
         """Print no summary."""
 
+    def after_interrupt(self) -> None:
+        """Print none either: its folder is gone, and shrink starts anew."""
+
 
 def _write(output: Path, config_path: Path, saved: dict[str, Any], config: dict[str, Any]) -> None:
     with written_whole(output) as unfinished:

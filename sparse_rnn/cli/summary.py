@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -60,6 +61,32 @@ def summary(trainer: Trainer, logs: str | None) -> str:
         )
     lines = [f"{name:<16} {value}" for name, value in facts.items() if value]
     return "\n\n".join([*_sparsity_tables(trainer), "\n".join(lines)])
+
+
+def how_to_go_on(trainer: Trainer, words: Sequence[str]) -> str:
+    """Say by which command an interrupted fit goes on.
+
+    Args:
+        trainer: The trainer after ``fit``.
+        words: What followed the program's name on the command line of the fit.
+
+    Returns:
+        A text of one or two lines.
+    """
+    paths = [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
+    paths += [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
+    path = next((path for path in paths if path and _step(path) is not None), None)
+    if path is None:
+        return f"Stopped after step {trainer.global_step:,}; there is no checkpoint. The same command starts anew."
+    kept: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word == "--ckpt_path":
+            next(rest, None)
+        elif not word.startswith("--ckpt_path="):
+            kept.append(word)
+    command = shlex.join(["python", "-m", "sparse_rnn", *kept, "--ckpt_path", path])
+    return f"Stopped after step {trainer.global_step:,}. This goes on after step {_step(path):,}:\n{command}"
 
 
 def _sparsity_tables(trainer: Trainer) -> list[str]:

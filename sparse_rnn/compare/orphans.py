@@ -1,6 +1,7 @@
 """Fits end with the process that has started them, however that ends."""
 
 import os
+import signal
 import sys
 import threading
 
@@ -25,4 +26,4 @@ def end_with_parent() -> None:
 def _await_end(descriptor: int) -> None:
     while os.read(descriptor, 1):
         pass
-    os._exit(1)
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has the latter, which is as hard there

@@ -129,9 +129,15 @@ def written_whole(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             yield Path(folder, path.name)
+            with Path(folder, path.name).open("rb+") as file:
+                os.fsync(file.fileno())
             os.replace(Path(folder, path.name), path)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
+    except RuntimeError as error:
+        if "file write failed" not in str(error):  # as torch.save says it of a full disk
+            raise
+        raise UsageError(f"{path} cannot be written: the disk is full, or gone.") from error
 
 
 def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:

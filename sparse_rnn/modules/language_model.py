@@ -390,7 +390,9 @@ class LanguageModel(Generative, RowGradients):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what each rank has of its own: the recurrent state and the random generators; and what ids stand for."""
         state = tree_map_only(Tensor, lambda tensor: tensor.cpu().clone(), self._state)  # views would drag more along
-        checkpoint[_RANKS] = from_all_ranks({"state": state, "random": random_state(self.device)})
+        own = {"state": state, "random": random_state(self.device)}
+        # A run that is resumed at the end of an epoch saves that end before it has taken up what was saved.
+        checkpoint[_RANKS] = from_all_ranks(own) if self._saved is None else self._saved
         checkpoint[_TOKENS] = self.tokens_seen
         if self.lexicon is not None and lexicon_in(checkpoint) is None:  # the data of this run do not have it
             checkpoint[KEY] = self.lexicon.state()

@@ -1,11 +1,16 @@
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sparse_rnn.cli.fit import _set_matmul_precision
 from sparse_rnn.data import mnist
+from sparse_rnn.lightning_compat import claim_version
 from sparse_rnn.modules import SequenceClassifier
 
 # A resumed run has a folder of its own, of which ModelCheckpoint warns.
@@ -248,3 +253,52 @@ def test_missing_data_takes_one_line(refused, digits, tmp_path, monkeypatch):
     monkeypatch.setattr(mnist, "MIRRORS", ())
     line = refused("fit", "--config", "gru_mnist.yaml", *digits[2:], "--data.root", str(tmp_path / "nowhere"))
     assert "train-images-idx3-ubyte.gz" in line
+
+
+STOP = """if True:
+    import sys
+    from lightning.pytorch import Callback
+    from sparse_rnn.cli import main
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == 2 and trainer.ckpt_path is None:
+                import signal
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                signal.raise_signal(getattr(signal, sys.argv[1]))
+    from sparse_rnn.cli import fit
+    instantiate = fit.PruningCLI.instantiate_trainer
+    def with_stop(self, **options):
+        trainer = instantiate(self, **options)
+        trainer.callbacks.insert(0, Stop())
+        return trainer
+    fit.PruningCLI.instantiate_trainer = with_stop
+    main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(("sent", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_fit_that_is_stopped_says_what_is_there_and_goes_on(run, digits, sent, status):
+    words = ["fit", *digits, "--trainer.max_epochs", "3"]
+    done = subprocess.run([sys.executable, "-c", STOP, sent, *words], capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert "val/" not in done.stdout
+    assert "last checkpoint" in done.stdout
+    said, command = done.stderr.strip().splitlines()[-2:]
+    assert said == "Stopped after step 2. This goes on after step 2:"
+    python, m, module, *args = shlex.split(command)
+    assert [python, m, module, *args[:-2]] == ["python", "-m", "sparse_rnn", *words]
+    run(*args)
+    last = Path(args[-1]).parents[2] / "version_1" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 9
+
+
+def test_fits_that_begin_at_once_have_folders_of_their_own(tmp_path):
+    loggers = [TensorBoardLogger(tmp_path) for _ in range(3)]
+    folders = [loggers[0].log_dir, loggers[1].log_dir]
+    assert folders[0] == folders[1]  # both have counted
+    for logger in loggers[:2]:
+        logger._version = None
+    assert len({claim_version(logger) for logger in loggers}) == 3
+    named = TensorBoardLogger(tmp_path, version=0)
+    assert claim_version(named) is None
+    assert claim_version(CSVLogger(tmp_path)) == str(tmp_path / "lightning_logs" / "version_3")

@@ -1,11 +1,15 @@
 import os
+import signal
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
 from sparse_rnn import errors
 from sparse_rnn.cli import main
+from sparse_rnn.cli.main import COMMANDS
+from sparse_rnn.engine.files import written_whole
 from sparse_rnn.sparsity import masks
 
 
@@ -73,3 +77,27 @@ def test_python_m_runs_it():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "error: the following arguments are required: -c/--config\n"
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_is_stopped_cleans_up_and_says_so(command, sent, status, monkeypatch, tmp_path, capsys):
+    target = tmp_path / "model.bin"
+    target.write_text("before")
+
+    def stopped(args):
+        with written_whole(target) as unfinished:
+            unfinished.write_text("half")
+            signal.raise_signal(sent)
+
+    monkeypatch.setattr(import_module(f"sparse_rnn.cli.{command}"), command, stopped)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a script
+    try:
+        with pytest.raises(SystemExit) as exit_:
+            main([command])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert exit_.value.code == status
+    assert [path.name for path in tmp_path.iterdir()] == ["model.bin"]
+    assert target.read_text() == "before"
+    assert (sent == signal.SIGTERM) or "the same command starts anew" in capsys.readouterr().err

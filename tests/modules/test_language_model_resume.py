@@ -15,6 +15,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 import sparse_rnn
+from sparse_rnn.data.loaders import go_on_where_stopped
 from sparse_rnn.data.loaders.passes import ResumableLoader
 from sparse_rnn.modules import LanguageModel
 
@@ -73,7 +74,7 @@ def build(**options):
     return LanguageModel(embedding_size=6, hidden_size=5, num_layers=2, **{"dropout": 0.4} | options)
 
 
-def fit(folder, *callbacks, ckpt_path=None, columns=8, seed=0, model=None, **options):
+def fit(folder, *callbacks, ckpt_path=None, columns=8, seed=0, model=None, data=Text, **options):
     torch.manual_seed(seed)
     model = model if isinstance(model, LanguageModel) else build(**model or {})
     options = {"max_epochs": EPOCHS, "val_check_interval": 2} | options
@@ -87,12 +88,42 @@ def fit(folder, *callbacks, ckpt_path=None, columns=8, seed=0, model=None, **opt
         logger=False,
         **options,
     )
-    trainer.fit(model, datamodule=Text(columns), ckpt_path=ckpt_path)
+    trainer.fit(model, datamodule=data(columns), ckpt_path=ckpt_path)
     return model
+
+
+class Exact(Text):
+    def train_dataloader(self):
+        go_on_where_stopped(self.trainer)
+        return super().train_dataloader()
+
+
+class Ended(BaseException):
+    pass
+
+
+class Ends(pl.Callback):
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == WINDOWS:
+            raise Ended
 
 
 def every_second_step(folder):
     return ModelCheckpoint(folder, every_n_train_steps=2, save_top_k=0, save_last=True)
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_an_epoch_that_ends_only_in_the_resumed_run_is_saved_with_what_was_saved(tmp_path):
+    options = {"val_check_interval": 1.0, "data": Exact}
+    unbroken = fit(tmp_path / "unbroken", **options)
+    after_last_batch = ModelCheckpoint(tmp_path, "batch", every_n_train_steps=WINDOWS, save_on_train_epoch_end=False)
+    with pytest.raises(Ended):
+        fit(tmp_path, after_last_batch, Ends(), **options)
+    after_epoch = ModelCheckpoint(tmp_path, "epoch", save_on_train_epoch_end=True, every_n_epochs=1)
+    with pytest.raises(Ended):
+        fit(tmp_path, after_epoch, Ends(), ckpt_path=tmp_path / "batch.ckpt", seed=1, **options)
+    resumed = fit(tmp_path / "resumed", ckpt_path=tmp_path / "epoch.ckpt", seed=2, **options)
+    assert_equal(resumed.state_dict(), unbroken.state_dict())
 
 
 def assert_equal(state_dict, other):

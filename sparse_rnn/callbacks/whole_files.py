@@ -1,0 +1,88 @@
+"""Checkpoints that are there whole or not at all, whatever ends the process that writes them."""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch import Trainer
+
+from sparse_rnn.errors import UsageError
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Lightning's way to write a checkpoint, with local files written beside their places and moved there.
+
+    Lightning writes to the system's folder of temporary files. Where that is another file system, moving is copying: a
+    process that is killed meanwhile leaves half a checkpoint in the place of the last one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Save a checkpoint; an earlier one stays until this one is on the disk.
+
+        Args:
+            checkpoint: What to save.
+            path: Its place; what is no local path is left to Lightning.
+            storage_options: As for Lightning, which takes none.
+
+        Raises:
+            UsageError: If the file cannot be written, as on a full disk.
+        """
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        _write(Path(path), content.getbuffer())
+
+
+def write_whole(trainer: Trainer) -> None:
+    """Let a trainer write its checkpoints so, unless it has another way than Lightning's own.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from sparse_rnn.callbacks.whole_files import write_whole
+        >>> trainer = Trainer(accelerator="cpu", logger=False, barebones=True)
+        >>> write_whole(trainer)
+        >>> type(trainer.strategy.checkpoint_io).__name__
+        'WholeFiles'
+    """
+    # Known by its name: Lightning's classes exist twice.
+    if type(trainer.strategy.checkpoint_io).__name__ == "TorchCheckpointIO":
+        trainer.strategy.checkpoint_io = WholeFiles()
+
+
+def _write(path: Path, content: memoryview) -> None:
+    unfinished = path.with_name(f".{path.name}.part")  # one name, so that what a killed process leaves is overwritten
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        _sync(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        if not isinstance(error, OSError):
+            raise
+        raise UsageError(
+            f"{path} cannot be written ({error.strerror}): make room, or give another folder; what was saved before is "
+            "as it was."
+        ) from error
+
+
+def _sync(folder: Path) -> None:
+    """Put the new name on the disk too; not every system lets a folder be opened."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
