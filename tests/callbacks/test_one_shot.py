@@ -174,6 +174,7 @@ class NeverScores(JacobianSpectrum):
         raise AssertionError("a resumed run must not score again")
 
 
+@pytest.mark.filterwarnings("ignore:.*has no effect, as the masks come from")  # a criterion that must not be asked
 def test_a_resumed_run_and_a_second_fit_never_score_again(tmp_path):
     module, callback = Project(), OneShotPruning(sparsity=0.9)
     trainer = fit(module, [callback], tmp_path, max_epochs=1)
@@ -220,6 +221,7 @@ class KernelsAtStart(Callback):
 
 
 @pytest.mark.parametrize("rescale", [True, "chi"])
+@pytest.mark.filterwarnings("ignore:.*has no effect, as the masks come from")  # a criterion that must not be asked
 def test_a_run_is_rescaled_once_and_never_on_resume(tmp_path, rescale):
     def run(callback, ckpt_path=None, epochs=1):
         seed_everything(0)
