@@ -81,7 +81,7 @@ def graphs(args: Sequence[str]) -> None:
     for point in covering(plan.vary):
         check_fit(plan, Run(Cell(FAMILIES[0], 0.0, point), 0))
     command = shlex.join(["python", "-m", "sparse_rnn", "study", "graphs", *args])
-    run_and_report(lambda: of_graphs.run_missing(plan), lambda: _report_graphs(plan, command))
+    run_and_report(lambda: of_graphs.run_missing(plan), lambda: _report_graphs(plan, command), plan.output)
 
 
 _STUDIES: dict[str, Callable[[Sequence[str]], None]] = {"pruning": pruning, "graphs": graphs}
