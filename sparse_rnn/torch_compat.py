@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -29,7 +29,6 @@ __all__ = [
     "is_exporting",
     "is_transformed",
     "iterates_as_torch_does",
-    "multiply_",
     "onednn_linear",
     "own_attribute_set",
     "own_attributes",
@@ -104,20 +103,6 @@ def tanh_backward(gradient: Tensor, value: Tensor, out: Tensor | None = None) ->
     if out is None:
         return torch.ops.aten.tanh_backward(gradient, value)
     return torch.ops.aten.tanh_backward(gradient, value, grad_input=out)
-
-
-def multiply_(tensors: Sequence[Tensor], factors: Sequence[Tensor]) -> None:
-    """Multiply each tensor by its factor in place, on CUDA in few kernels for all of them.
-
-    The public way is a kernel a tensor, which costs more than the arithmetic.
-
-    Example:
-        >>> a, b = torch.ones(1), torch.ones(2)
-        >>> multiply_([a, b], [torch.zeros(1), torch.tensor([2.0, 0.0])])
-        >>> a, b
-        (tensor([0.]), tensor([2., 0.]))
-    """
-    torch._foreach_mul_(list(tensors), list(factors))
 
 
 def is_exporting() -> bool:

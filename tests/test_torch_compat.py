@@ -39,12 +39,6 @@ def test_backward_of_sigmoid_and_tanh(name):
     assert torch.allclose(compat.tanh_backward(gradient, torch.zeros(5)), gradient)
 
 
-def test_foreach_mul():
-    tensors = [torch.full((2,), 3.0), torch.ones(3)]
-    compat.multiply_(tensors, [torch.tensor([0.0, 2.0]), torch.zeros(3)])
-    assert [tensor.tolist() for tensor in tensors] == [[0, 6], [0, 0, 0]]
-
-
 def test_pytree():
     packed = pack_sequence([torch.ones(2), torch.ones(1)])
     batch = {"x": [torch.ones(1), 2], "y": (packed,)}

@@ -41,7 +41,7 @@ class DynamicSparsity(ScheduledPruning):
     An update follows the optimizer's step; RigL's code has it in place of that. The gradients are those of that step:
     accumulated, averaged over ranks, not yet clipped; in manual optimisation, of all backward passes of the batch
     together. Between updates the removed weights have none. A step whose gradients overflowed, in float16, updates
-    nothing.
+    nothing, nor does one after which weights are not finite.
 
     ``allocation`` and ``min_kept`` say where the weights are at first; ``keep_diagonal`` and ``block_size`` hold
     throughout. To start as RigL does, take ``criterion=Random()`` and ``allocation="erk"``.
@@ -127,11 +127,11 @@ class DynamicSparsity(ScheduledPruning):
 
     def change(self, update: Update) -> Masks | None:
         """Drop and grow."""
-        growth = self._growth_scores(update)
-        if not all(score.isfinite().all() for score in growth.values()):
+        growth, worth = self._growth_scores(update), update.magnitudes()
+        if not all(score.isfinite().all() for scores in (growth, worth) for score in scores.values()):
             return None
         return self.selection.moved(
-            update.kernels, update.masks, update.magnitudes(), growth, update.share, self.redistribution == "gate"
+            update.kernels, update.masks, worth, growth, update.share, self.redistribution == "gate"
         )
 
     def _growth_scores(self, update: Update) -> dict[str, Tensor]:

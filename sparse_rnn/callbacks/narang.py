@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from sparse_rnn.callbacks.base import SPARSE
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
 from sparse_rnn.checkpoints import load_checkpoint
 from sparse_rnn.engine.live import EngineKind
@@ -160,7 +161,17 @@ def _checkpoint(path: str, kernels: Targets) -> dict[str, Tensor]:
                 f"q={path}: {name} is {tuple(weights[name].shape)} in the checkpoint and {tuple(kernel.shape)} in the "
                 "model; give one of the same model, trained dense."
             )
-    return {name: weights[name] for name in kernels}
+        if not weights[name].isfinite().all():
+            raise UsageError(f"q={path}: {name} has weights that are not finite; give a checkpoint from before them.")
+    found = {name: weights[name] for name in kernels}
+    zeros = sum(int((weight == 0).sum()) for weight in found.values())
+    total = sum(weight.numel() for weight in found.values())
+    if zeros > SPARSE * total:
+        raise UsageError(
+            f"q={path}: {zeros / total:.1%} of its weights to prune are 0, so that their 90th percentile says nothing "
+            "of a dense network; give a checkpoint of one that was trained dense."
+        )
+    return found
 
 
 def _percentile(weights: Tensor) -> float:

@@ -139,7 +139,7 @@ def _joined(values: Iterable[Any]) -> Any:
 def add_spectra(board: Any, spectra: Mapping[str, Spectrum], step: int) -> None:
     """Add histograms of the singular values, ``spectrum/<layer>/singular_values``."""
     for layer, found in spectra.items():
-        board.add_histogram(f"spectrum/{layer}/singular_values", found.singular_values, step)
+        _add_histogram(board, f"spectrum/{layer}/singular_values", found.singular_values, step)
 
 
 def add_remaining_weights(board: Any, layers: Iterable[RecurrentLayer], masks: Mapping[str, Tensor], step: int) -> None:
@@ -150,8 +150,14 @@ def add_remaining_weights(board: Any, layers: Iterable[RecurrentLayer], masks: M
             gates = layer.gates_of(role)
             blocks = zip(gates, weights[role].chunk(len(gates)), mask.chunk(len(gates)), strict=True)
             for gate, weight, kept in blocks:
-                if kept.any():  # TensorBoard refuses an empty histogram
-                    board.add_histogram(f"weights/{layer.kernels[role]}/{gate}", weight[kept].float(), step)
+                _add_histogram(board, f"weights/{layer.kernels[role]}/{gate}", weight[kept].float(), step)
+
+
+def _add_histogram(board: Any, name: str, values: Tensor, step: int) -> None:
+    """Add a histogram of the values that are finite; TensorBoard fails on others, and where there are none."""
+    finite = values[values.isfinite()]
+    if len(finite):
+        board.add_histogram(name, finite, step)
 
 
 def add_maps(trainer: Trainer, layers: Mapping[str, RecurrentLayer], masks: Mapping[str, Tensor], step: int) -> None:

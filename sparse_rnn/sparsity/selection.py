@@ -123,7 +123,11 @@ class Selection:
             scores: Name to scores; a weight of a tile goes by the score of the tile.
             masks: The weights that are left.
             thresholds: The threshold of every gate.
+
+        Raises:
+            UsageError: If a score is not a number.
         """
+        check_numbers(scores)
         unlimited = [replace(group, density=1.0) for group in allocate(kernels, 0.0, "global")]
         left = self._left(kernels, scores, masks)
         keep = self._guarded(kernels, left, unlimited)
@@ -172,7 +176,12 @@ class Selection:
             growth: Name to scores; the largest are grown. A kernel without any stays as it is.
             share: Share of the kept weights, or tiles, to drop, in [0, 1].
             within_gates: Whether each gate keeps its number, not only each kernel.
+
+        Raises:
+            UsageError: If a score is not a number.
         """
+        check_numbers(worth)
+        check_numbers(growth)
         diagonal = self.diagonals(kernels, {name: kernels[name].by_gate(mask) for name, mask in masks.items()})
         moved = dict(masks)
         for name, scores in growth.items():

@@ -57,3 +57,46 @@ def test_masks_of_another_model_are_refused():
         Masks.from_state_dict(masks.state_dict(), nn.Linear(5, 4))
     with pytest.raises(ValueError, match="no parameter 'weight_hh_l0'"):
         Masks({"weight_hh_l0": torch.ones(1, dtype=torch.bool)}, module)
+
+
+NOT_FINITE = (torch.nan, torch.inf, -torch.inf)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64], ids=str
+)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_what_is_not_finite_becomes_zero_where_it_is_removed_and_stays_elsewhere(dtype, transposed):
+    _module, masks = linear_masks()
+    mask = masks["weight"]
+    weight = torch.randn(mask.shape).to(dtype)
+    weight = weight.T.contiguous().T if transposed else weight
+    for i, value in enumerate(NOT_FINITE):
+        weight[i % 3, i:] = value
+    expected = weight.masked_fill(~mask, 0)
+    masks.apply_to_([("weight", weight)])
+    assert torch.equal(weight.nan_to_num(7), expected.nan_to_num(7))
+    assert (weight[~mask] == 0).all()
+    assert not weight[mask].isfinite().all()
+
+
+def test_gradients_of_embeddings_that_are_sparse():
+    embedding = nn.Embedding(4, 2, sparse=True)
+    masks = Masks({"weight": torch.tensor([[True, False]] * 4)}, embedding)
+    (embedding(torch.tensor([1, 3])) * torch.tensor([2.0, torch.inf])).sum().backward()
+    masks.apply_to_gradients_()
+    assert embedding.weight.grad.layout == torch.sparse_coo
+    assert embedding.weight.grad.to_dense().tolist() == [[0, 0], [2, 0], [0, 0], [2, 0]]
+
+
+def test_adam_divides_zero_by_zero_where_its_eps_is_none_in_float16():
+    module, masks = linear_masks()
+    module.half()
+    masks.apply_()
+    optimizer = torch.optim.Adam(module.parameters())
+    with masks.hold():
+        for _ in range(3):
+            module.weight.grad = masks["weight"].half()
+            optimizer.step()
+    assert (module.weight[~masks["weight"]] == 0).all()
+    assert module.weight[masks["weight"]].isfinite().all()
