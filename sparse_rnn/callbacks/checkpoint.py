@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sparse_rnn.callbacks.whole_files import write_whole
 from sparse_rnn.checkpoints import load_checkpoint
+from sparse_rnn.checks import check_whole
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import callbacks_of, join_other_name
 
@@ -70,6 +71,7 @@ class SparseCheckpoint(ModelCheckpoint):
     ) -> None:
         # Not in __new__, whose arguments the command line would take for those of the class.
         join_other_name(SparseCheckpoint, _OTHER)
+        check_whole("every_n_train_steps", every_n_train_steps, optional=True)
         super().__init__(
             dirpath,
             filename,

@@ -12,8 +12,9 @@ from torch import Tensor
 from sparse_rnn.callbacks.borrowing.samples import average_over_ranks
 from sparse_rnn.callbacks.one_shot import OneShotPruning
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
+from sparse_rnn.checks import check_seed
 from sparse_rnn.engine.live import EngineKind
-from sparse_rnn.errors import UsageError, check_choice
+from sparse_rnn.errors import check_choice
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.rescale import Rescale
 from sparse_rnn.pruning.schedules import CosineDecay
@@ -73,8 +74,7 @@ class DynamicSparsity(ScheduledPruning):
     ) -> None:
         check_choice("growth", growth, Growth)
         check_choice("redistribution", redistribution, Redistribution)
-        if seed < 0:
-            raise UsageError(f"seed={seed}: give a whole number of at least 0.")
+        check_seed(seed, least=0)
         self.first = OneShotPruning(
             sparsity,
             criterion,

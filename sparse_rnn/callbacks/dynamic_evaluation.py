@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from sparse_rnn.checks import check_number
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import join_other_name
 from sparse_rnn.modules.dynamic_evaluation import mean_loss, step_
@@ -46,10 +47,8 @@ class DynamicEvaluation(Callback):
     """
 
     def __init__(self, lr: float, decay: float = 0.0) -> None:
-        if not lr > 0:
-            raise UsageError(f"lr={lr}: give a learning rate above 0.")
-        if not 0 <= decay <= 1:
-            raise UsageError(f"decay={decay}: give a share from 0 to 1.")
+        check_number("lr", lr, "(0, inf)", "a learning rate")
+        check_number("decay", decay, "[0, 1]", "a share")
         join_other_name(DynamicEvaluation)  # for projects that import pytorch_lightning
         self.lr = lr
         self.decay = decay

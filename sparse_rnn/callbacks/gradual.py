@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
+from sparse_rnn.checks import check_seed
 from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.prune import as_criterion
@@ -48,6 +49,7 @@ class GradualPruning(ScheduledPruning):
         min_kept: int = 0,
         engine: EngineKind = "auto",
     ) -> None:
+        check_seed(seed)
         selection = Selection.of(sparsity, allocation, keep_diagonal, min_kept, block_size, block_score)
         super().__init__(schedule, selection, kernels, engine)
         self.criterion = as_criterion(criterion, sparsity)

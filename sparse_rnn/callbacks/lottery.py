@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from sparse_rnn.callbacks.base import PruningCallback
 from sparse_rnn.callbacks.borrowing.samples import scores_on_batch
+from sparse_rnn.checks import check_seed, check_whole
 from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.options import described
@@ -64,8 +65,8 @@ class LotteryTicket(PruningCallback):
     ) -> None:
         super().__init__(kernels, engine)
         check_steps("rewind", rewind)
-        if rounds < 1:
-            raise UsageError(f"rounds={rounds}: give the number of times to prune and rewind, at least 1.")
+        check_whole("rounds", rounds, 1, wanted="the number of times to prune and rewind")
+        check_seed(seed)
         self.sparsity = sparsity
         self.rounds = rounds
         self.rewind = rewind

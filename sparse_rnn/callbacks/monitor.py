@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sparse_rnn.callbacks import tensorboard
 from sparse_rnn.callbacks.base import pruning_callbacks
-from sparse_rnn.errors import UsageError
+from sparse_rnn.checks import check_whole
 from sparse_rnn.lightning_compat import join_other_name, logged_step, only_accumulates
 from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum, spectrum, unrolled_layers
@@ -66,10 +66,8 @@ class SparsityMonitor(Callback):
         histograms: bool = False,
         connection_map: bool = False,
     ) -> None:
-        if every_n_steps is not None and every_n_steps < 1:
-            raise UsageError(f"every_n_steps={every_n_steps}: give at least 1, or null for the ends of epochs.")
-        if num_samples < 1:
-            raise UsageError(f"num_samples={num_samples}: give at least 1.")
+        check_whole("every_n_steps", every_n_steps, 1, optional=True, hint="for the ends of epochs")
+        check_whole("num_samples", num_samples, 1)
         join_other_name(SparsityMonitor)
         self.every_n_steps = every_n_steps
         self.num_samples = num_samples

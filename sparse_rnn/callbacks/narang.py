@@ -15,6 +15,7 @@ from torch import Tensor
 from sparse_rnn.callbacks.base import SPARSE
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
 from sparse_rnn.checkpoints import load_checkpoint
+from sparse_rnn.checks import check_number
 from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.options import described
@@ -70,14 +71,17 @@ class NarangPruning(ScheduledPruning):
                 f"sparsity={sparsity}, q={q}, theta={theta}: give exactly one of sparsity, which solves for θ, q, the "
                 "90th percentile of |w| of a trained dense network or its checkpoint, and theta, and null for the rest."
             )
-        if not isinstance(given[0], str) and given[0] < 0:
-            raise UsageError(f"sparsity={sparsity}, q={q}, theta={theta}: give a number of at least 0.")
+        if not isinstance(q, str):
+            check_number("q", q, "[0, inf)", "the 90th percentile of |w|", optional=True, hint="or a checkpoint")
+        check_number("theta", theta, "[0, inf)", optional=True)
         if sparsity is None and isinstance(allocation, Mapping):
             raise UsageError(
                 f"allocation={allocation}: densities are those of the final sparsity, which q and theta leave open; "
                 f"give sparsity, or one of {', '.join(get_args(Rule))}."
             )
-        selection = Selection.of(sparsity or 0.0, allocation, keep_diagonal, min_kept, block_size, block_score)
+        selection = Selection.of(
+            0.0 if sparsity is None else sparsity, allocation, keep_diagonal, min_kept, block_size, block_score
+        )
         super().__init__(schedule, selection, kernels, engine)
         self.sparsity = sparsity
         self.q = q

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from sparse_rnn.callbacks.base import PruningCallback
 from sparse_rnn.callbacks.borrowing.samples import TrainingSamples, average_over_ranks
+from sparse_rnn.checks import check_seed, check_whole
 from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.pruning.options import described
@@ -75,8 +76,8 @@ class OneShotPruning(PruningCallback):
         check_rescale(rescale)
         check_rounds(rounds)
         check_shuffle(shuffle, block_size)
-        if num_samples < 1:
-            raise UsageError(f"num_samples={num_samples}: give at least 1 (the paper: 64).")
+        check_whole("num_samples", num_samples, 1, hint="64 in the paper")
+        check_seed(seed)
         self.sparsity = sparsity
         self.criterion = as_criterion(criterion, sparsity)
         self.num_samples = num_samples

@@ -17,6 +17,7 @@ from sparse_rnn.callbacks.base import pruning_callbacks
 from sparse_rnn.callbacks.best import monitored, score_of
 from sparse_rnn.callbacks.borrowing.positions import can_be_read_twice
 from sparse_rnn.callbacks.borrowing.samples import TrainingSamples, training_loss
+from sparse_rnn.checks import check_number, check_whole
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import callbacks_of, combined_loader, join_other_name, launched_by_fit
 from sparse_rnn.pruning.structured import (
@@ -77,10 +78,11 @@ class StructuredPruning(Callback):
         num_samples: int = 1024,
     ) -> None:
         join_other_name(StructuredPruning)  # for projects that import pytorch_lightning
-        if isinstance(at, bool) or at <= 0 or (isinstance(at, float) and at > 1):
-            raise UsageError(f"at={at}: give a number of epochs, 1 or more, or a share of the training up to 1.0.")
-        if num_samples < 1:
-            raise UsageError(f"num_samples={num_samples}: give at least 1.")
+        if isinstance(at, float):
+            check_number("at", at, "(0, 1]", "a share of the training", hint="or a whole number of epochs")
+        else:
+            check_whole("at", at, 1, wanted="a number of epochs", hint="or a share of the training up to 1.0")
+        check_whole("num_samples", num_samples, 1)
         self.criterion = unit_criterion(criterion, units)
         self.at = at
         self.num_samples = num_samples

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparse_rnn.callbacks.borrowing.samples import training_loss
+from sparse_rnn.checks import check_number
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import join_other_name
 from sparse_rnn.pruning.structured.group_lasso import GroupLasso, group_lasso
@@ -52,8 +53,7 @@ class UnitLasso(Callback):
 
     def __init__(self, strength: float) -> None:
         join_other_name(UnitLasso)  # for projects that import pytorch_lightning
-        if not strength > 0:
-            raise UsageError(f"strength={strength}: give a number above 0.")
+        check_number("strength", strength, "(0, inf)")
         self.strength = strength
         self.zero_units: dict[str, int] = {}
         self._groups: list[GroupLasso] = []

@@ -3,6 +3,7 @@
 import torch
 from torch.utils.data import TensorDataset
 
+from sparse_rnn.checks import check_number
 from sparse_rnn.data.labelled import LabelledSequences, Splits, divide
 
 
@@ -36,6 +37,7 @@ class SequentialDigits(LabelledSequences):
 
     def __init__(self, batch_size: int = 64, scale: float = 1.0, seed: int = 0, hold_out: float = 0.0) -> None:
         super().__init__(batch_size, seed, hold_out)
+        check_number("scale", scale)
         self.scale = scale
 
     @property

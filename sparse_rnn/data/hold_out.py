@@ -1,6 +1,6 @@
 """How much of the training data is held out to choose hyperparameters by."""
 
-from sparse_rnn.errors import UsageError
+from sparse_rnn.checks import check_number
 
 
 def left_to_train_on(count: int, hold_out: float) -> int:
@@ -19,5 +19,4 @@ def left_to_train_on(count: int, hold_out: float) -> int:
 
 def check_hold_out(hold_out: float) -> None:
     """Refuse a share that leaves nothing to train on, or is no share, with a UsageError."""
-    if not 0 <= hold_out < 1:
-        raise UsageError(f"hold_out={hold_out}: give the share of the training data to hold out, in [0, 1).")
+    check_number("hold_out", hold_out, "[0, 1)", "the share of the training data to hold out")

@@ -8,10 +8,10 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from sparse_rnn.checks import check_seed, check_whole
 from sparse_rnn.data.hold_out import check_hold_out, left_to_train_on
 from sparse_rnn.data.loaders.batches import BatchLoader
 from sparse_rnn.data.loaders.resume import go_on_where_stopped
-from sparse_rnn.errors import UsageError
 
 
 class Splits(NamedTuple):
@@ -66,10 +66,8 @@ class LabelledSequences(LightningDataModule):
 
     def __init__(self, batch_size: int, seed: int, hold_out: float = 0.0) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise UsageError(f"batch_size={batch_size}: give the number of samples in a batch, at least 1.")
-        if not -(2**63) <= seed < 2**63:
-            raise UsageError(f"seed={seed}: give an integer that fits into 64 bits.")
+        check_whole("batch_size", batch_size, 1, wanted="the number of samples in a batch")
+        check_seed(seed)
         check_hold_out(hold_out)
         self.batch_size = batch_size
         self.seed = seed

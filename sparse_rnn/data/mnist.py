@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from sparse_rnn.checks import check_number
 from sparse_rnn.data.download import check, data_folder, download
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.idx import read_idx
@@ -81,6 +82,7 @@ class SequentialMNIST(LabelledSequences):
         check_choice("order", order, Order)
         check_choice("split", split, Division)
         self.order: Order = order
+        check_number("scale", scale)
         self.scale = scale
         self.split = split
         self.root = root

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from sparse_rnn.checks import check_seed
 from sparse_rnn.data.download import data_folder, download_archive
 from sparse_rnn.data.errors import DataError
-from sparse_rnn.data.loaders.sentences import check_seed
 from sparse_rnn.data.text import TextData, matching
 from sparse_rnn.data.tokens.corpus import Corpus
 from sparse_rnn.data.tokens.tokenization import Words
@@ -99,7 +99,7 @@ class OneBillionWords(TextData):
     ) -> None:
         super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out, train_sample, subwords)
         check_size(vocab_size)
-        check_seed(seed)
+        check_seed(seed, least=0)
         self.patterns = {"train": train, "val": val, "test": test}
         self.shuffle = shuffle
         self.root = root

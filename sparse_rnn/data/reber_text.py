@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from sparse_rnn.checks import check_seed
 from sparse_rnn.data.generated import cached_files
 from sparse_rnn.data.grammar import embed, spelled, walks
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.corpus import Corpus
 from sparse_rnn.data.tokens.tokenization import Characters
-from sparse_rnn.errors import UsageError
 
 SIZES = {"train": 18_750, "val": 3_125, "test": 3_125}
 
@@ -61,8 +61,7 @@ class ReberText(TextData):
         train_sample: float = 0.0,
     ) -> None:
         super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out, train_sample)
-        if seed < 0:
-            raise UsageError(f"seed={seed}: give an integer that is not negative.")
+        check_seed(seed, least=0)
         self.embedded = embedded
         self._seed = seed
 

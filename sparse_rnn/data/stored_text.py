@@ -10,11 +10,12 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from sparse_rnn.checks import check_whole
 from sparse_rnn.data.download import cache_folder, user_path, write_once
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.tokens.corpus import TRAIN, Corpus
 from sparse_rnn.data.tokens.lexicon import KEY, Lexicon, vocabulary_of_checkpoint
-from sparse_rnn.data.tokens.subwords import Subwords, read_subwords, train_subwords
+from sparse_rnn.data.tokens.subwords import FEWEST, Subwords, read_subwords, train_subwords
 from sparse_rnn.data.tokens.token_store import TokenStore, prepare
 from sparse_rnn.data.tokens.tokenization import Tokenization
 from sparse_rnn.data.tokens.vocabulary import Vocabulary, as_vocabulary
@@ -37,6 +38,15 @@ class StoredText(LightningDataModule):
     def __init__(self, vocabulary: Any, subwords: int | str | Path | None, divides: bool = False) -> None:
         super().__init__()
         given = vocabulary_of_checkpoint(user_path(vocabulary)) if isinstance(vocabulary, str | Path) else None
+        if not isinstance(subwords, str | Path):
+            check_whole(
+                "subwords",
+                subwords,
+                FEWEST,
+                wanted="their number",
+                optional=True,
+                hint="or a tokenizer.json (256 are the bytes and one is <unk>)",
+            )
         self.subwords = subwords
         self._given_tokenization = given.tokenization if given else None
         self._given_vocabulary: Vocabulary | None = None

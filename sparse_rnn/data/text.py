@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sparse_rnn.checks import check_whole
 from sparse_rnn.data.download import user_path
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.hold_out import check_hold_out, left_to_train_on
@@ -15,7 +16,6 @@ from sparse_rnn.data.loaders.resume import go_on_where_stopped
 from sparse_rnn.data.loaders.windows import WindowLoader, check_share
 from sparse_rnn.data.stored_text import StoredText
 from sparse_rnn.data.tokens.tokenization import Bytes, Characters
-from sparse_rnn.errors import UsageError
 
 
 class TextData(StoredText):
@@ -81,8 +81,7 @@ class TextData(StoredText):
     ) -> None:
         super().__init__(vocabulary, subwords, divides)
         for name, value in (("batch_size", batch_size), ("bptt", bptt), ("eval_batch_size", eval_batch_size)):
-            if value < 1:
-                raise UsageError(f"{name}={value}: give a number of at least 1.")
+            check_whole(name, value, 1)
         check_hold_out(hold_out)
         check_share(train_sample)
         self.batch_size = batch_size

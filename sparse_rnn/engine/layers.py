@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from sparse_rnn.checks import check_number, check_whole
 from sparse_rnn.engine import ops
 from sparse_rnn.engine.checks import check_kernel, check_tensor
 from sparse_rnn.engine.choice import Size
@@ -72,15 +73,13 @@ class SparseLayer(nn.Module):
         super().__init__()
         if dtype not in DTYPES:
             raise UsageError(f"dtype={dtype}: choose one of {', '.join(map(str, DTYPES))}.")
-        if not 0 <= dropout <= 1:
-            raise UsageError(f"dropout={dropout}: give a probability, from 0 to 1.")
+        check_number("dropout", dropout, "[0, 1]", "a probability")
         self.cell, self.roles, self.dtype = cell, roles, dtype
         self.input_size, self.hidden_size, self.output_size = sizes
         self.num_layers, self.bias, self.batch_first = num_layers, bias, batch_first
         self.dropout, self.bidirectional = float(dropout), bidirectional
         for name, size in (("input_size", self.input_size), ("hidden_size", sizes[1]), ("num_layers", num_layers)):
-            if not 1 <= size <= MOST:
-                raise UsageError(f"{name}={size}: give 1 to {MOST}.")
+            check_whole(name, size, 1, MOST)
         for shape in self._kernels():
             self.register_buffer(f"values_{shape.path}", torch.zeros(0, dtype=dtype))
             self.register_buffer(f"columns_{shape.path}", torch.zeros(0, dtype=torch.uint16))
@@ -429,8 +428,8 @@ class SparseLSTM(SparseLayer):
         proj_size: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        if not 0 <= proj_size < hidden_size:
-            raise UsageError(f"proj_size={proj_size}: give a size below hidden_size={hidden_size}, or 0 for none.")
+        check_whole("hidden_size", hidden_size, 1, MOST)
+        check_whole("proj_size", proj_size, 0, hidden_size - 1, "a size below hidden_size, or 0 for none")
         roles = ("ih", "hh", "hr") if proj_size else ("ih", "hh")
         sizes = (input_size, hidden_size, proj_size or hidden_size)
         super().__init__("lstm", roles, sizes, num_layers, bias, batch_first, dropout, bidirectional, dtype)

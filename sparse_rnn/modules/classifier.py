@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torchmetrics.classification import MulticlassAccuracy
 
+from sparse_rnn.checks import check_whole
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
@@ -94,8 +95,7 @@ class SequenceClassifier(pl.LightningModule):
         # Checkpoints hold primitives only, so that torch.load(weights_only=True) reads them.
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
         check_choice("nonlinearity", nonlinearity, Nonlinearity)
-        if num_classes < 2:
-            raise UsageError(f"num_classes={num_classes}: give at least 2 classes.")
+        check_whole("num_classes", num_classes, 2)
         options = {"nonlinearity": nonlinearity} if cell == "rnn" else {}
         self.embedding = _embedding(input_size, embedding_size)
         features = embedding_size or input_size
@@ -215,6 +215,5 @@ def _embedding(count: int, size: int | None) -> nn.Embedding | None:
     if size is None:
         return None
     for name, value in {"input_size": count, "embedding_size": size}.items():
-        if value < 1:
-            raise UsageError(f"{name}={value}: give at least 1.")
+        check_whole(name, value, 1)
     return nn.Embedding(count, size)

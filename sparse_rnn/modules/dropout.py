@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparse_rnn.errors import UsageError
+from sparse_rnn.checks import check_number
 
 
 class VariationalDropout(nn.Dropout):
@@ -30,7 +30,7 @@ class VariationalDropout(nn.Dropout):
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        check_probability("p", p)
+        check_number("p", p, "[0, 1]", "a probability")
         super().__init__(p)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class WordDropout(nn.Dropout):
     """
 
     def __init__(self, p: float = 0.1) -> None:
-        check_probability("p", p)
+        check_number("p", p, "[0, 1]", "a probability")
         super().__init__(p)
 
     def forward(self, x_BT: Tensor, embedded_BTD: Tensor, vocab_size: int) -> Tensor:  # type: ignore[override]  # words too
@@ -79,23 +79,3 @@ class WordDropout(nn.Dropout):
             return embedded_BTD
         factors_V = F.dropout(embedded_BTD.new_ones(vocab_size), self.p)
         return embedded_BTD * factors_V[x_BT].unsqueeze(-1)
-
-
-def check_probability(name: str, value: float) -> None:
-    """Refuse a value that is no probability.
-
-    Args:
-        name: What to call the value in the message.
-        value: The value.
-
-    Raises:
-        UsageError: If it is not between 0 and 1.
-
-    Example:
-        >>> from sparse_rnn.modules.dropout import check_probability
-        >>> check_probability("dropout", 1.5)
-        Traceback (most recent call last):
-        sparse_rnn.errors.UsageError: dropout=1.5: give a probability, from 0 to 1.
-    """
-    if not 0 <= value <= 1:
-        raise UsageError(f"{name}={value}: give a probability, from 0 to 1.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparse_rnn.checks import check_number, check_whole
 from sparse_rnn.errors import UsageError
 
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
@@ -43,10 +43,8 @@ class Sampling:
     without: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise UsageError(f"temperature={self.temperature}: give a number of at least 0.")
-        if self.top_k is not None and self.top_k < 1:
-            raise UsageError(f"top_k={self.top_k}: give at least 1, or leave it out to draw from all tokens.")
+        check_number("temperature", self.temperature, "[0, inf)")
+        check_whole("top_k", self.top_k, 1, optional=True, hint="to draw from all tokens")
 
     def draw(self, logits_V: Tensor, generator: torch.Generator) -> int:
         """Draw a token.

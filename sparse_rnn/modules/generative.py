@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparse_rnn.checks import check_seed, check_whole, items_of
 from sparse_rnn.data.tokens.lexicon import Lexicon
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules.generation import Sampling, continuation, evaluating
@@ -92,9 +93,13 @@ class Generative(nn.Module):
             >>> len(list(model.generate([3], tokens=10, temperature=0.8, top_k=5)))
             10
         """
+        for name, ids in (("prompt", prompt), ("without", without)):
+            for token in items_of(name, ids):
+                check_whole(name, token, 0, self.embedding.num_embeddings - 1, "ids of tokens")
         if not len(prompt):
             raise UsageError("The prompt is empty: give one token at least, such as the end of a line.")
-        self._check_ids(torch.tensor([*prompt, *without]))
+        check_whole("tokens", tokens, wanted="how many to generate")
+        check_seed(seed)
         sampling = Sampling(temperature, top_k, tuple(without))
         return islice(continuation(self._read, prompt, sampling, seed, self.embedding.weight.device), tokens)
 

@@ -1,12 +1,12 @@
 """Initialisation of recurrent kernels, one gate at a time."""
 
-import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from sparse_rnn.errors import UsageError, check_choice
+from sparse_rnn.checks import check_number, check_whole
+from sparse_rnn.errors import check_choice
 
 InitScheme = Literal["normal", "uniform", "glorot", "he", "orthogonal", "torch"]
 
@@ -40,10 +40,10 @@ def init_kernel_(kernel: Tensor, hidden_size: int, scheme: InitScheme = "normal"
         True
     """
     check_choice("init", scheme, InitScheme)
+    check_whole("hidden_size", hidden_size, 1)
+    check_number("init_scale", scale, "(-inf, inf)" if scheme == "orthogonal" else "[0, inf)", optional=True)
     if scale is None:
         scale = 0.1 if scheme in ("normal", "uniform") else 1.0
-    elif scheme != "orthogonal" and not 0 <= scale < math.inf:
-        raise UsageError(f"init_scale={scale}: give a finite number that is not negative.")
     for gate in kernel.split(hidden_size):
         match scheme:
             case "normal":
@@ -82,6 +82,8 @@ def init_biases_(rnn: nn.Module, hidden_size: int, keep_bias: float | None = Non
         >>> (lstm.bias_ih_l0 + lstm.bias_hh_l0).tolist()
         [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
     """
+    check_whole("hidden_size", hidden_size, 1)
+    check_number("keep_bias", keep_bias, optional=True)
     for name, bias in rnn.named_parameters():
         if name.startswith("bias"):
             bias.zero_()

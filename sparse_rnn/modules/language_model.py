@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from sparse_rnn.checks import check_whole, items_of
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.lexicon import KEY, Lexicon, lexicon_in
 from sparse_rnn.devices import refuse_mps
@@ -485,8 +486,11 @@ def _check(options: Any) -> None:
     for name, known in (("cell", Cell), ("embedding", Embedding), ("decoder", Decoder)):
         check_choice(name, options[name], known)
     for name in ("vocab_size", "embedding_size", "hidden_size", "num_layers", "last_size"):
-        if options[name] is not None and options[name] < 1:
-            raise UsageError(f"{name}={options[name]}: give at least 1.")
+        check_whole(name, options[name], 1, optional=name in ("vocab_size", "last_size"))
+    check_whole("proj_size", options.proj_size, 0, options.hidden_size - 1, "a size below hidden_size, or 0 for none")
+    check_whole("num_samples", options.num_samples, 1)
+    for cutoff in () if options.cutoffs is None else items_of("cutoffs", options.cutoffs):
+        check_whole("cutoffs", cutoff, 1)
     check_regularisation(options)
     if options.proj_size and options.cell != "lstm":
         raise UsageError(f"proj_size={options.proj_size}: only the cell lstm projects, not {options.cell}.")

@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from sparse_rnn.errors import UsageError, check_choice
+from sparse_rnn.checks import check_number, check_whole
+from sparse_rnn.errors import check_choice
 from sparse_rnn.modules.init import InitScheme, init_biases_, init_kernel_
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
@@ -46,10 +47,8 @@ def recurrent_layer(cell: Cell, input_size: int, hidden_size: int, num_layers: i
     """
     check_choice("cell", cell, Cell)
     for name, size in {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}.items():
-        if size < 1:
-            raise UsageError(f"{name}={size}: give at least 1.")
-    if not 0 <= (proj_size := options.get("proj_size", 0)) < hidden_size:
-        raise UsageError(f"proj_size={proj_size}: give a size below hidden_size={hidden_size}, or 0 for no projection.")
+        check_whole(name, size, 1)
+    check_whole("proj_size", options.get("proj_size", 0), 0, hidden_size - 1, "a size below hidden_size, or 0 for none")
     return _LAYERS[cell](input_size, hidden_size, num_layers, batch_first=True, **options)
 
 
@@ -83,6 +82,8 @@ def init_recurrent_(
         >>> bool(layer.weight_hh_l0.abs().max() <= 0.5), layer.bias_ih_l0.tolist()
         (True, [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0])
     """
+    check_number("forget_bias", forget_bias)
+    check_number("update_bias", update_bias)
     for name, kernel in layer.named_parameters():
         if name.startswith("weight"):
             init_kernel_(kernel, hidden_size, init, init_scale)

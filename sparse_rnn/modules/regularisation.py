@@ -1,12 +1,14 @@
 """What an AWD-LSTM adds to a language model (Merity, Keskar and Socher 2018), but for weight drop and NT-ASGD."""
 
-from math import inf
 from typing import Any
 
 from torch import Tensor, nn
 
-from sparse_rnn.errors import UsageError
-from sparse_rnn.modules.dropout import VariationalDropout, check_probability
+from sparse_rnn.checks import check_number
+from sparse_rnn.modules.dropout import VariationalDropout
+
+# Those that dropout stands for where they are not given.
+OWN = ("input_dropout", "hidden_dropout")
 
 
 def check_regularisation(options: Any) -> None:
@@ -16,11 +18,9 @@ def check_regularisation(options: Any) -> None:
         options: The hyperparameters of the model.
     """
     for name in ("dropout", "input_dropout", "hidden_dropout", "embedding_dropout", "weight_drop"):
-        if options[name] is not None:
-            check_probability(name, options[name])
+        check_number(name, options[name], "[0, 1]", "a probability", optional=name in OWN)
     for name in ("embedding_scale", "alpha", "beta"):
-        if not 0 <= options[name] < inf:
-            raise UsageError(f"{name}={options[name]}: give a finite number that is not negative.")
+        check_number(name, options[name], "[0, inf)")
 
 
 def feature_dropout(variational: bool, p: float, own: float | None = None) -> nn.Module:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from sparse_rnn.errors import UsageError
+from sparse_rnn.checks import check_seed, check_whole
 from sparse_rnn.isolation import seeded
 from sparse_rnn.pruning.rescale import LayerChi, Rescale, rescaling
 from sparse_rnn.recurrent.kernels import Targets
@@ -56,6 +56,7 @@ def prune_targets(
         >>> masks
         Masks(2 kernels, 42 of 84 weights kept, sparsity 0.5000)
     """
+    check_seed(seed)
 
     def measure() -> LayerChi:
         with seeded(seed):
@@ -98,7 +99,7 @@ def prune_in_rounds(kernels: Targets, selection: Selection, score: Scorer, round
     Raises:
         UsageError: If ``rounds`` is below 1.
     """
-    check_rounds(rounds)
+    check_whole("rounds", rounds, 1, wanted="the number of times to score and prune")
     dense = _weights(kernels) if rounds > 1 else {}
     masks: Masks | None = None
     try:
@@ -124,5 +125,4 @@ def _put_back(kernels: Targets, weights: Mapping[str, Tensor]) -> None:
 
 def check_rounds(rounds: int | None) -> None:
     """Refuse a number of rounds below 1 with a UsageError; None leaves it to the criterion."""
-    if rounds is not None and rounds < 1:
-        raise UsageError(f"rounds={rounds}: give the number of times to score and prune, at least 1.")
+    check_whole("rounds", rounds, 1, wanted="the number of times to score and prune", optional=True)

@@ -12,6 +12,7 @@ from itertools import pairwise
 from math import cos, inf, pi
 from typing import ClassVar, TypeVar
 
+from sparse_rnn.checks import check_number, is_whole, items_of
 from sparse_rnn.errors import UsageError
 
 Steps = int | float
@@ -117,8 +118,7 @@ class Cubic(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.initial_sparsity < 1:
-            raise UsageError(f"initial_sparsity={self.initial_sparsity}: give at least 0 and less than 1.")
+        check_number("initial_sparsity", self.initial_sparsity, "[0, 1)")
 
     def updates_at(self, step: int) -> bool:
         """Tell whether it is a step from begin to end, every ``frequency`` steps and at the end."""
@@ -165,6 +165,8 @@ class IterativeSteps(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for density in items_of("densities", self.densities):
+            check_number("densities", density, "(0, 1)", "shares of weights to keep")
         ordered = [1.0, *self.densities, 0.0]
         if any(later >= earlier for earlier, later in pairwise(ordered)):
             raise UsageError(
@@ -216,8 +218,7 @@ class NarangRamp(Timetable):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.acceleration <= 0:
-            raise UsageError(f"acceleration={self.acceleration}: give φ / θ, above 0 (the paper: 1.5 to 2).")
+        check_number("acceleration", self.acceleration, "(0, inf)", "φ / θ", hint="1.5 to 2 in the paper")
 
     def updates_at(self, step: int) -> bool:
         """Tell whether it is a multiple of ``frequency`` between start and end, both left out."""
@@ -282,8 +283,7 @@ class CosineDecay(Timetable):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.drop <= 1:
-            raise UsageError(f"drop={self.drop}: give the share of the kept weights to move at first, from 0 to 1.")
+        check_number("drop", self.drop, "(0, 1]", "the share of the kept weights to move at first")
 
     def updates_at(self, step: int) -> bool:
         """Tell whether it is a multiple of ``every`` before the end."""
@@ -325,8 +325,9 @@ def in_steps(name: str, value: Steps, total: float) -> int:
 
 def check_steps(name: str, value: Steps, least: int = 0) -> None:
     """Refuse what is neither a whole number of steps nor a share of the training with a UsageError."""
-    if (value < least) if isinstance(value, int) else not 0 <= value <= 1:
+    steps, share = is_whole(value) and value >= least, isinstance(value, float) and 0 <= value <= 1
+    if not (steps or share):
         raise UsageError(
-            f"{name}={value}: give a whole number of steps, at least {least}, or a share of the training from 0.0 to "
+            f"{name}={value!r}: give a whole number of steps, at least {least}, or a share of the training from 0.0 to "
             "1.0."
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from sparse_rnn.checks import check_number, check_whole
 from sparse_rnn.errors import UsageError
 
 
@@ -69,10 +70,8 @@ class StackedRNN(nn.Module):
     ) -> None:
         super().__init__()
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-            if not isinstance(size, int) or size <= 0:
-                raise UsageError(f"{name} is {size!r}; it must be a positive integer")
-        if not 0 <= dropout <= 1:
-            raise UsageError(f"dropout is {dropout!r}; it must be a probability, from 0 to 1")
+            check_whole(name, size, 1)
+        check_number("dropout", dropout, "[0, 1]", "a probability")
         if dropout > 0 and num_layers == 1:
             warnings.warn(f"dropout={dropout} acts between layers and has no effect with num_layers=1", stacklevel=3)
         self.form = form

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.overrides import TorchFunctionMode
 
-from sparse_rnn.errors import UsageError, check_choice
+from sparse_rnn.checks import check_number
+from sparse_rnn.errors import check_choice
 from sparse_rnn.isolation import rng_kept
 from sparse_rnn.process_settings import eager, math_attention
 from sparse_rnn.recurrent.capture import LossFn, standing_in
@@ -40,8 +41,7 @@ class GraSP(Criterion):
     short_name = "grasp"
 
     def __init__(self, temperature: float = 200.0, gamma: Gamma = "none") -> None:
-        if temperature <= 0:
-            raise UsageError(f"temperature={temperature}: give a positive number (the authors' code: 200; 1 for none).")
+        check_number("temperature", temperature, "(0, inf)", hint="200 in the authors' code, 1 for none")
         check_choice("gamma", gamma, Gamma)
         self.temperature = temperature
         self.gamma = gamma

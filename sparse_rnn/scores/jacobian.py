@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from sparse_rnn.errors import UsageError, check_choice
+from sparse_rnn.checks import check_number, check_whole
+from sparse_rnn.errors import check_choice
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.cells import PEEPHOLE_LSTM, State
 from sparse_rnn.recurrent.jacobian import StepJacobian, step_gradient
@@ -163,18 +163,13 @@ class JacobianSpectrum(Criterion):
         return cls(variant="author", **options)
 
     def _check(self) -> None:
-        if self.horizon < 1:
-            raise UsageError(
-                f"horizon={self.horizon}: the score needs at least one step, give 1 or more (the paper: 4)."
-            )
-        if not 0 < self.discount <= 1:
-            raise UsageError(f"discount={self.discount}: give a number in (0, 1] (the paper: 1).")
-        if self.noise != "data" and not (isinstance(self.noise, float | int) and 0 < self.noise < math.inf):
-            raise UsageError(f"noise={self.noise!r}: give a positive number (the paper: 0.1), or 'data'.")
-        if self.draws < 1:
-            raise UsageError(f"draws={self.draws}: γ needs at least one draw of its noise, give 1 or more.")
-        if self.biases != "own" and not (isinstance(self.biases, float | int) and math.isfinite(self.biases)):
-            raise UsageError(f"biases={self.biases!r}: give a number (the author's code: 0.1), or 'own'.")
+        check_whole("horizon", self.horizon, 1, wanted="the number of steps that count", hint="4 in the paper")
+        check_number("discount", self.discount, "(0, 1]", hint="1 in the paper")
+        if self.noise != "data":
+            check_number("noise", self.noise, "(0, inf)", hint="or 'data'")
+        check_whole("draws", self.draws, 1, wanted="the number of draws of γ's noise")
+        if self.biases != "own":
+            check_number("biases", self.biases, hint="or 'own'")
         check_choice("projection", self.projection, Projection)
         check_choice("probe", self.probe, Probe)
         check_choice("gamma", self.gamma, Gamma)

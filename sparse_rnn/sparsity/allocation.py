@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from math import floor, prod
 from typing import Literal, get_args
 
+from sparse_rnn.checks import check_number
 from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.kernels import Kernel
 
@@ -59,19 +60,15 @@ class Group:
 
 def check_sparsity(sparsity: float) -> None:
     """Refuse a sparsity outside [0, 1) with a UsageError."""
-    if not 0 <= sparsity < 1:
-        raise UsageError(f"sparsity={sparsity}: give the share of weights to remove, at least 0 and below 1.")
+    check_number("sparsity", sparsity, "[0, 1)", "the share of weights to remove")
 
 
 def check_allocation(allocation: Allocation) -> None:
     """Refuse an unknown allocation, or a density outside [0, 1], with a UsageError."""
     if isinstance(allocation, Mapping):
         for pattern, gate, density in _entries(allocation):
-            if not 0 <= density <= 1:
-                raise UsageError(
-                    f"allocation: the density {density} of {_described(pattern, gate)} is a share of weights to keep, "
-                    "give at least 0 and at most 1."
-                )
+            option = f"allocation: the density of {_described(pattern, gate)}"
+            check_number(option, density, "[0, 1]", "a share of weights to keep")
     elif allocation not in get_args(Rule):
         raise UsageError(
             f"allocation={allocation!r}: choose one of {', '.join(get_args(Rule))}, or map name patterns to densities."

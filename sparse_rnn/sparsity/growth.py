@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparse_rnn.checks import check_number, check_whole
 from sparse_rnn.sparsity.ranking import best
 
 
@@ -29,6 +30,8 @@ def drop_and_grow(mask: Tensor, worth: Tensor, growth: Tensor, share: float, par
         >>> drop_and_grow(kept, torch.tensor([0.1, 0.9, 0, 0]), torch.tensor([0, 0, 0.2, 0.8]), share=0.5)
         tensor([False,  True, False,  True])
     """
+    check_number("share", share, "[0, 1]", "the share of the kept weights to drop")
+    check_whole("parts", parts, 1)
     rows = zip(mask.chunk(parts), worth.chunk(parts), growth.chunk(parts), strict=True)
     return torch.cat([_drop_and_grow(*part, share) for part in rows])
 
@@ -52,6 +55,8 @@ def random_scores(like: Tensor, *entropy: int) -> Tensor:
         >>> torch.equal(random_scores(torch.zeros(3), 0, 100), random_scores(torch.zeros(3), 0, 100))
         True
     """
+    for number in entropy:
+        check_whole("entropy", number)
     # A seed sequence, because a generator seeded with neighbouring numbers, or with their sum, repeats itself.
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
     return torch.rand(like.shape, generator=torch.Generator().manual_seed(seed)).to(like.device)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from sparse_rnn.checks import items_of
 from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.sparsity.allocation import Allocation, GateOf, Group, allocate, check_allocation, check_sparsity
@@ -65,7 +66,10 @@ class Selection:
         block_score: TileScore = "max",
     ) -> Selection:
         """Build a selection from the options that :func:`sparse_rnn.prune` and the callbacks take."""
-        tiles = None if block_size is None else Tiles(*block_size, block_score)
+        tiles = None
+        if block_size is not None:
+            height, width = items_of("block_size", block_size, 2)
+            tiles = Tiles(height, width, block_score)
         return cls(sparsity, allocation, tiles, Guards(keep_diagonal, min_kept))
 
     def groups(self, kernels: Targets, share: float = 1.0, geometric: bool = False) -> list[Group]:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sparse_rnn.errors import UsageError, check_choice
+from sparse_rnn.checks import check_whole
+from sparse_rnn.errors import check_choice
 
 TileScore = Literal["max", "mean_square"]
 
@@ -29,8 +30,8 @@ class Tiles:
     score: TileScore = "max"
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width) < 1:
-            raise UsageError(f"block_size=({self.height}, {self.width}): give two sizes of at least 1.")
+        check_whole("block_size: height", self.height, 1)
+        check_whole("block_size: width", self.width, 1)
         check_choice("block_score", self.score, TileScore)
 
     def of(self, gates_GUI: Tensor, fill: float) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.utils.data import BatchSampler, DistributedSampler, TensorDataset
 
+from sparse_rnn.checks import check_seed, check_whole
 from sparse_rnn.data.loaders.passes import Batch, ResumableLoader
-from sparse_rnn.errors import UsageError
 
 
 class BatchLoader(ResumableLoader):
@@ -55,8 +55,10 @@ class BatchLoader(ResumableLoader):
         collate: Callable[[Batch], Any] | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise UsageError(f"batch_size={batch_size}: give the number of samples in a batch, at least 1.")
+        check_whole("batch_size", batch_size, 1, wanted="the number of samples in a batch")
+        check_whole("world_size", world_size, 1)
+        check_whole("rank", rank, 0, world_size - 1)
+        check_seed(seed)
         self.dataset = dataset
         self.collate = collate
         order: DistributedSampler[int] = DistributedSampler(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparse_rnn.checks import check_seed, check_whole
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.loaders.passes import Batch, ResumableLoader
 from sparse_rnn.data.loaders.sentences import SentenceShuffle, ShuffledText
@@ -67,9 +68,13 @@ class ColumnLoader(ResumableLoader):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_whole("columns", columns, 1)
+        check_whole("world_size", world_size, 1)
+        check_whole("rank", rank, 0, world_size - 1)
+        check_whole("sentence_mark", sentence_mark, optional=True)
+        check_seed(seed, least=0)
         own = rows_of_rank(columns, rank, world_size)
-        if bptt < 1:
-            raise UsageError(f"bptt={bptt}: give the number of steps in a batch, at least 1.")
+        check_whole("bptt", bptt, 1, wanted="the number of steps in a batch")
         targets = len(tokens) - 1
         if targets < columns:
             raise DataError(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sparse_rnn.errors import UsageError
+from sparse_rnn.checks import check_seed, check_whole, items_of
 
 # Tokens looked at together in search of the ends of sentences.
 CHUNK = 1 << 22
@@ -37,8 +37,9 @@ class SentenceShuffle:
     """
 
     def __init__(self, tokens: np.ndarray, mark: int, seed: tuple[int, ...]) -> None:
-        for integer in seed:
-            check_seed(integer)
+        check_whole("mark", mark)
+        for integer in items_of("seed", seed):
+            check_seed(integer, least=0)
         self._tokens = tokens
         self._mark = mark
         self._seed = seed
@@ -102,19 +103,3 @@ class ShuffledText:
         ends = self._ends[first : last + 1].clip(max=stop)
         places = np.arange(start, stop) + np.repeat(self._shifts[first : last + 1], np.diff(ends, prepend=start))
         return self._tokens[places]
-
-
-def check_seed(seed: int) -> None:
-    """Refuse a seed that NumPy's generators do not take.
-
-    Raises:
-        UsageError: If it is negative.
-
-    Example:
-        >>> from sparse_rnn.data.loaders.sentences import check_seed
-        >>> check_seed(-1)
-        Traceback (most recent call last):
-        sparse_rnn.errors.UsageError: seed=-1: give an integer that is not negative.
-    """
-    if seed < 0:
-        raise UsageError(f"seed={seed}: give an integer that is not negative.")

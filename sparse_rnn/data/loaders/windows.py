@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from sparse_rnn.checks import check_number, check_whole
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.loaders.columns import IGNORED, rows_of_rank
 from sparse_rnn.data.loaders.passes import Batch
-from sparse_rnn.errors import UsageError
 
 # One for all runs: they are compared on the same windows, as they are on the same validation text.
 SEED = 0
@@ -46,6 +46,11 @@ class WindowLoader:
     def __init__(
         self, tokens: np.ndarray, share: float, rows: int, bptt: int, *, rank: int = 0, world_size: int = 1
     ) -> None:
+        check_number("share", share, "[0, 1]")
+        check_whole("rows", rows, 1)
+        check_whole("bptt", bptt, 1)
+        check_whole("world_size", world_size, 1)
+        check_whole("rank", rank, 0, world_size - 1)
         if len(tokens) < 2:
             raise DataError("A text of one token has nothing to predict: take a longer one.")
         self.bptt = bptt
@@ -76,7 +81,7 @@ def check_share(train_sample: float) -> None:
     Example:
         >>> check_share(1.5)
         Traceback (most recent call last):
-        sparse_rnn.errors.UsageError: train_sample=1.5: give the share of the training text to evaluate, from 0 to 1.
+        sparse_rnn.errors.UsageError: train_sample=1.5: give the share of the training text to evaluate, a number
+        in [0, 1].
     """
-    if not 0 <= train_sample <= 1:
-        raise UsageError(f"train_sample={train_sample}: give the share of the training text to evaluate, from 0 to 1.")
+    check_number("train_sample", train_sample, "[0, 1]", "the share of the training text to evaluate")

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from sparse_rnn.checks import check_whole
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.errors import UsageError
 
@@ -67,8 +68,7 @@ def train_subwords(files: Sequence[Path], size: int) -> Subwords:
     Raises:
         UsageError: If the number is below 257, or the library tokenizers is missing.
     """
-    if size < FEWEST:
-        raise UsageError(f"subwords={size}: give at least {FEWEST}, as 256 are the bytes and one is <unk>.")
+    check_whole("subwords", size, FEWEST, wanted="their number", hint="as 256 are the bytes and one is <unk>")
     library = _library()
     tokenizer = library.Tokenizer(library.models.BPE())
     tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)

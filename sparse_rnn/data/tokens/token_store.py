@@ -14,13 +14,13 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
+from sparse_rnn.checks import check_whole
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.tokens.corpus import TRAIN, Corpus
 from sparse_rnn.data.tokens.pieces import PIECE_BYTES, Piece, count, divide
 from sparse_rnn.data.tokens.processes import available_cores, in_processes, in_turn
 from sparse_rnn.data.tokens.store_writer import ABOUT_FILE, VERSION, VOCABULARY_FILE, sum_counts, write_store
 from sparse_rnn.data.tokens.vocabulary import Vocabulary
-from sparse_rnn.errors import UsageError
 
 
 class TokenStore:
@@ -146,8 +146,7 @@ def prepare(corpus: Corpus, cache: Path, jobs: int | None = None) -> TokenStore:
         ([0, 3, 2, 0, 4, 1], ['the', '<eos>', 'and', 'cat', 'dog', '<unk>'])
     """
     jobs = available_cores() if jobs is None else jobs
-    if jobs < 1:
-        raise UsageError(f"jobs={jobs}: give the number of processes, at least 1.")
+    check_whole("jobs", jobs, 1, wanted="the number of processes")
     if corpus.vocabulary is None and TRAIN not in corpus.files:
         raise DataError(
             "There is no training text to take the vocabulary from: give the training text, a vocabulary, or the"

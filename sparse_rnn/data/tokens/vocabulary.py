@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sparse_rnn.checks import check_whole
 from sparse_rnn.data.errors import DataError, UnknownIdError
-from sparse_rnn.errors import UsageError
 
 UNKNOWN = "<unk>"
 
@@ -34,6 +34,7 @@ class Vocabulary:
         if len(self._ids) < len(self._words):
             twice = next(word for index, word in enumerate(self._words) if self._ids[word] != index)
             raise DataError(f"The word {twice!r} stands twice in the vocabulary: every word can have one id only.")
+        check_whole("default_index", default_index, optional=True)
         self.set_default_index(default_index)
 
     @classmethod
@@ -180,10 +181,10 @@ def check_size(vocab_size: int | None) -> None:
         >>> from sparse_rnn.data.tokens.vocabulary import check_size
         >>> check_size(0)
         Traceback (most recent call last):
-        sparse_rnn.errors.UsageError: vocab_size=0: give the number of words to keep, at least 1.
+        sparse_rnn.errors.UsageError: vocab_size=0: give the number of words to keep, a whole number of at least 1, or
+        null.
     """
-    if vocab_size is not None and vocab_size < 1:
-        raise UsageError(f"vocab_size={vocab_size}: give the number of words to keep, at least 1.")
+    check_whole("vocab_size", vocab_size, 1, wanted="the number of words to keep", optional=True)
 
 
 def check_min_count(min_count: int | None) -> None:
@@ -199,7 +200,6 @@ def check_min_count(min_count: int | None) -> None:
         >>> from sparse_rnn.data.tokens.vocabulary import check_min_count
         >>> check_min_count(0)
         Traceback (most recent call last):
-        sparse_rnn.errors.UsageError: min_count=0: give how often a word must occur to be kept, at least 1.
+        sparse_rnn.errors.UsageError: min_count=0: give how often a word must occur to be kept, a whole number ...
     """
-    if min_count is not None and min_count < 1:
-        raise UsageError(f"min_count={min_count}: give how often a word must occur to be kept, at least 1.")
+    check_whole("min_count", min_count, 1, wanted="how often a word must occur to be kept", optional=True)

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import ASGD
 
+from sparse_rnn.checks import check_whole
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import join_other_name
 
@@ -63,8 +64,7 @@ class NTASGD(Callback):
     def __init__(self, monitor: str = "val/loss", n: int = 5) -> None:
         # Not in __new__, whose arguments the command line would take for those of the class.
         join_other_name(NTASGD)
-        if n < 0:
-            raise UsageError(f"n={n}: give the number of validations that a better one may lie back, at least 0.")
+        check_whole("n", n, wanted="the number of validations that a better one may lie back")
         self.monitor = monitor
         self.n = n
         self.averaging = False

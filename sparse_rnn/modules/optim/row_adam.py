@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 from torch.optim.optimizer import ParamsT
 
-from sparse_rnn.errors import UsageError
+from sparse_rnn.checks import check_number, items_of
 
 
 class RowAdam(Optimizer):
@@ -43,11 +43,10 @@ class RowAdam(Optimizer):
     def __init__(
         self, params: ParamsT, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
     ) -> None:
-        if lr < 0 or eps < 0 or not all(0 <= beta < 1 for beta in betas):
-            raise UsageError(
-                f"lr and eps must not be negative and betas must be from 0 to below 1, but lr={lr}, eps={eps} and "
-                f"betas={tuple(betas)}."
-            )
+        check_number("lr", lr, "[0, inf)")
+        check_number("eps", eps, "[0, inf)")
+        for beta in items_of("betas", betas, 2):
+            check_number("betas", beta, "[0, 1)")
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
 
     @torch.no_grad()

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from sparse_rnn.checks import check_whole
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.optim.settings import settings_of
 from sparse_rnn.training_length import first_epoch, training_steps
@@ -34,8 +35,7 @@ class Decay(LRScheduler, ABC):
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: int | None = None) -> None:
-        if total_steps is not None and total_steps < 1:
-            raise UsageError(f"total_steps={total_steps}: give the number of steps of the training, at least 1.")
+        check_whole("total_steps", total_steps, 1, wanted="the number of steps of the training", optional=True)
         self.total_steps: float | None = total_steps
         self.count_steps: Callable[[], float] = lambda: inf
         super().__init__(optimizer)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparse_rnn.checks import check_whole, items_of
 from sparse_rnn.errors import UsageError
 
 PADDING = -100
@@ -48,6 +49,8 @@ class FullSoftmax(nn.Module):
 
     def __init__(self, hidden_size: int, vocab_size: int, bias: bool = True) -> None:
         super().__init__()
+        check_whole("hidden_size", hidden_size, 1)
+        check_whole("vocab_size", vocab_size, 1)
         self.weight = nn.Parameter(torch.empty(vocab_size, hidden_size))
         self.bias = nn.Parameter(torch.zeros(vocab_size)) if bias else None
         nn.init.uniform_(self.weight, -(hidden_size**-0.5), hidden_size**-0.5)
@@ -152,6 +155,10 @@ class AdaptiveSoftmax(nn.Module):
 
     def __init__(self, hidden_size: int, vocab_size: int, cutoffs: Sequence[int]) -> None:
         super().__init__()
+        check_whole("hidden_size", hidden_size, 1)
+        check_whole("vocab_size", vocab_size, 1)
+        for cutoff in items_of("cutoffs", cutoffs):
+            check_whole("cutoffs", cutoff, 1, vocab_size - 1, "rising word numbers")
         rising = sorted(set(cutoffs))
         if list(cutoffs) != rising or not rising or rising[0] < 1 or rising[-1] >= vocab_size:
             raise UsageError(

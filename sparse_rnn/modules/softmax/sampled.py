@@ -7,7 +7,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparse_rnn.errors import UsageError
+from sparse_rnn.checks import check_whole
 from sparse_rnn.modules.softmax.output_layers import PADDING, FullSoftmax, at_least_float32
 
 _STREAM = 2**40  # random numbers between the streams of two ranks: a thousand samples a step for 10⁹ steps
@@ -61,11 +61,9 @@ class SampledSoftmaxLoss(FullSoftmax):
 
     def __init__(self, hidden_size: int, vocab_size: int, num_samples: int = 1000, shared: bool = False) -> None:
         super().__init__(hidden_size, vocab_size)
-        if not 0 < num_samples < vocab_size:
-            raise UsageError(
-                f"num_samples must be between 1 and {vocab_size - 1}, one less than the words of the vocabulary, but "
-                f"it is {num_samples}: lower it, or take the full softmax."
-            )
+        check_whole(
+            "num_samples", num_samples, 1, vocab_size - 1, "fewer than the words of the vocabulary, or the full softmax"
+        )
         self.num_samples = num_samples
         self.shared = shared
         self.register_buffer("position", torch.randint(2**62, ()))

@@ -15,7 +15,7 @@ from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.structured.groups import UnitGroup, find_groups
 from sparse_rnn.pruning.structured.moments import collect_moments, moment_name
 from sparse_rnn.pruning.structured.trace import Links
-from sparse_rnn.pruning.structured.unit_criterion import batches_of, layers_of_modules, sizes_wanted
+from sparse_rnn.pruning.structured.unit_criterion import batches_of, check_units, layers_of_modules, sizes_wanted
 from sparse_rnn.pruning.structured.units import Reader
 from sparse_rnn.recurrent.capture import LossFn
 from sparse_rnn.recurrent.layers import find_recurrent
@@ -76,6 +76,9 @@ class LowRank:
     reconstruct: bool = True
 
     @torch.no_grad()
+    def __post_init__(self) -> None:
+        check_units("rank", self.rank)
+
     def factorise(self, model: Model, data: Any = None, loss_fn: LossFn | None = None) -> Model:
         """Return a copy of a model whose recurrent kernels are products; the model stays as it is.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparse_rnn.checks import check_seed
 from sparse_rnn.pruning.structured.groups import UnitGroup
 from sparse_rnn.pruning.structured.moments import Moments
 from sparse_rnn.pruning.structured.unit_criterion import UnitCriterion
@@ -31,6 +32,10 @@ class RandomUnits(UnitCriterion):
     """
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_seed(self.seed)
 
     def choose(self, group: UnitGroup, count: int, moments: Moments) -> Tensor:
         """See :meth:`UnitCriterion.choose`."""

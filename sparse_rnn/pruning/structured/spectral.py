@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from sparse_rnn.checks import check_number, check_seed, check_whole
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.pruning.structured.exchange import exchanged
 from sparse_rnn.pruning.structured.greedy import greedy_choice
@@ -67,8 +68,12 @@ class Spectral(UnitCriterion):
         super().__post_init__()
         check_choice("choice", self.choice, Choice)
         weights = (self.input_weight, self.output_weight, self.recurrent_weight)
-        if min(weights) < 0 or max(weights) == 0:
+        for name in ("input_weight", "output_weight", "recurrent_weight"):
+            check_number(name, getattr(self, name), "[0, inf)", "the weight of a loss")
+        if max(weights) == 0:
             raise UsageError(f"The weights of the losses are {weights}: give none below 0, and one above it.")
+        check_whole("exchanges", self.exchanges)
+        check_seed(self.seed)
         if self.choice == "leverage" and self.regularisation == 0:
             raise UsageError("choice='leverage' needs a regularisation above 0.")
 

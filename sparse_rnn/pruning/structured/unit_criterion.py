@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from sparse_rnn.checks import check_number, check_whole
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.structured.declared import Declared
 from sparse_rnn.pruning.structured.groups import UnitGroup, find_groups
@@ -46,8 +47,8 @@ class UnitCriterion(ABC):
     needs_data: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not self.regularisation >= 0:
-            raise UsageError(f"regularisation={self.regularisation}: give 0 or more.")
+        check_number("regularisation", self.regularisation, "[0, inf)")
+        check_units("units", self.units)
 
     @abstractmethod
     def choose(self, group: UnitGroup, count: int, moments: Moments) -> Tensor:
@@ -169,13 +170,22 @@ def _size(found: RecurrentModule, number: int | float) -> int:
         )
     least = getattr(module, "proj_size", 0) + 1
     share = isinstance(number, float)
-    valid = not isinstance(number, bool) and (0 < number <= 1 if share else least <= number <= module.hidden_size)
+    valid = 0 < number <= 1 if share else least <= number <= module.hidden_size
     if not valid:
         raise UsageError(
             f"units={number} for {found.label}: give a number from {least} to {module.hidden_size}, or a share of "
             "them, above 0 and at most 1.0."
         )
     return max(least, math.floor(number * module.hidden_size + 0.5)) if share else int(number)
+
+
+def check_units(name: str, value: Any) -> None:
+    """Refuse what are no numbers of units, nor shares of them, for all modules or by their names, with a UsageError."""
+    for number in value.values() if isinstance(value, Mapping) else [value]:
+        if isinstance(number, float):
+            check_number(name, number, "(0, 1]", "a share of the units", hint="or a whole number of them")
+        else:
+            check_whole(name, number, 1, wanted="a number of units", hint="or a share of them, above 0 and at most 1.0")
 
 
 def layers_of_modules(recurrent: Sequence[RecurrentModule], names: Mapping[str, int]) -> list[str]:
