@@ -429,7 +429,9 @@ class SparseLSTM(SparseLayer):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         check_whole("hidden_size", hidden_size, 1, MOST)
-        check_whole("proj_size", proj_size, 0, hidden_size - 1, "a size below hidden_size, or 0 for none")
+        check_whole(
+            "proj_size", proj_size, 0, hidden_size - 1, f"a size below hidden_size={hidden_size}, or 0 for none"
+        )
         roles = ("ih", "hh", "hr") if proj_size else ("ih", "hh")
         sizes = (input_size, hidden_size, proj_size or hidden_size)
         super().__init__("lstm", roles, sizes, num_layers, bias, batch_first, dropout, bidirectional, dtype)

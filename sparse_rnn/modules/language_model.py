@@ -487,7 +487,13 @@ def _check(options: Any) -> None:
         check_choice(name, options[name], known)
     for name in ("vocab_size", "embedding_size", "hidden_size", "num_layers", "last_size"):
         check_whole(name, options[name], 1, optional=name in ("vocab_size", "last_size"))
-    check_whole("proj_size", options.proj_size, 0, options.hidden_size - 1, "a size below hidden_size, or 0 for none")
+    check_whole(
+        "proj_size",
+        options.proj_size,
+        0,
+        options.hidden_size - 1,
+        f"a size below hidden_size={options.hidden_size}, or 0 for none",
+    )
     check_whole("num_samples", options.num_samples, 1)
     for cutoff in () if options.cutoffs is None else items_of("cutoffs", options.cutoffs):
         check_whole("cutoffs", cutoff, 1)

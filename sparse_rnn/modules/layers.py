@@ -48,7 +48,13 @@ def recurrent_layer(cell: Cell, input_size: int, hidden_size: int, num_layers: i
     check_choice("cell", cell, Cell)
     for name, size in {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}.items():
         check_whole(name, size, 1)
-    check_whole("proj_size", options.get("proj_size", 0), 0, hidden_size - 1, "a size below hidden_size, or 0 for none")
+    check_whole(
+        "proj_size",
+        options.get("proj_size", 0),
+        0,
+        hidden_size - 1,
+        f"a size below hidden_size={hidden_size}, or 0 for none",
+    )
     return _LAYERS[cell](input_size, hidden_size, num_layers, batch_first=True, **options)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from sparse_rnn.checks import check_whole
 from sparse_rnn.errors import check_choice
 from sparse_rnn.modules.init import InitScheme, init_biases_, init_kernel_
 from sparse_rnn.modules.layers import Cell, kept_bias, recurrent_layer
@@ -67,6 +68,7 @@ class StructuredRNN(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("gate_masks", gate_masks, GateMasks)
+        check_whole("input_size", input_size, 1, optional=True)
         self.graph = LayeredGraph.of(graph)
         self.cell: Cell = cell
         sizes = self.graph.sizes

@@ -12,6 +12,7 @@ import networkx as nx
 import torch
 from torch import Tensor
 
+from sparse_rnn.checks import check_number, check_seed, check_whole
 from sparse_rnn.errors import UsageError, check_choice
 
 Family = Literal["barabasi_albert", "erdos_renyi", "layered", "newman_watts_strogatz", "ring", "watts_strogatz"]
@@ -136,8 +137,9 @@ def random_graph(
         76
     """
     check_family(family, parameters)
-    if nodes < 1:
-        raise UsageError(f"nodes={nodes}: give at least 1.")
+    check_whole("nodes", nodes, 1)
+    check_seed(seed)
+    check_number("density", density, "[0, 1]", optional=True)
     kind = _KINDS[family]
     chosen = {**kind.fixed, **{name: value for name, value in parameters.items() if value is not None}}
     if kind.free not in chosen:
@@ -180,8 +182,9 @@ def graph_of(structure: Mapping[str, Any]) -> nx.Graph:
     """
     given = dict(structure)
     nodes = given.pop("nodes", None)
-    if not isinstance(nodes, int) or ("family" in given) == ("edges" in given):
-        raise UsageError(f"structure={structure}: give nodes, their number, and either family or edges.")
+    check_whole("nodes", nodes, 1)
+    if ("family" in given) == ("edges" in given):
+        raise UsageError(f"structure={structure}: give either family or edges.")
     if "family" in given:
         return random_graph(given.pop("family"), nodes, given.pop("seed", 0), **given)
     edges = given.pop("edges")
@@ -199,9 +202,10 @@ def _check(family: str, nodes: int, parameters: Mapping[str, float]) -> None:
     """Refuse what a generator would refuse in its own words, or would not."""
     for name, value in parameters.items():
         low, high = {"p": (0, 1), "m": (1, nodes - 1), "k": (0, nodes - 1), "layers": (1, nodes)}[name]
-        if not low <= value <= high or (name != "p" and value != int(value)):
-            number = "a number" if name == "p" else "a whole number"
-            raise UsageError(f"{name}={value}: {family} of {nodes} nodes takes {number} from {low} to {high}.")
+        if name == "p":
+            check_number(name, value, f"[{low}, {high}]")
+        else:
+            check_whole(name, value, low, high, f"what {family} of {nodes} nodes takes")
 
 
 def _barabasi_albert(nodes: int, seed: int, m: float) -> nx.Graph:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import torch
 from torch import nn
@@ -79,6 +80,8 @@ ARGUMENTS: dict[str, Callable[[], Any]] = {
     "cutoffs": lambda: [5, 10],
     "dataset": lambda: TensorDataset(torch.zeros(6, 1)),
     "eval_batch_size": lambda: 2,
+    "family": lambda: "ring",
+    "graph": lambda: nx.path_graph(4),
     "growth": lambda: torch.ones(12, 3),
     "height": lambda: 2,
     "hidden_size": lambda: 4,
@@ -93,6 +96,7 @@ ARGUMENTS: dict[str, Callable[[], Any]] = {
     "mask": lambda: torch.arange(36).view(12, 3) % 2 == 0,
     "model": _model,
     "module": _model,
+    "nodes": lambda: 6,
     "num_classes": lambda: 3,
     "optimizer": _optimizer,
     "params": lambda: [nn.Parameter(torch.ones(1))],
@@ -124,6 +128,7 @@ SPECIAL: dict[str, dict[str, Callable[[], Any]]] = {
     "SentenceShuffle": {"seed": lambda: (1,)},
     "SampledSoftmax": {"num_samples": lambda: 5},
     "init_recurrent_": {"init_scale": lambda: 0.1, "forget_bias": lambda: 1.0, "update_bias": lambda: 0.0},
+    "random_graph": {"density": lambda: 0.5},
     "unit_criterion": {"criterion": lambda: "UnitMagnitude"},
 }
 # Options of which there is to be one.

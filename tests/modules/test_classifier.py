@@ -95,10 +95,10 @@ def test_a_bad_choice_is_named(option, value):
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((0, CLASSES), "input_size=0: give at least 1"),
-        ((INPUTS, 1), "num_classes=1: give at least 2 classes"),
-        ((INPUTS, CLASSES, "gru", 0), "hidden_size=0: give at least 1"),
-        ((INPUTS, CLASSES, "gru", HIDDEN, 0), "num_layers=0: give at least 1"),
+        ((0, CLASSES), "input_size=0: give a whole number of at least 1"),
+        ((INPUTS, 1), "num_classes=1: give a whole number of at least 2"),
+        ((INPUTS, CLASSES, "gru", 0), "hidden_size=0: give a whole number of at least 1"),
+        ((INPUTS, CLASSES, "gru", HIDDEN, 0), "num_layers=0: give a whole number of at least 1"),
     ],
 )
 def test_a_size_that_cannot_be_is_named(sizes, message):
@@ -214,5 +214,5 @@ def test_integers_and_features_are_not_taken_for_each_other():
         classifier()(torch.zeros(2, STEPS, INPUTS, dtype=torch.int64))
     with pytest.raises(UsageError, match="reads integers, but the data has features: give embedding_size=null"):
         classifier(embedding_size=7)(torch.zeros(2, STEPS, INPUTS))
-    with pytest.raises(UsageError, match="embedding_size=0: give at least 1"):
+    with pytest.raises(UsageError, match="embedding_size=0: give a whole number of at least 1"):
         classifier(embedding_size=0)

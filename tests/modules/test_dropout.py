@@ -3,7 +3,6 @@ import torch
 
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import VariationalDropout, WordDropout
-from sparse_rnn.modules.dropout import check_probability
 
 BATCH, STEPS, SIZE = 8, 5, 500
 
@@ -50,10 +49,9 @@ def test_the_gradient_is_that_of_the_kept_features():
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
 def test_what_is_no_probability_is_refused(p):
-    with pytest.raises(UsageError, match=f"p={p}: give a probability, from 0 to 1"):
-        VariationalDropout(p)
-    with pytest.raises(UsageError, match=f"dropout={p}: give a probability, from 0 to 1"):
-        check_probability("dropout", p)
+    for kind in (VariationalDropout, WordDropout):
+        with pytest.raises(UsageError, match=rf"p={p}: give a probability, a number in \[0, 1\]"):
+            kind(p)
 
 
 def words_dropped(p, words=400, training=True):

@@ -87,7 +87,7 @@ def test_a_text_without_a_second_token_is_refused(model, tokens):
 def test_what_is_no_id_is_refused(model, ids):
     with pytest.raises(UsageError, match="Token ids are whole numbers from 0 to 19, and not"):
         model.log_prob(ids)
-    with pytest.raises(UsageError, match="Token ids are whole numbers"):
+    with pytest.raises(UsageError, match="give ids of tokens, a whole number from 0 to 19"):
         model.generate(ids)
 
 

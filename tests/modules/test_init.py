@@ -67,7 +67,7 @@ def test_an_unknown_scheme_is_named():
 @pytest.mark.parametrize("scheme", ["normal", "uniform", "glorot", "he"])
 @pytest.mark.parametrize("scale", [-0.5, float("nan"), float("inf")])
 def test_a_scale_that_cannot_be_is_refused(scheme, scale):
-    with pytest.raises(UsageError, match=f"init_scale={scale}: give a finite number that is not negative"):
+    with pytest.raises(UsageError, match=rf"init_scale={scale}: give a number in \[0, inf\)"):
         drawn(scheme, scale)
 
 

@@ -36,5 +36,5 @@ def test_what_is_no_probability_is_refused(name):
 @pytest.mark.parametrize("name", ["alpha", "beta", "embedding_scale"])
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 def test_what_is_no_factor_is_refused(name, value):
-    with pytest.raises(UsageError, match=f"^{name}={value}: give a finite number that is not negative"):
+    with pytest.raises(UsageError, match=rf"^{name}={value}: give a number in \[0, inf\)"):
         LanguageModel(9, **{name: value})

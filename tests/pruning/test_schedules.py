@@ -106,8 +106,8 @@ def test_shares_of_the_training_become_steps_and_steps_stay():
         (lambda: Cubic(end=0.5).over(inf), r"end=0.5 is a share of the training, which has no end"),
         (lambda: Cubic(initial_sparsity=1.0), r"initial_sparsity=1.0: give"),
         (lambda: IterativeSteps([0.2, 0.4]), r"densities=\[0.2, 0.4\]: give shares .* each smaller"),
-        (lambda: IterativeSteps([1.0]), r"densities=\[1.0\]: give"),
-        (lambda: IterativeSteps([0.0]), r"densities=\[0.0\]: give"),
+        (lambda: IterativeSteps([1.0]), r"densities=1\.0: give shares of weights to keep, a number in \(0, 1\)"),
+        (lambda: IterativeSteps([0.0]), r"densities=0\.0: give"),
         (lambda: NarangRamp(acceleration=0), r"acceleration=0: give"),
     ],
 )

@@ -414,10 +414,10 @@ def test_cuda_agrees_with_cpu(peepholes: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hidden_size": 0}, "hidden_size is 0; it must be a positive integer"),
-        ({"input_size": 2.0}, "input_size is 2.0; it must be a positive integer"),
-        ({"num_layers": -1}, "num_layers is -1; it must be a positive integer"),
-        ({"dropout": 1.5}, "dropout is 1.5; it must be a probability, from 0 to 1"),
+        ({"hidden_size": 0}, "hidden_size=0: give a whole number of at least 1"),
+        ({"input_size": 2.0}, "input_size=2.0: give a whole number of at least 1"),
+        ({"num_layers": -1}, "num_layers=-1: give a whole number of at least 1"),
+        ({"dropout": 1.5}, "dropout=1.5: give a probability"),
         ({"peepholes": "half"}, "peepholes is 'half'; choose one of 'full', 'diagonal'"),
     ],
 )

@@ -14,9 +14,9 @@ BOTH = pytest.mark.parametrize("kind", [PeepholeLSTM, ResetBeforeGRU])
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hidden_size": 0}, "hidden_size is 0; it must be a positive integer"),
-        ({"num_layers": 1.5}, r"num_layers is 1\.5; it must be a positive integer"),
-        ({"dropout": -0.5}, r"dropout is -0\.5; it must be a probability, from 0 to 1"),
+        ({"hidden_size": 0}, "hidden_size=0: give a whole number of at least 1"),
+        ({"num_layers": 1.5}, r"num_layers=1\.5: give a whole number of at least 1"),
+        ({"dropout": -0.5}, r"dropout=-0\.5: give a probability"),
     ],
 )
 def test_bad_arguments_are_refused(kind, options, message):

@@ -81,8 +81,8 @@ def test_a_mapping_that_names_everything_may_miss_the_total_by_rounding_only():
         ({"*weight_ch*": 0.1}, r"'\*weight_ch\*' matches none of the kernels to prune: rnn\.weight_ih_l0, rnn\."),
         ({"*weight_hh*": {"n": 0.1}}, "rnn.weight_hh_l0 has no gate 'n', only i, f, g, o"),
         ({"*": 0.1, "*hh*": {"f": 0.1}}, r"gives gate f of rnn\.weight_hh_l0 two densities, the second by '\*hh\*'"),
-        ({"*": 1.5}, r"the density 1\.5 of \* is a share"),
-        ({"*": {"i": -0.1}}, r"the density -0\.1 of gate i of \* is a share"),
+        ({"*": 1.5}, r"the density of \*=1\.5: give a share"),
+        ({"*": {"i": -0.1}}, r"the density of gate i of \*=-0\.1: give a share"),
         ("layer", "allocation='layer': choose one of global, per_kernel, per_gate, erk, or map name patterns"),
     ],
 )

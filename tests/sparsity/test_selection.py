@@ -84,7 +84,7 @@ def test_scores_that_are_no_numbers_are_refused():
         ({"sparsity": 95}, "sparsity=95: give the share of weights to remove"),
         ({"sparsity": 0.5, "allocation": "layer"}, "allocation='layer': choose one of global, per_kernel, per_gate"),
         ({"sparsity": 0.5, "min_kept": -1}, "min_kept=-1: give the number of weights to keep at least"),
-        ({"sparsity": 0.5, "block_size": (0, 4)}, r"block_size=\(0, 4\): give two sizes of at least 1"),
+        ({"sparsity": 0.5, "block_size": (0, 4)}, "block_size: height=0: give a whole number of at least 1"),
         ({"sparsity": 0.5, "block_size": (1, 4), "block_score": "sum"}, "block_score='sum': choose one of max"),
     ],
 )

@@ -69,7 +69,7 @@ def test_diagonals_stay_beside_the_tiles_and_do_not_raise_their_scores():
 
 @pytest.mark.parametrize("height", [0, -1])
 def test_sizes_below_one_are_refused(height):
-    with pytest.raises(ValueError, match=f"block_size=\\({height}, 8\\): give two sizes of at least 1"):
+    with pytest.raises(ValueError, match=f"block_size: height={height}: give a whole number of at least 1"):
         Tiles(height, 8)
 
 

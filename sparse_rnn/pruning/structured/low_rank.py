@@ -75,10 +75,10 @@ class LowRank:
     rank: int | float | Mapping[str, int | float]
     reconstruct: bool = True
 
-    @torch.no_grad()
     def __post_init__(self) -> None:
         check_units("rank", self.rank)
 
+    @torch.no_grad()
     def factorise(self, model: Model, data: Any = None, loss_fn: LossFn | None = None) -> Model:
         """Return a copy of a model whose recurrent kernels are products; the model stays as it is.
 

@@ -148,7 +148,10 @@ def test_a_training_without_a_known_end_is_refused(tmp_path):
 
 def test_no_steps_are_refused():
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=LR)
-    with pytest.raises(UsageError, match=r"^total_steps=0: give the number of steps of the training, at least 1"):
+    with pytest.raises(
+        UsageError,
+        match=r"^total_steps=0: give the number of steps of the training, a whole number of at least 1, or null",
+    ):
         LinearDecay(optimizer, total_steps=0)
 
 

@@ -208,5 +208,7 @@ def test_nothing_leaves_the_device():
 
 @pytest.mark.parametrize("num_samples", [0, WORDS])
 def test_more_samples_than_words_are_refused(num_samples):
-    with pytest.raises(UsageError, match=f"between 1 and {WORDS - 1}, .* but it is {num_samples}: lower it"):
+    with pytest.raises(
+        UsageError, match=f"num_samples={num_samples}: give fewer than .*, a whole number from 1 to {WORDS - 1}"
+    ):
         SampledSoftmaxLoss(HIDDEN, WORDS, num_samples)

@@ -92,7 +92,7 @@ def test_what_is_read_of_the_last_step_is_reconstructed_there(x):
     [
         ({"regularisation": -1.0}, "regularisation=-1.0"),
         ({"choice": "best"}, "choice"),
-        ({"input_weight": -1.0}, "none below 0"),
+        ({"input_weight": -1.0}, r"input_weight=-1\.0: give the weight of a loss, a number in \[0, inf\)"),
         ({"input_weight": 0.0, "output_weight": 0.0, "recurrent_weight": 0.0}, "one above it"),
         ({"choice": "leverage", "regularisation": 0.0}, "needs a regularisation"),
     ],

@@ -33,9 +33,9 @@ def test_units_are_a_number_a_share_or_given_by_module(units, low, high):
     ("units", "message"),
     [
         (11, "units=11 for low: give a number from 1 to 10"),
-        (0, "units=0 for low"),
-        (1.5, r"units=1\.5 for low"),
-        (True, "units=True for low"),
+        (0, "units=0: give a number of units"),
+        (1.5, r"units=1\.5: give a share of the units"),
+        (True, "units=True: give a number of units"),
         ({"middle": 3}, "units= names middle, which is none of low, high"),
         ({"low.l0": 3}, "All layers and directions of a module keep as many units"),
     ],
