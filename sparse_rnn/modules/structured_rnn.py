@@ -194,7 +194,8 @@ def _like(steps: Tensor, x: Tensor | PackedSequence) -> Tensor | PackedSequence:
 
 
 def _masked(mask: Tensor, gradient: Tensor) -> Tensor:
-    return gradient * mask.to(gradient.device)
+    # A choice, not a product, which keeps what is not finite; and not in place, so that it has a derivative itself.
+    return torch.where(mask.to(gradient.device), gradient, 0.0)
 
 
 def _zero(module: StructuredRNN, _: Any = None) -> None:

@@ -15,7 +15,7 @@ from sparse_rnn.pruning.rounds import prune_targets
 from sparse_rnn.recurrent.capture import LossFn
 from sparse_rnn.recurrent.kernels import Targets, find_targets
 from sparse_rnn.scores import Criterion, Scores, criterion_named
-from sparse_rnn.sparsity.allocation import Allocation
+from sparse_rnn.sparsity.allocation import Allocation, check_sparsity
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.selection import Selection
 from sparse_rnn.sparsity.shuffle import check_shuffle
@@ -88,5 +88,10 @@ def score_batch(kernels: Targets, batch: Any, criterion: Criterion, loss_fn: Los
 
 
 def as_criterion(criterion: Criterion | str, sparsity: float) -> Criterion:
-    """Return the criterion itself, or the one of that name, for a final sparsity."""
+    """Return the criterion itself, or the one of that name, for a final sparsity.
+
+    Raises:
+        UsageError: If the sparsity is outside [0, 1), or there is no criterion of that name.
+    """
+    check_sparsity(sparsity)
     return (criterion_named(criterion) if isinstance(criterion, str) else criterion).at(1 - sparsity)

@@ -146,7 +146,7 @@ def random_graph(
         if density is None:
             raise UsageError(f"{family} needs {kind.free}: give it.")
         chosen[kind.free] = kind.solve(nodes, density * nodes * (nodes - 1) / 2, **chosen)
-    _check(family, nodes, chosen)
+    _check_sizes(family, nodes, chosen)
     return kind.make(nodes, seed, **chosen)
 
 
@@ -160,8 +160,14 @@ def check_family(family: str, parameters: Mapping[str, float | None]) -> None:
     check_choice("family", family, Family)
     takes = [_KINDS[family].free, *_KINDS[family].fixed]
     for name, value in parameters.items():
-        if value is not None and name not in takes:
+        if value is None:
+            continue
+        if name not in takes:
             raise UsageError(f"{name}={value}: {family} has no such parameter; it takes {', '.join(takes)}.")
+        if name == "p":
+            check_number("p", value, "[0, 1]", "a probability")
+        else:
+            check_whole(name, value, _LEAST[name])
 
 
 def graph_of(structure: Mapping[str, Any]) -> nx.Graph:
@@ -198,14 +204,11 @@ def graph_of(structure: Mapping[str, Any]) -> nx.Graph:
     return graph
 
 
-def _check(family: str, nodes: int, parameters: Mapping[str, float]) -> None:
-    """Refuse what a generator would refuse in its own words, or would not."""
-    for name, value in parameters.items():
-        low, high = {"p": (0, 1), "m": (1, nodes - 1), "k": (0, nodes - 1), "layers": (1, nodes)}[name]
-        if name == "p":
-            check_number(name, value, f"[{low}, {high}]")
-        else:
-            check_whole(name, value, low, high, f"what {family} of {nodes} nodes takes")
+def _check_sizes(family: str, nodes: int, parameters: Mapping[str, float]) -> None:
+    """Refuse numbers that are too large for so many nodes."""
+    for name, most in (("m", nodes - 1), ("k", nodes - 1), ("layers", nodes)):
+        if name in parameters:
+            check_whole(name, parameters[name], _LEAST[name], most, f"what {family} of {nodes} nodes takes")
 
 
 def _barabasi_albert(nodes: int, seed: int, m: float) -> nx.Graph:
@@ -237,6 +240,7 @@ def _best_k(nodes: int, edges: float, p: float = 0.0) -> int:
     return max(0, min(2 * round(edges / nodes / (1 + p)), (nodes - 1) // 2 * 2))
 
 
+_LEAST = {"m": 1, "k": 0, "layers": 1}
 _KINDS: dict[str, _Kind] = {
     "barabasi_albert": _Kind(_barabasi_albert, "m", _best_m, {}),
     "erdos_renyi": _Kind(

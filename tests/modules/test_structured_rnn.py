@@ -177,3 +177,10 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(UsageError, match="gate_masks"):
         StructuredRNN(GRAPH, gate_masks="tile")
     assert isinstance(StructuredRNN(GRAPH, "rnn").layers[0], nn.RNN)
+
+
+def test_gradients_that_are_not_finite_are_zero_where_there_is_no_arc():
+    rnn = StructuredRNN(GRAPH)
+    weight, mask = rnn.layers[1].weight_ih_l0, rnn.masks["layers.1.weight_ih_l0"]
+    (weight * torch.where(mask, 1.0, torch.inf)).sum().backward()
+    assert torch.equal(weight.grad, mask.float())
