@@ -14,6 +14,7 @@ from typing import Any
 from sparse_rnn.errors import UsageError
 
 LARGEST = 2**63 - 1  # what torch and NumPy count with has 64 bits
+MOST_TIMES = 100_000  # of what is made or done one by one: with a slip such as 10¹² it would never end
 
 
 def check_number(

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from sparse_rnn.checks import check_whole, items_of
+from sparse_rnn.checks import LARGEST, MOST_TIMES, check_whole, items_of
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.lexicon import KEY, Lexicon, lexicon_in
 from sparse_rnn.devices import refuse_mps
@@ -486,7 +486,13 @@ def _check(options: Any) -> None:
     for name, known in (("cell", Cell), ("embedding", Embedding), ("decoder", Decoder)):
         check_choice(name, options[name], known)
     for name in ("vocab_size", "embedding_size", "hidden_size", "num_layers", "last_size"):
-        check_whole(name, options[name], 1, optional=name in ("vocab_size", "last_size"))
+        check_whole(
+            name,
+            options[name],
+            1,
+            MOST_TIMES if name == "num_layers" else LARGEST,
+            optional=name in ("vocab_size", "last_size"),
+        )
     check_whole(
         "proj_size",
         options.proj_size,

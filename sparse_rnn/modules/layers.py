@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from sparse_rnn.checks import check_number, check_whole
+from sparse_rnn.checks import LARGEST, MOST_TIMES, check_number, check_whole
 from sparse_rnn.errors import check_choice
 from sparse_rnn.modules.init import InitScheme, init_biases_, init_kernel_
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
@@ -47,7 +47,7 @@ def recurrent_layer(cell: Cell, input_size: int, hidden_size: int, num_layers: i
     """
     check_choice("cell", cell, Cell)
     for name, size in {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}.items():
-        check_whole(name, size, 1)
+        check_whole(name, size, 1, MOST_TIMES if name == "num_layers" else LARGEST)
     check_whole(
         "proj_size",
         options.get("proj_size", 0),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from sparse_rnn.checks import check_seed, check_whole
+from sparse_rnn.checks import MOST_TIMES, check_seed, check_whole
 from sparse_rnn.isolation import seeded
 from sparse_rnn.pruning.rescale import LayerChi, Rescale, rescaling
 from sparse_rnn.recurrent.kernels import Targets
@@ -97,9 +97,9 @@ def prune_in_rounds(kernels: Targets, selection: Selection, score: Scorer, round
         The masks, already applied. If scoring fails in between, all weights are as they were.
 
     Raises:
-        UsageError: If ``rounds`` is below 1.
+        UsageError: If ``rounds`` is below 1, or above 100,000.
     """
-    check_whole("rounds", rounds, 1, wanted="the number of times to score and prune")
+    check_whole("rounds", rounds, 1, MOST_TIMES, "the number of times to score and prune")
     dense = _weights(kernels) if rounds > 1 else {}
     masks: Masks | None = None
     try:
@@ -124,5 +124,5 @@ def _put_back(kernels: Targets, weights: Mapping[str, Tensor]) -> None:
 
 
 def check_rounds(rounds: int | None) -> None:
-    """Refuse a number of rounds below 1 with a UsageError; None leaves it to the criterion."""
-    check_whole("rounds", rounds, 1, wanted="the number of times to score and prune", optional=True)
+    """Refuse a number of rounds below 1, or without end, with a UsageError; None leaves it to the criterion."""
+    check_whole("rounds", rounds, 1, MOST_TIMES, "the number of times to score and prune", optional=True)

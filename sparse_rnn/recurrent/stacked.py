@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from sparse_rnn.checks import check_number, check_whole
+from sparse_rnn.checks import LARGEST, MOST_TIMES, check_number, check_whole
 from sparse_rnn.errors import UsageError
 
 
@@ -70,7 +70,7 @@ class StackedRNN(nn.Module):
     ) -> None:
         super().__init__()
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-            check_whole(name, size, 1)
+            check_whole(name, size, 1, MOST_TIMES if name == "num_layers" else LARGEST)
         check_number("dropout", dropout, "[0, 1]", "a probability")
         if dropout > 0 and num_layers == 1:
             warnings.warn(f"dropout={dropout} acts between layers and has no effect with num_layers=1", stacklevel=3)

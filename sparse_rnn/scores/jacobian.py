@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sparse_rnn.checks import check_number, check_whole
+from sparse_rnn.checks import MOST_TIMES, check_number, check_whole
 from sparse_rnn.errors import check_choice
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.cells import PEEPHOLE_LSTM, State
@@ -167,7 +167,7 @@ class JacobianSpectrum(Criterion):
         check_number("discount", self.discount, "(0, 1]", hint="1 in the paper")
         if self.noise != "data":
             check_number("noise", self.noise, "(0, inf)", hint="or 'data'")
-        check_whole("draws", self.draws, 1, wanted="the number of draws of γ's noise")
+        check_whole("draws", self.draws, 1, MOST_TIMES, "the number of draws of γ's noise")
         if self.biases != "own":
             check_number("biases", self.biases, hint="or 'own'")
         check_choice("projection", self.projection, Projection)

@@ -12,7 +12,7 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from sparse_rnn.checks import check_number, check_seed, check_whole
+from sparse_rnn.checks import MOST_TIMES, check_number, check_seed, check_whole
 from sparse_rnn.errors import UsageError, check_choice
 
 Family = Literal["barabasi_albert", "erdos_renyi", "layered", "newman_watts_strogatz", "ring", "watts_strogatz"]
@@ -137,7 +137,7 @@ def random_graph(
         76
     """
     check_family(family, parameters)
-    check_whole("nodes", nodes, 1)
+    check_whole("nodes", nodes, 1, MOST_TIMES)
     check_seed(seed)
     check_number("density", density, "[0, 1]", optional=True)
     kind = _KINDS[family]
@@ -188,7 +188,7 @@ def graph_of(structure: Mapping[str, Any]) -> nx.Graph:
     """
     given = dict(structure)
     nodes = given.pop("nodes", None)
-    check_whole("nodes", nodes, 1)
+    check_whole("nodes", nodes, 1, MOST_TIMES)
     if ("family" in given) == ("edges" in given):
         raise UsageError(f"structure={structure}: give either family or edges.")
     if "family" in given:

@@ -270,7 +270,7 @@ def test_cells_without_a_known_jacobian_are_counted_only(logged):
 @pytest.mark.parametrize("options", [{"every_n_steps": 0}, {"num_samples": 0}])
 def test_values_out_of_range_are_refused(options):
     [(name, value)] = options.items()
-    with pytest.raises(ValueError, match=f"{name}={value}: give at least 1"):
+    with pytest.raises(ValueError, match=f"{name}={value}: give a whole number of at least 1"):
         SparsityMonitor(**options)
 
 

@@ -157,7 +157,7 @@ def test_a_resumed_run_equals_an_unbroken_one(train, tmp_path):
     [
         ({}, "sparsity=None, q=None, theta=None: give exactly one"),
         ({"sparsity": 0.9, "q": 0.2}, r"sparsity=0\.9, q=0\.2, theta=None: give exactly one"),
-        ({"theta": -1.0}, r"theta=-1\.0: give a number of at least 0"),
+        ({"theta": -1.0}, r"theta=-1\.0: give a number in \[0, inf\)"),
         ({"sparsity": 1.0}, r"sparsity=1\.0: give the share"),
         ({"q": 0.2, "allocation": "everywhere"}, "allocation='everywhere': choose"),
         ({"q": 0.2, "block_score": "sum", "block_size": (2, 2)}, "block_score='sum': choose"),

@@ -381,7 +381,7 @@ def test_too_few_samples_are_said_and_taken(tmp_path):
         ({"sparsity": 95}, "sparsity=95: give the share"),
         ({"num_samples": 0}, "num_samples=0"),
         ({"criterion": "spectral"}, "criterion='spectral'"),
-        ({"allocation": {"*": 2}}, "the density 2 of"),
+        ({"allocation": {"*": 2}}, r"the density of \*=2: give a share of weights to keep"),
         ({"min_kept": -1}, "min_kept=-1"),
         ({"rescale": "norm"}, "rescale='norm': choose one of False, True"),
         ({"allocation": "layer"}, "allocation='layer'"),

@@ -262,9 +262,9 @@ def test_the_best_model_is_one_of_the_smaller_ones(train, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"at": 0, "units": 3}, "at=0: give a number of epochs, 1 or more, or a share"),
+        ({"at": 0, "units": 3}, "at=0: give a number of epochs, a whole number of at least 1, or a share"),
         ({"at": 1.5, "units": 3}, "at=1.5: give"),
-        ({"units": 3, "num_samples": 0}, "num_samples=0: give at least 1."),
+        ({"units": 3, "num_samples": 0}, "num_samples=0: give a whole number of at least 1."),
         ({}, "Spectral needs the number of units"),
         ({"units": 3, "criterion": "Exact"}, "Exact removes the units that do nothing"),
         ({"units": 3, "criterion": "exact"}, "criterion='exact': choose one of Spectral"),

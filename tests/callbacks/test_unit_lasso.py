@@ -87,5 +87,5 @@ def test_weights_that_are_not_trained_are_refused(train):
 
 
 def test_a_strength_that_cannot_be_used():
-    with pytest.raises(UsageError, match="strength=0: give a number above 0"):
+    with pytest.raises(UsageError, match=r"strength=0: give a number in \(0, inf\)"):
         UnitLasso(strength=0)

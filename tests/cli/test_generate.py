@@ -129,8 +129,8 @@ def test_another_model_is_refused(refused, jacobian):
     ("args", "message"),
     [
         (["--tokens", "0"], "argument --tokens: give a whole number from 1 on, not '0'"),
-        (["--temperature", "-1"], "temperature=-1.0: give a number of at least 0."),
-        (["--top_k", "0"], "top_k=0: give at least 1, or leave it out to draw from all tokens."),
+        (["--temperature", "-1"], "temperature=-1.0: give a number in [0, inf)."),
+        (["--top_k", "0"], "top_k=0: give a whole number of at least 1, or null, to draw from all tokens."),
         (["--engine", "fast"], "argument --engine: invalid choice: 'fast'"),
     ],
 )

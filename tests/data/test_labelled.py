@@ -98,7 +98,7 @@ def test_a_batch_size_below_one_is_refused(batch_size):
 
 @pytest.mark.parametrize("seed", [2**63, -(2**63) - 1])
 def test_a_seed_of_more_than_64_bits_is_refused(seed):
-    with pytest.raises(UsageError, match=f"seed={seed}: give an integer that fits into 64 bits"):
+    with pytest.raises(UsageError, match=f"seed={seed}: give a whole number of 64 bits"):
         SequentialDigits(seed=seed)
 
 

@@ -202,7 +202,7 @@ def test_what_is_no_vocabulary_is_refused(files):
 
 @pytest.mark.parametrize("name", ["batch_size", "bptt", "eval_batch_size"])
 def test_sizes_below_one_are_refused(name, files):
-    with pytest.raises(UsageError, match=f"{name}=0: give a number of at least 1"):
+    with pytest.raises(UsageError, match=f"{name}=0: give a whole number of at least 1"):
         TextFiles(**files, **{name: 0})
 
 

@@ -53,6 +53,8 @@ VALUES: dict[str, Any] = {
 }
 # Those that may be a number of an option; the others never are.
 MAY_BE = ("-1", "huge")
+# What is made or done one by one; a slip in their number would hang.
+TIMES = ("draws", "nodes", "num_layers", "rounds")
 
 
 def _model() -> nn.Module:
@@ -163,6 +165,8 @@ class Option:
                     yield called, [value] * self.listed if self.optional else value, False
             elif not (str in self.kinds and isinstance(value, str)) and not (bool in self.kinds and value is True):
                 yield called, [value] * self.listed if self.listed else value, called in MAY_BE
+        if self.name in TIMES and self.owner != "LotteryTicket":  # which looks at the length of the training
+            yield "trillion", 10**12, False
 
 
 def public() -> Iterator[tuple[str, Any]]:

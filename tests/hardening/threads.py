@@ -1,4 +1,4 @@
-"""Fits that score and prune beside a thread that does nothing but backward passes, each of which has to give its gradient.
+"""Fits that score and prune beside a thread that makes backward passes, each of which has to give its gradient.
 
 ``python tests/hardening/threads.py`` prints the figures. Each criterion scores in several rounds, in a fit and in
 ``prune``, again and again for so many seconds.

@@ -82,5 +82,5 @@ def test_orders_are_alike():
 
 
 def test_a_negative_seed_is_refused():
-    with pytest.raises(UsageError, match="seed=-1: give an integer that is not negative"):
+    with pytest.raises(UsageError, match="seed=-1: give a whole number of at least 0"):
         SentenceShuffle(text(), MARK, (3, -1))

@@ -69,7 +69,7 @@ def test_a_file_is_read_and_two_tokenizers_are_told_apart(found, tmp_path):
 
 
 def test_too_few_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="subwords=256: give at least 257"):
+    with pytest.raises(UsageError, match="subwords=256: give their number, a whole number of at least 257"):
         train_subwords([tmp_path / "text.txt"], 256)
 
 
