@@ -16,6 +16,8 @@ test: .venv/installed-dev
 
 harden: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/hardening/kills.py --chains $(CHAINS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/hardening/options.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/hardening/threads.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check

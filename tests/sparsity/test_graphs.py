@@ -91,7 +91,7 @@ def test_a_density_decides_on_the_parameter(family, density):
         ({"family": "ring", "nodes": 5}, "needs k"),
         ({"family": "ring", "nodes": 5, "k": 5}, "from 0 to 4"),
         ({"family": "ring", "nodes": 5, "k": 2.5}, "whole number"),
-        ({"family": "erdos_renyi", "nodes": 5, "p": 1.5}, r"p=1\.5: give a number in \[0, 1\]"),
+        ({"family": "erdos_renyi", "nodes": 5, "p": 1.5}, r"p=1\.5: give a probability, a number in \[0, 1\]"),
         ({"family": "erdos_renyi", "nodes": 5, "k": 2}, "takes p"),
         ({"family": "ring"}, "nodes"),
         ({"nodes": 4}, "family or edges"),
