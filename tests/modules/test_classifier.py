@@ -98,7 +98,7 @@ def test_a_bad_choice_is_named(option, value):
         ((0, CLASSES), "input_size=0: give a whole number of at least 1"),
         ((INPUTS, 1), "num_classes=1: give a whole number of at least 2"),
         ((INPUTS, CLASSES, "gru", 0), "hidden_size=0: give a whole number of at least 1"),
-        ((INPUTS, CLASSES, "gru", HIDDEN, 0), "num_layers=0: give a whole number of at least 1"),
+        ((INPUTS, CLASSES, "gru", HIDDEN, 0), "num_layers=0: give a whole number from 1 to 100000"),
     ],
 )
 def test_a_size_that_cannot_be_is_named(sizes, message):

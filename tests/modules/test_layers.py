@@ -59,7 +59,7 @@ def test_every_kernel_is_filled_and_only_gates_that_keep_the_state_have_a_bias(c
         (("gruu", INPUTS, HIDDEN), {}, "cell='gruu': choose one of rnn, gru, gru_reset_before, lstm, peephole_lstm"),
         (("gru", 0, HIDDEN), {}, "input_size=0: give a whole number of at least 1"),
         (("lstm", INPUTS, -1), {}, "hidden_size=-1: give a whole number of at least 1"),
-        (("peephole_lstm", INPUTS, HIDDEN, 0), {}, "num_layers=0: give a whole number of at least 1"),
+        (("peephole_lstm", INPUTS, HIDDEN, 0), {}, "num_layers=0: give a whole number from 1 to 100000"),
         (("lstm", INPUTS, HIDDEN), {"proj_size": 5}, "proj_size=5: give a size below hidden_size=5"),
         (("lstm", INPUTS, HIDDEN), {"proj_size": -1}, "proj_size=-1: give a size below hidden_size=5"),
     ],

@@ -416,7 +416,7 @@ def test_cuda_agrees_with_cpu(peepholes: str) -> None:
     [
         ({"hidden_size": 0}, "hidden_size=0: give a whole number of at least 1"),
         ({"input_size": 2.0}, "input_size=2.0: give a whole number of at least 1"),
-        ({"num_layers": -1}, "num_layers=-1: give a whole number of at least 1"),
+        ({"num_layers": -1}, "num_layers=-1: give a whole number from 1 to 100000"),
         ({"dropout": 1.5}, "dropout=1.5: give a probability"),
         ({"peepholes": "half"}, "peepholes is 'half'; choose one of 'full', 'diagonal'"),
     ],

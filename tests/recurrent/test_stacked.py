@@ -15,7 +15,7 @@ BOTH = pytest.mark.parametrize("kind", [PeepholeLSTM, ResetBeforeGRU])
     ("options", "message"),
     [
         ({"hidden_size": 0}, "hidden_size=0: give a whole number of at least 1"),
-        ({"num_layers": 1.5}, r"num_layers=1\.5: give a whole number of at least 1"),
+        ({"num_layers": 1.5}, r"num_layers=1\.5: give a whole number from 1 to 100000"),
         ({"dropout": -0.5}, r"dropout=-0\.5: give a probability"),
     ],
 )
