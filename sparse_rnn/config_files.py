@@ -1,7 +1,9 @@
 """Finds configs by their names, and reads them: overlays that a name stands for, class paths that have moved."""
 
 import difflib
+import re
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ _STANDS_FOR = {
     "keep_last.yaml": (),  # what it said, every config says by now
 }
 """Names of configs that are several files, later ones over earlier ones."""
+
+_CLAUSE_END = re.compile(r", as in |: | \(|\. |\.$")
 
 _MOVED = {
     "sparse_rnn.modules.row_adam.": "sparse_rnn.modules.optim.row_adam.",
@@ -48,14 +52,25 @@ def find_config(name: str) -> list[str]:
     """
     if Path(name).is_file():
         return [name]
-    folder = _config_folder()
-    shipped = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.yaml"))]
+    folder, shipped = _config_folder(), _shipped()
     files = _STANDS_FOR.get(name, (name,))
     if set(files) <= set(shipped):
         return [str(folder / file) for file in files]
     known = [*shipped, *(name for name, files in _STANDS_FOR.items() if files)]
     closest = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or sorted(known)
     raise MissingFileError(f"There is no config {name!r} here or among the shipped ones; close: {', '.join(closest)}.")
+
+
+def shipped_configs() -> dict[str, str]:
+    """List the shipped configs by their names, and what each is: the first clause of its comment, or its parts.
+
+    Example:
+        >>> shipped_configs()["gru_mnist_rigl.yaml"]
+        'gru_mnist.yaml and pruning/rigl.yaml'
+    """
+    folder = _config_folder()
+    files = {name: _first_clause((folder / name).read_text()) for name in _shipped()}
+    return files | {name: " and ".join(parts) for name, parts in _STANDS_FOR.items() if parts}
 
 
 def is_overlay(path: str) -> bool:
@@ -139,6 +154,17 @@ def _moved(value: Any) -> Any:
     if isinstance(value, str):
         return next((new + value.removeprefix(old) for old, new in _MOVED.items() if value.startswith(old)), value)
     return value
+
+
+def _first_clause(text: str) -> str:
+    """Read the comment that a config begins with up to its first reference or full stop."""
+    comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return _CLAUSE_END.split(" ".join(line.removeprefix("# ") for line in comment), maxsplit=1)[0]
+
+
+def _shipped() -> list[str]:
+    folder = _config_folder()
+    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.yaml"))]
 
 
 def _config_folder() -> Path:

@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
 # The parser knows a class by its short name once its module is imported.
 import sparse_rnn.data
@@ -24,6 +24,8 @@ import sparse_rnn.modules
 import sparse_rnn.scores  # noqa: F401 - the command line finds classes by name once they are imported
 from sparse_rnn.callbacks import PredictionFile, PruningCallback
 from sparse_rnn.checkpoint_files import load_checkpoint
+from sparse_rnn.cli.help import PROGRAM
+from sparse_rnn.cli.hints import explained, kept_settings, refuse_overridden
 from sparse_rnn.cli.summary import LastValidation, how_to_go_on, summary
 from sparse_rnn.config_files import MODE, find_config, is_overlay
 from sparse_rnn.data.text import TextData
@@ -58,11 +60,8 @@ class PruningCLI(LightningCLI):
                 parser_kwargs={
                     "exit_on_error": False,
                     "parser_mode": MODE,
-                    "epilog": "Many fits and a table of them: python -m sparse_rnn compare --help. Figures of what "
-                    "they left: python -m sparse_rnn analyze --help. A model for deployment: python -m sparse_rnn "
-                    "export --help; what it takes: python -m sparse_rnn bench --help. Text from a language "
-                    "model: python -m sparse_rnn generate --help. What sparsity does: python -m sparse_rnn study "
-                    "--help. Smaller layers: python -m sparse_rnn shrink --help",
+                    "prog": PROGRAM,
+                    "epilog": f"All commands: {PROGRAM} --help",
                 },
                 subclass_mode_model=True,
                 subclass_mode_data=True,
@@ -70,7 +69,7 @@ class PruningCLI(LightningCLI):
                 args=args,
             )
         except (ArgumentError, MisconfigurationException) as error:
-            raise UsageError(str(error)) from error
+            raise UsageError(explained(str(error), self._words)) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add ``--pruning`` and ``--float32_matmul_precision``, both null by default."""
@@ -88,17 +87,31 @@ class PruningCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments, with the names of configs replaced by paths."""
         self.config = parser.parse_args(resolve_configs(args))
+        self._typed = self.config.clone()
 
     def before_instantiate_classes(self) -> None:
         """Look for the checkpoint before anything is built, and set the precision of products.
 
         Raises:
             MissingFileError: If there is none.
+            UsageError: If it overrides an option of the model.
         """
+        self._say_what_holds()
         _set_matmul_precision(self.config[self.subcommand].float32_matmul_precision)
         path = self.config[self.subcommand].get("ckpt_path")
         if path and not (path.startswith(_KNOWN_TO_LIGHTNING) or "://" in path or Path(path).exists()):
             raise MissingFileError(f"There is no checkpoint {path}: give another --ckpt_path.")
+
+    def _say_what_holds(self) -> None:
+        """Refuse or tell what would surprise: options that a checkpoint overrides, settings that stay, no training."""
+        typed, final = self._typed[self.subcommand], self.config[self.subcommand]
+        refuse_overridden(self._words, typed.model, final.model)
+        if kept := kept_settings(self._words, final.pruning):
+            rank_zero_info(kept)
+        if self.subcommand != "fit" and not final.get("ckpt_path"):
+            rank_zero_warn(
+                f"{self.subcommand} without --ckpt_path: the network is as it was initialised, and not trained."
+            )
 
     def instantiate_classes(self) -> None:
         """Build trainer, model and data.

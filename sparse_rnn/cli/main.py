@@ -8,11 +8,9 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import NoReturn
 
+from sparse_rnn.cli.help import LIGHTNING, OURS, overview, unknown, version_line
 from sparse_rnn.compare.orphans import end_with_parent
 from sparse_rnn.errors import UsageError, one_line
-
-COMMANDS = ("compare", "analyze", "export", "bench", "generate", "study", "shrink")
-"""Commands beside Lightning's: each is a function of that name in a file of that name."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -45,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> None:
 @contextmanager
 def _polite_end(name: Sequence[str]) -> Iterator[None]:
     """Let our own commands clean up where they are asked to end, as Ctrl-C does; Lightning's see to it themselves."""
-    ours = len(name) == 1 and name[0] in COMMANDS and threading.current_thread() is threading.main_thread()
+    ours = len(name) == 1 and name[0] in OURS and threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _terminated) if ours else None
     try:
         yield
@@ -60,9 +58,15 @@ def _terminated(signum: int, frame: object) -> NoReturn:
 
 def _command(name: Sequence[str]) -> Callable[[list[str]], object]:
     """Find the command of that name; what it needs is imported only now, as it would slow the start of all others."""
-    if len(name) == 1 and name[0] in COMMANDS:
+    if len(name) == 1 and name[0] in OURS:
         command = getattr(import_module(f"sparse_rnn.cli.{name[0]}"), name[0])
         return lambda args: command(args[1:])
+    if not name or name[0] in ("-h", "--help"):
+        return lambda args: print(overview())
+    if name[0] == "--version":
+        return lambda args: print(version_line())
+    if not name[0].startswith("-") and name[0] not in LIGHTNING:
+        raise unknown(name[0])
     from sparse_rnn.cli.fit import PruningCLI
 
     return PruningCLI

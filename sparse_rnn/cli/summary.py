@@ -12,9 +12,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from sparse_rnn.callbacks.base import pruning_callbacks
 from sparse_rnn.checkpoints import load_checkpoint
+from sparse_rnn.cli.gains import gains
 from sparse_rnn.errors import UsageError
-from sparse_rnn.lightning_compat import callbacks_of
+from sparse_rnn.lightning_compat import callbacks_of, datamodule_of
 from sparse_rnn.sparsity.statistics import statistics, table
+
+_BATCH = 64  # where the data does not say
 
 
 class LastValidation(Callback):
@@ -34,7 +37,7 @@ class LastValidation(Callback):
 
 
 def summary(trainer: Trainer, logs: str | None) -> str:
-    """Describe a finished fit: sparsity of each kernel and gate, validation metrics, checkpoints, logs.
+    """Describe a finished fit: sparsity of each kernel and gate, metrics, checkpoints, what it saves, what comes next.
 
     Nothing in it waits for other ranks, so that one of them may ask alone.
 
@@ -54,13 +57,35 @@ def summary(trainer: Trainer, logs: str | None) -> str:
     for checkpoint in trainer.checkpoint_callbacks:
         facts["last checkpoint"] = _last(checkpoint, trainer.global_step)
         facts["best checkpoint"] = _best(checkpoint)
+    facts |= _gains(trainer)
     facts["logs"] = str(logs)
-    if isinstance(trainer.logger, TensorBoardLogger):
-        facts["TensorBoard"] = shlex.join(
-            [sys.executable, "-m", "tensorboard.main", "--logdir", trainer.logger.log_dir]
-        )
+    facts |= _next_commands(trainer)
     lines = [f"{name:<16} {value}" for name, value in facts.items() if value]
     return "\n\n".join([*_sparsity_tables(trainer), "\n".join(lines)])
+
+
+def _gains(trainer: Trainer) -> dict[str, str]:
+    masks = [callback.masks for callback in pruning_callbacks(trainer) if callback.masks is not None]
+    if not any(mask.removes for mask in masks):
+        return {}
+    kept = {name: mask for found in masks for name, mask in found.items()}
+    return gains(trainer.lightning_module, kept, getattr(datamodule_of(trainer), "batch_size", None) or _BATCH)
+
+
+def _next_commands(trainer: Trainer) -> dict[str, str]:
+    """Say what can be done with the run, as commands to paste."""
+    paths = (
+        getattr(callback, name, "")
+        for name in ("best_model_path", "last_model_path")
+        for callback in trainer.checkpoint_callbacks
+    )
+    commands: dict[str, list[str]] = {}
+    if path := next(filter(None, paths), None):
+        commands["figures"] = ["sparse_rnn", "analyze", "--checkpoint", path, "--output", "report"]
+        commands["small model"] = ["sparse_rnn", "export", "--checkpoint", path, "--output", "model.safetensors"]
+    if isinstance(trainer.logger, TensorBoardLogger):
+        commands["TensorBoard"] = ["tensorboard.main", "--logdir", trainer.logger.log_dir]
+    return {name: shlex.join([sys.executable, "-m", *command]) for name, command in commands.items()}
 
 
 def how_to_go_on(trainer: Trainer, words: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from sparse_rnn import errors
 from sparse_rnn.cli import main
-from sparse_rnn.cli.main import COMMANDS
+from sparse_rnn.cli.help import OURS
 from sparse_rnn.engine.files import written_whole
 from sparse_rnn.sparsity import masks
 
@@ -80,7 +80,7 @@ def test_python_m_runs_it():
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", OURS)
 def test_a_command_that_is_stopped_cleans_up_and_says_so(command, sent, status, monkeypatch, tmp_path, capsys):
     target = tmp_path / "model.bin"
     target.write_text("before")

@@ -1,3 +1,4 @@
+import shlex
 import sys
 from pathlib import Path
 
@@ -18,6 +19,24 @@ def test_fit_ends_with_a_summary(fitted, tmp_path):
         assert any(line.split()[:2] == [f"rnn.weight_{kernel}_l0", gate] for line in out.splitlines())
     assert list(run.glob("events.out.tfevents.*"))
     assert (run / "config.yaml").is_file()
+
+
+def test_a_pruned_network_s_summary_says_what_it_saves_and_what_can_be_done_next(fitted, run, tmp_path, monkeypatch):
+    out, _ = fitted("--model.hidden_size", "40")
+    lines = [line for line in out.splitlines() if line.startswith(("size ", "speed ", "figures ", "small model "))]
+    assert [line.split()[0] for line in lines] == ["size", "speed", "figures", "small"]
+    monkeypatch.chdir(tmp_path)
+    for line in lines[2:]:
+        python, *words = shlex.split(line.split("  ", 1)[1])
+        assert (python, words[:2]) == (sys.executable, ["-m", "sparse_rnn"])
+        run(*words[2:])
+    assert (tmp_path / "report" / "report.html").is_file()
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_a_dense_network_saves_nothing(fitted):
+    out, _ = fitted("--pruning", "null")
+    assert not [line for line in out.splitlines() if line.startswith(("size ", "speed "))]
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
