@@ -10,18 +10,23 @@ A run is known by its checkpoint and by the config.yaml that ``python -m sparse_
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from torch import Tensor
 
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.config_files import read_config
 from sparse_rnn.errors import UsageError, one_line, unwrapped
+from sparse_rnn.isolation import rng_kept
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.sparsity.masks import Masks
 
@@ -172,15 +177,125 @@ def _model(path: Path, config: Mapping[str, Any], checkpoint: Mapping[str, Any])
     arguments = described.get("init_args", saved)
     arguments = {name: saved.get(name, value) for name, value in arguments.items()}
     model: LightningModule = build(LightningModule, "model", {"class_path": class_path, "init_args": arguments})
-    try:  # as LightningModule.load_from_checkpoint does, but that the weights stay in the file until they are used
+    fill(path, model, checkpoint)
+    return model.eval()
+
+
+def fill(path: str | os.PathLike[str], model: LightningModule, checkpoint: Mapping[str, Any]) -> None:
+    """Give a model the weights of a checkpoint, as Lightning does.
+
+    The weights stay in their file until they are used.
+
+    Args:
+        path: The checkpoint, for the error's sentence.
+        model: The model, which gets other parameters.
+        checkpoint: What it holds.
+
+    Raises:
+        UsageError: If it is of another model.
+
+    Example:
+        >>> model = LightningModule()
+        >>> fill("last.ckpt", model, {"state_dict": {"weight": 3}})
+        Traceback (most recent call last):
+        sparse_rnn.errors.UsageError: last.ckpt and the LightningModule that its run describes differ: ...
+    """
+    try:
         model.configure_model()
         model.on_load_checkpoint(dict(checkpoint))
         model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading, assign=True)
-    except RuntimeError as error:
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    except (RuntimeError, ValueError) as error:
         raise UsageError(
             f"{path} and the {type(model).__name__} that its run describes differ: {one_line(str(error))}"
         ) from error
-    return model.eval()
+
+
+def check_fits(
+    path: str | os.PathLike[str],
+    checkpoint: Mapping[str, Any],
+    model: LightningModule,
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Refuse a checkpoint of another model or of other callbacks, before anything of it is taken.
+
+    Weights, masks and the states of callbacks are tried on copies.
+
+    Args:
+        path: The checkpoint, for the error's sentence.
+        checkpoint: What it holds.
+        model: The model that is to take its weights.
+        callbacks: Those that are to take their states.
+
+    Raises:
+        UsageError: If something does not fit.
+
+    Example:
+        >>> from sparse_rnn.modules import SequenceClassifier
+        >>> model = SequenceClassifier(8, 10, hidden_size=4)
+        >>> check_fits("last.ckpt", {"state_dict": model.state_dict()}, model)
+        >>> check_fits("last.ckpt", {"state_dict": {}}, model)
+        Traceback (most recent call last):
+        sparse_rnn.errors.UsageError: last.ckpt and the SequenceClassifier that its run describes differ: ...
+    """
+    states = checkpoint.get("callbacks", {})
+    for callback in callbacks:
+        if callback.state_key in states:
+            _try_state(path, callback, states[callback.state_key])
+    twin = _twin(model, checkpoint.get("hyper_parameters", {}))
+    for callback in callbacks:
+        if (resize := getattr(callback, "resize_as_saved", None)) is not None:
+            with _refusing(path, callback):
+                resize(twin, checkpoint)
+    fill(path, twin, checkpoint)
+    _masks(Path(path), _saved_masks(checkpoint), twin)
+
+
+def _twin(model: LightningModule, saved: Mapping[str, Any]) -> LightningModule:
+    """Copy a model; where data are to tell it a size, make one of the size that was saved."""
+    sizes = {
+        name: saved[name] for name, value in model.hparams.items() if value is None and saved.get(name) is not None
+    }
+    if not sizes:
+        return copy.deepcopy(model)
+    with rng_kept():
+        try:
+            return type(model)(**{**model.hparams, **sizes})
+        except TypeError:  # it takes what its hyperparameters do not tell
+            return copy.deepcopy(model)
+
+
+def _try_state(path: str | os.PathLike[str], callback: Callback, state: Any) -> None:
+    """Let a copy of a callback take its state."""
+    before = callback.state_dict()
+    with _refusing(path, callback), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of folders that have moved, which will be said once it is taken
+        if not isinstance(state, Mapping):
+            raise TypeError(f"it is a {type(state).__name__}")
+        for key, value in before.items():
+            if value is not None and state.get(key) is not None and not _alike(value, state[key]):
+                raise TypeError(f"{key} is {str(state[key])[:60]!r}")
+        copy.deepcopy(callback).load_state_dict(copy.deepcopy(dict(state)))
+
+
+@contextmanager
+def _refusing(path: str | os.PathLike[str], callback: Callback) -> Iterator[None]:
+    """Say of whatever a callback complains about that the checkpoint's state of it is at fault."""
+    try:
+        yield
+    except (UsageError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
+        raise UsageError(
+            f"{path} holds no state that {type(callback).__name__} has saved: {one_line(reason)}"
+        ) from error
+
+
+def _alike(value: Any, other: Any) -> bool:
+    numbers = (int, float, Tensor)
+    if isinstance(value, numbers):
+        return isinstance(other, numbers)
+    return isinstance(other, Mapping if isinstance(value, Mapping) else type(value))
 
 
 def _saved_masks(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

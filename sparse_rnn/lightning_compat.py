@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from itertools import count
 from math import inf
 from typing import Any
@@ -18,6 +19,7 @@ from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.fabric.utilities.logger import _flatten_dict
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 
 
 def combined_loader(trainer: Trainer) -> Any:
@@ -296,3 +298,33 @@ def validate_now(trainer: Trainer) -> None:
     trainer.fit_loop.epoch_loop.val_loop.run()
     trainer.training = True
     connector._first_loop_iter = first
+
+
+class _UnderAnother(_CheckpointConnector):
+    """A connector that restores within a context, which gets the path of the checkpoint."""
+
+    context: Callable[[Any], AbstractContextManager[None]]
+
+    def _restore_modules_and_callbacks(self, checkpoint_path: Any = None, *args: Any, **kwargs: Any) -> None:
+        if not checkpoint_path:
+            return super()._restore_modules_and_callbacks(checkpoint_path, *args, **kwargs)
+        with self.context(checkpoint_path):
+            return super()._restore_modules_and_callbacks(checkpoint_path, *args, **kwargs)
+
+    def restore_training_state(self) -> None:
+        with self.context(self._ckpt_path):
+            super().restore_training_state()
+
+
+def restore_under(trainer: Trainer, context: Callable[[Any], AbstractContextManager[None]]) -> None:
+    """Let a trainer restore checkpoints within a context, such as one that says what does not fit.
+
+    Lightning has no hook around it.
+
+    Args:
+        trainer: The trainer.
+        context: Makes the context of the checkpoint's path; a function of a module, as trainers are pickled.
+    """
+    connector = trainer._checkpoint_connector
+    connector.__class__ = _UnderAnother
+    vars(connector)["context"] = context

@@ -17,7 +17,7 @@ AN_ARCHIVE = b"PK\5\6" + bytes(18)  # an empty zip, which torch.save's files are
         (b"no checkpoint", "is no checkpoint: torch.save did not write it"),
         (b"", "is no checkpoint: torch.save did not write it"),
         (AN_ARCHIVE, "is no checkpoint that PyTorch reads"),
-        ({"weights": torch.ones(1)}, "it has no state_dict"),
+        ({"weights": torch.ones(1)}, "it is a bare state_dict"),
         (torch.ones(2), "it has no state_dict"),
         ({"state_dict": {}, "code": Path("x")}, "weights_only=True"),
     ],

@@ -202,7 +202,12 @@ class PruningCallback(Callback):
         return state | {"made_with": self._made_with or self.made_with()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the masks of a checkpoint; they come into force at once if the fit has started already."""
+        """Take the masks of a checkpoint; they come into force at once if the fit has started already.
+
+        Raises:
+            UsageError: If it is no state that :meth:`state_dict` has returned.
+        """
+        _check_state(state_dict)
         self._saved, self._carried = state_dict["masks"], False
         self.step = state_dict.get("step", 0)  # masks that somebody packed by hand come without
         self._best.seen = dict(state_dict.get("best", {}))
@@ -454,6 +459,18 @@ class PruningCallback(Callback):
 join_other_name(
     PruningCallback
 )  # for pytorch_lightning's command line, which asks for the class before there is an instance
+
+
+def _check_state(state: Mapping[str, Any]) -> None:
+    """Refuse what no pruning callback has saved: it may come from anywhere."""
+    masks, step = state.get("masks"), state.get("step", 0)
+    if not isinstance(masks, Mapping):
+        raise UsageError("It has no masks.")
+    if type(step) is not int or step < 0:
+        raise UsageError(f"Its step {str(step)[:60]!r} is no whole number of at least 0.")
+    if not all(isinstance(state.get(name, {}), Mapping) for name in ("best", "extra")):
+        raise UsageError("Its best models, or its extra state, are no mapping.")
+    Masks.from_state_dict(masks, None)
 
 
 def pruning_callbacks(trainer: Trainer) -> list[PruningCallback]:

@@ -232,7 +232,7 @@ def _is_final(trainer: Trainer) -> bool:
 def _written_at_once(trainer: Trainer) -> bool:
     """Tell whether a checkpoint is a file that is complete when its saving returns, as Lightning's own is."""
     # Known by its name: Lightning's classes exist twice.
-    return type(trainer.strategy.checkpoint_io).__name__ in ("TorchCheckpointIO", "WholeFiles")
+    return type(trainer.strategy.checkpoint_io).__name__ in ("TorchCheckpointIO", "WholeFiles", "SafeCheckpointIO")
 
 
 def _link(source: str, name: str) -> bool:

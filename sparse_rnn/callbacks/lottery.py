@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf, log
 from typing import Any
 
@@ -175,8 +175,26 @@ class LotteryTicket(PruningCallback):
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take what :meth:`extra_state` gave."""
+        if problem := _problem(state):
+            raise UsageError(f"What it began with is damaged: {problem}.")
         self._start, self._finished = state.get("start"), state.get("finished")
         self._first, self._first_known = state.get("first", 0), "first" in state
+
+
+def _problem(state: Mapping[str, Any]) -> str | None:
+    """Say what is wrong with an extra state from a checkpoint; None if nothing is."""
+    start = state.get("start")
+    numbers = (state.get(name) for name in ("first", "finished"))
+    if any(number is not None and (type(number) is not int or number < 0) for number in numbers):
+        return "the numbers of its first step and of finished rounds are none"
+    if start is None:
+        return None
+    if not isinstance(start, Mapping) or not isinstance(start.get("model"), Mapping):
+        return "it has no weights"
+    lists = (start.get(name) for name in ("optimizers", "schedules"))
+    if not all(isinstance(found, list) and all(isinstance(one, Mapping) for one in found) for found in lists):
+        return "it has no states of optimizers and schedules"
+    return None
 
 
 def _snapshot(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:

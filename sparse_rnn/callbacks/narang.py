@@ -132,7 +132,10 @@ class NarangPruning(ScheduledPruning):
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take what :meth:`extra_state` gave."""
-        self._quantiles = state["quantiles"]
+        quantiles = state.get("quantiles")
+        if not isinstance(quantiles, list) or not all(isinstance(q, (int, float)) and q >= 0 for q in quantiles):
+            raise UsageError(f"Its quantiles {str(quantiles)[:60]!r} are no numbers of at least 0.")
+        self._quantiles = quantiles
 
     def _given_thetas(self, kernels: Targets) -> dict[GateOf, float]:
         """θ of every gate where it does not depend on how the weights change."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -136,6 +136,17 @@ class StructuredPruning(Callback):
         vars(pl_module)["on_load_checkpoint"] = resized_first
         self._put_back = put_back
 
+    def resize_as_saved(self, model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
+        """Give a model the size that it has in a checkpoint.
+
+        Args:
+            model: The model.
+            checkpoint: Lightning's dictionary.
+        """
+        saved = checkpoint.get("callbacks", {}).get(self.state_key)
+        if saved and not _has_its_size(model, plan := Plan.from_state_dict(saved["plan"])):
+            shrink_(model, plan)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let optimizers of a resumed run have the groups that they had; look at the numbers of units."""
         self._put_back()
@@ -248,12 +259,9 @@ class StructuredPruning(Callback):
 
     def _resize(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Give the model, and averages of it, the size that it has in a checkpoint."""
-        saved = checkpoint.get("callbacks", {}).get(self.state_key)
-        if saved:
-            plan = Plan.from_state_dict(saved["plan"])
+        if checkpoint.get("callbacks", {}).get(self.state_key):
             for model in (pl_module, *_averages(trainer)):
-                if not _has_its_size(model, plan):
-                    shrink_(model, plan)
+                self.resize_as_saved(model, checkpoint)
         elif self.plan is not None and self.plan.sizes and _has_its_size(pl_module, self.plan):
             raise UsageError(
                 f"The checkpoint is from before {type(self).__name__} removed units, and the model is smaller by now: "

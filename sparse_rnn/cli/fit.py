@@ -2,12 +2,12 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -24,19 +24,21 @@ import sparse_rnn.modules
 import sparse_rnn.scores  # noqa: F401 - the command line finds classes by name once they are imported
 from sparse_rnn.callbacks import PredictionFile, PruningCallback
 from sparse_rnn.checkpoint_files import load_checkpoint
+from sparse_rnn.checkpoints import check_fits
 from sparse_rnn.cli.help import PROGRAM
 from sparse_rnn.cli.hints import explained, kept_settings, refuse_overridden
+from sparse_rnn.cli.restoring import DoesNotFitError, new_log_folders, restore_safely, take_back
 from sparse_rnn.cli.summary import LastValidation, how_to_go_on, summary
 from sparse_rnn.config_files import MODE, find_config, is_overlay
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.lexicon import lexicon_in
 from sparse_rnn.devices import NO_MPS
-from sparse_rnn.errors import MissingFileError, UsageError, unwrapped
-from sparse_rnn.lightning_compat import claim_version
+from sparse_rnn.errors import UsageError, unwrapped
+from sparse_rnn.lightning_compat import callbacks_of, claim_version
 
 MatmulPrecision = Literal["highest", "high", "medium"]
 
-_KNOWN_TO_LIGHTNING = ("last", "hpc", "registry")  # what --ckpt_path takes beside paths; best needs a fit before
+_KNOWN_TO_LIGHTNING = re.compile(r"last|hpc|registry.*")  # beside paths; best needs a fit before
 
 
 class PruningCLI(LightningCLI):
@@ -69,7 +71,16 @@ class PruningCLI(LightningCLI):
                 args=args,
             )
         except (ArgumentError, MisconfigurationException) as error:
+            self._take_back(error)
             raise UsageError(explained(str(error), self._words)) from error
+        except (UsageError, OSError) as error:
+            self._take_back(error)
+            raise
+
+    def _take_back(self, error: Exception) -> None:
+        """Leave nothing behind of a run that was refused before its first step."""
+        if hasattr(self, "_folders") and (isinstance(error, DoesNotFitError) or not self.trainer.global_step):
+            take_back(self.trainer, self._folders)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add ``--pruning`` and ``--float32_matmul_precision``, both null by default."""
@@ -85,22 +96,33 @@ class PruningCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the arguments, with the names of configs replaced by paths."""
-        self.config = parser.parse_args(resolve_configs(args))
-        self._typed = self.config.clone()
+        """Parse the arguments, with the names of configs replaced by paths, and read the checkpoint.
 
-    def before_instantiate_classes(self) -> None:
-        """Look for the checkpoint before anything is built, and set the precision of products.
+        Nothing is built before it is known to be one, not even by Lightning, which takes hyperparameters from it.
 
         Raises:
             MissingFileError: If there is none.
-            UsageError: If it overrides an option of the model.
+            UsageError: If it is none, or not to be read safely.
+        """
+        self.config = parser.parse_args(resolve_configs(args))
+        self._typed = self.config.clone()
+        config = self.config[self.config.subcommand] if "subcommand" in self.config else {}
+        path = config.get("ckpt_path")
+        if config.get("weights_only") is False:
+            raise UsageError("weights_only=false: what a checkpoint holds is never run; leave it out.")
+        # None where Lightning finds the path once the trainer runs; what it reads then, it reads as safely.
+        self._checkpoint: dict[str, Any] | None = None
+        if path and not _KNOWN_TO_LIGHTNING.fullmatch(path):
+            self._checkpoint = load_checkpoint(path)
+
+    def before_instantiate_classes(self) -> None:
+        """Say what holds of all that was given, and set the precision of products.
+
+        Raises:
+            UsageError: If the checkpoint overrides an option of the model.
         """
         self._say_what_holds()
         _set_matmul_precision(self.config[self.subcommand].float32_matmul_precision)
-        path = self.config[self.subcommand].get("ckpt_path")
-        if path and not (path.startswith(_KNOWN_TO_LIGHTNING) or "://" in path or Path(path).exists()):
-            raise MissingFileError(f"There is no checkpoint {path}: give another --ckpt_path.")
 
     def _say_what_holds(self) -> None:
         """Refuse or tell what would surprise: options that a checkpoint overrides, settings that stay, no training."""
@@ -135,12 +157,17 @@ class PruningCLI(LightningCLI):
             warnings.filterwarnings("ignore", message="GPU available but not used")
             kwargs["accelerator"] = "cpu"
         try:
-            return super().instantiate_trainer(callbacks=[*_listed(config.trainer.callbacks), *ours], **kwargs)
+            trainer = super().instantiate_trainer(callbacks=[*_listed(config.trainer.callbacks), *ours], **kwargs)
         except ValueError as error:
             raise UsageError(str(error)) from error
+        restore_safely(trainer)
+        self._folders = new_log_folders(trainer)
+        return trainer
 
     def after_instantiate_classes(self) -> None:
-        """Compare the sizes that a model and its data both state, and read text as the checkpoint does.
+        """Compare what must fit: the sizes that a model and its data both state, and what the checkpoint holds.
+
+        Text is read as the checkpoint does.
 
         Raises:
             UsageError: If they differ.
@@ -151,10 +178,13 @@ class PruningCLI(LightningCLI):
                 raise UsageError(
                     f"model.{name} is {of_model}, but the data has {of_data}: add --model.{name} {of_data}."
                 )
-        path = self.config_init[self.subcommand].get("ckpt_path")
-        if isinstance(self.datamodule, TextData) and path and Path(path).is_file():
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is None:
+            return
+        check_fits(self.config_init[self.subcommand].ckpt_path, checkpoint, self.model, callbacks_of(self.trainer))
+        if isinstance(self.datamodule, TextData):
             # A model that takes its size from the data is built before Lightning reads the checkpoint.
-            self.datamodule.read_with(lexicon_in(load_checkpoint(path)))
+            self.datamodule.read_with(lexicon_in(checkpoint))
 
     def fit(self, **options: Any) -> None:
         """Fit in folders of this run's own; where the user stops it, say what is there and how to go on.

@@ -198,8 +198,11 @@ class Masks(Mapping[str, Tensor]):
         """Rebuild the masks that :meth:`state_dict` packed, for a model with the same parameters, or for none.
 
         Raises:
-            UsageError: If a name is no parameter of the model, or a shape differs.
+            UsageError: If it is not what :meth:`state_dict` returns, a name is no parameter of the model, or a shape
+                differs.
         """
+        for name, packed in state.items():
+            _check_packed(name, packed)
         return cls({name: _unpack(packed["bits"], packed["shape"]) for name, packed in state.items()}, module)
 
 
@@ -208,6 +211,19 @@ def _parameter(module: nn.Module, name: str) -> nn.Parameter:
         return module.get_parameter(name)
     except AttributeError:
         raise UsageError(f"The model has no parameter {name!r}: these masks belong to another model.") from None
+
+
+def _check_packed(name: str, packed: Any) -> None:
+    """Refuse a mask that is not packed as :func:`_pack` does: it may come from anywhere."""
+    bits, shape = (packed.get(key) if isinstance(packed, Mapping) else None for key in ("bits", "shape"))
+    if not (isinstance(bits, Tensor) and bits.dtype == torch.uint8 and bits.dim() == 1 and _is_shape(shape)):
+        raise UsageError(f"The mask of {name} is damaged: it should be its bits, uint8 [bytes], and its shape.")
+    if len(bits) != -(-prod(shape or ()) // 8):
+        raise UsageError(f"The mask of {name} is damaged: its shape {shape} does not go with {len(bits):,} bytes.")
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, (list, tuple)) and all(type(size) is int and size >= 0 for size in shape)
 
 
 def _pack(mask: Tensor) -> Tensor:
