@@ -1,6 +1,7 @@
 """Write a token store from text in counted pieces."""
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -67,6 +68,9 @@ def write_store(
     }
     (folder / VOCABULARY_FILE).write_text(json.dumps(words), encoding="utf-8")
     (folder / ABOUT_FILE).write_text(json.dumps(about, indent=2), encoding="utf-8")
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # the folder gets its name when all of it is on the disk
     return about["splits"]
 
 

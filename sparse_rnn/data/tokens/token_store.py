@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
+from lightning.pytorch.utilities import rank_zero_warn
 from tqdm import tqdm
 
 from sparse_rnn.checks import check_whole
@@ -21,6 +22,12 @@ from sparse_rnn.data.tokens.pieces import PIECE_BYTES, Piece, count, divide
 from sparse_rnn.data.tokens.processes import available_cores, in_processes, in_turn
 from sparse_rnn.data.tokens.store_writer import ABOUT_FILE, VERSION, VOCABULARY_FILE, sum_counts, write_store
 from sparse_rnn.data.tokens.vocabulary import Vocabulary
+
+SAMPLES, SAMPLE_IDS = 16, 2**16  # of the ids of a split, when it is opened
+
+
+class DamagedStoreError(DataError):
+    """A folder is no whole token store, so that it is to be prepared anew."""
 
 
 class TokenStore:
@@ -37,7 +44,8 @@ class TokenStore:
             how many of them the vocabulary does not have, and the paths and SHA-256 checksums of its files.
 
     Raises:
-        DataError: If the folder is no token store, is damaged, or was written by another version.
+        DataError: If the folder is no token store, is damaged, or was written by another version. Of the ids of a large
+            text, samples are looked at, so that it opens without delay.
 
     Example:
         >>> import tempfile
@@ -63,7 +71,10 @@ class TokenStore:
             self.counts = np.array(vocabulary["counts"], np.int64)
         except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(VOCABULARY_FILE, error) from None
-        if not isinstance(self.about.get("splits"), dict):
+        if self.counts.shape != (len(self.vocabulary),):
+            raise self._damaged(VOCABULARY_FILE, ValueError("it does not count each of its words"))
+        splits = self.about.get("splits")
+        if not isinstance(splits, dict) or not all(isinstance(about, dict) for about in splits.values()):
             raise self._damaged(ABOUT_FILE, KeyError("splits"))
         self._ids = {split: self._open(split) for split in self.splits}
 
@@ -94,6 +105,12 @@ class TokenStore:
             ids: np.memmap = np.load(self.folder / f"{split}.npy", mmap_mode="r")
         except (EOFError, OSError, ValueError) as error:
             raise self._damaged(f"{split}.npy", error) from None
+        if ids.dtype != np.int32 or ids.shape != (self.about["splits"][split].get("tokens"),) or not len(ids):
+            raise self._damaged(f"{split}.npy", ValueError(f"it holds {ids.dtype} {list(ids.shape)}"))
+        for start in np.linspace(0, max(0, len(ids) - SAMPLE_IDS), SAMPLES, dtype=np.int64):
+            sample = ids[start : start + SAMPLE_IDS]
+            if sample.min() < 0 or sample.max() >= len(self.vocabulary):
+                raise self._damaged(f"{split}.npy", ValueError("it holds ids that no word has"))
         return ids
 
     def _read(self, file: str) -> dict[str, Any]:
@@ -106,7 +123,8 @@ class TokenStore:
         return content
 
     def _damaged(self, file: str, error: Exception) -> DataError:
-        return DataError(f"{self.folder} is no whole token store, {file} cannot be read ({error}): {self._advice}.")
+        kind = DataError if isinstance(error, PermissionError) else DamagedStoreError
+        return kind(f"{self.folder} is no whole token store, {file} cannot be read ({error}): {self._advice}.")
 
     @property
     def _advice(self) -> str:
@@ -119,6 +137,7 @@ def prepare(corpus: Corpus, cache: Path, jobs: int | None = None) -> TokenStore:
     The folder of the store is named after the digest of the corpus, so that other files or settings have another
     folder. The text is read once, in pieces that several processes count. Pieces that an interrupted run has finished
     are used again, and the folder appears when it is whole. Processes that prepare the same store wait for the first.
+    A store that is damaged is made anew.
 
     Args:
         corpus: The files, and how they become ids.
@@ -153,18 +172,33 @@ def prepare(corpus: Corpus, cache: Path, jobs: int | None = None) -> TokenStore:
             " checkpoint of a model that was trained on one."
         )
     folder = cache / _name(corpus)
-    if not os.path.exists(folder):  # unlike Path.exists, it raises nothing for a folder that is not allowed
+    store = _opened(folder)
+    if store is None:
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):
-                if not folder.exists():
+                store = _opened(folder)
+                if store is None:
+                    if folder.exists():
+                        rank_zero_warn(f"The token store {folder} is damaged: it is made anew from the text.")
+                        shutil.rmtree(folder)
                     _make(folder, corpus, jobs)
         except OSError as error:
             raise DataError(
                 f"The token store {folder} could not be written ({error}): put that right, or give another cache;"
                 " pieces of the text that are finished are kept."
             ) from error
-    return TokenStore(folder)
+    return store or TokenStore(folder)
+
+
+def _opened(folder: Path) -> TokenStore | None:
+    """Open a store; None where there is none, or none that is whole."""
+    if not os.path.exists(folder):  # unlike Path.exists, it raises nothing for a folder that is not allowed
+        return None
+    try:
+        return TokenStore(folder)
+    except DamagedStoreError:
+        return None
 
 
 def _name(corpus: Corpus) -> str:

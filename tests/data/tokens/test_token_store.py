@@ -268,10 +268,28 @@ def no_ids(folder):
     (folder / "train.npy").write_bytes(b"")
 
 
+def other_ids(change):
+    def harm(folder):
+        np.save(folder / "train.npy", change(np.load(folder / "train.npy")))
+
+    return harm
+
+
+def other_counts(folder):
+    content = json.loads((folder / "vocabulary.json").read_text())
+    (folder / "vocabulary.json").write_text(json.dumps(content | {"counts": content["counts"][1:]}))
+
+
+def test_a_store_of_another_version_is_refused(write, tmp_path):
+    corpus = Corpus(write(train=TEXT))
+    edit_version(prepare(corpus, tmp_path).folder)
+    with pytest.raises(DataError, match="is a token store of version 7, not 1: delete the folder"):
+        prepare(corpus, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (edit_version, "is a token store of version 7, not 1: delete the folder"),
         (cut_ids, r"is no whole token store, train\.npy cannot be read"),
         (empty_vocabulary, r"is no whole token store, vocabulary\.json cannot be read"),
         (lambda folder: (folder / "store.json").unlink(), r"store\.json cannot be read"),
@@ -282,13 +300,28 @@ def no_ids(folder):
         (vocabulary_without_words, r"vocabulary\.json cannot be read \('words'\)"),
         (about_without_splits, r"store\.json cannot be read \('splits'\)"),
         (no_ids, r"train\.npy cannot be read"),
+        (other_ids(lambda ids: ids[:0]), r"train\.npy cannot be read \(it holds int32 \[0\]"),
+        (other_ids(lambda ids: ids[:-1]), r"train\.npy cannot be read \(it holds int32"),
+        (other_ids(lambda ids: ids.astype(np.float32)), r"train\.npy cannot be read \(it holds float32"),
+        (other_ids(lambda ids: ids[:, None]), r"train\.npy cannot be read \(it holds int32"),
+        (other_ids(lambda ids: ids - 1), r"train\.npy cannot be read \(it holds ids that no word has"),
+        (other_ids(lambda ids: np.where(np.arange(len(ids)) == 50, 10**6, ids).astype(np.int32)), "ids that no word"),
+        (other_ids(lambda ids: np.array([{}] * len(ids))), r"train\.npy cannot be read"),
+        (other_counts, r"vocabulary\.json cannot be read \(it does not count each"),
+        (lambda folder: (folder / "train.npy").unlink(), r"train\.npy cannot be read"),
     ],
 )
-def test_a_store_that_cannot_be_read_is_refused(harm, message, write, tmp_path):
+def test_a_store_that_is_damaged_is_refused_and_made_anew_from_its_text(harm, message, write, tmp_path):
     corpus = Corpus(write(train=TEXT))
-    harm(prepare(corpus, tmp_path).folder)
+    store = prepare(corpus, tmp_path)
+    before = np.array(store["train"])
+    harm(store.folder)
     with pytest.raises(DataError, match=message):
-        prepare(corpus, tmp_path)
+        TokenStore(store.folder)
+    with pytest.warns(UserWarning, match="is damaged: it is made anew from the text"):
+        again = prepare(corpus, tmp_path)
+    assert np.array_equal(again["train"], before)
+    assert again.vocabulary.get_itos() == store.vocabulary.get_itos()
 
 
 def is_first(mark):
