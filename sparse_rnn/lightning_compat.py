@@ -250,6 +250,15 @@ def logged_columns(hyperparameters: dict[str, Any]) -> dict[str, Any]:
     return TensorBoardLogger._sanitize_params(_flatten_dict(hyperparameters))
 
 
+def log_no_default_metric(logger: Any) -> None:
+    """Keep TensorBoard's logger from logging a metric ``hp_metric`` of −1 beside metrics that have names.
+
+    It can be told so only when it is made, which the project or Lightning does.
+    """
+    if getattr(logger, "_default_hp_metric", False):
+        logger._default_hp_metric = False
+
+
 def state_key(callback: Callback, **arguments: Any) -> str:
     """Make the key of a callback's state in a checkpoint, which tells it from others of its class.
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
 from sparse_rnn import lightning_compat as compat
@@ -193,3 +195,13 @@ def test_launchers_that_end_with_fit(strategy, by_fit):
     trainer = Trainer(accelerator="cpu", devices=1 if strategy == "auto" else 2, strategy=strategy, logger=False)
     trainer.strategy._configure_launcher()
     assert compat.launched_by_fit(trainer) == by_fit
+
+
+def test_a_logger_can_be_kept_from_a_metric_of_its_own(tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    assert logger._default_hp_metric is True
+    compat.log_no_default_metric(logger)
+    compat.log_no_default_metric(object())
+    logger.log_hyperparams({"rate": 0.5})
+    logger.finalize("success")
+    assert "hp_metric" not in EventAccumulator(logger.log_dir).Reload().Tags()["scalars"]

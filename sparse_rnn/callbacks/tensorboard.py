@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from sparse_rnn.callbacks.base import PruningCallback, pruning_callbacks
 from sparse_rnn.callbacks.one_shot import OneShotPruning
-from sparse_rnn.lightning_compat import callbacks_of, datamodule_of, logged_columns, logs_hyperparameters
+from sparse_rnn.lightning_compat import (
+    callbacks_of,
+    datamodule_of,
+    log_no_default_metric,
+    logged_columns,
+    logs_hyperparameters,
+)
 from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum
 from sparse_rnn.sparsity.connections import kept_weights
@@ -21,6 +27,7 @@ from sparse_rnn.torch_compat import add_summary
 LARGEST_MAP = 2048  # pixels across and down
 
 UNKNOWN = -1  # for a seed that was not set, or a sparsity that training decides
+_OF_THE_COMMAND_LINE = ("_class_path", "_instantiator")  # what LightningCLI adds to what a model saves
 COLUMNS = ("cell", "criterion", "hidden", "seed", "sparsity")
 
 LAYOUT = {
@@ -58,6 +65,8 @@ def describe_run(trainer: Trainer, model: LightningModule) -> None:
     no metrics, and has all of its columns. The metrics are named only: the tab shows the last value that is logged
     under each name.
     """
+    for logger in trainer.loggers:
+        log_no_default_metric(logger)
     metrics = watched_metrics(trainer)
     groups = {"validation": {metric: ["Multiline", [metric]] for metric in metrics}}
     for board in boards(trainer):
@@ -112,9 +121,7 @@ def hyperparameters(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
 def _saved(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
     parts = (model, datamodule_of(trainer))
     saved = [part.hparams_initial for part in parts if part is not None and logs_hyperparameters(part)]
-    return {
-        name: value for part in saved for name, value in part.items() if name != "_class_path"
-    }  # LightningCLI's own
+    return {name: value for part in saved for name, value in part.items() if name not in _OF_THE_COMMAND_LINE}
 
 
 def _criterion(callback: PruningCallback) -> str:

@@ -157,6 +157,15 @@ def test_the_monitor_adds_columns_and_changes_none(board, data, saved, where):
     assert rows[1] == ours | rows[0]
 
 
+def test_neither_a_metric_of_minus_one_nor_columns_of_the_command_line_are_added(board):
+    saved = {"_class_path": "a.B", "_instantiator": "lightning.pytorch.cli.instantiate_module", "rate": 0.5}
+    found = board([SparsityMonitor()], lambda: Saving(saved), max_epochs=1)
+    assert "hp_metric" not in found.Tags()["scalars"]
+    _, row = described(found)
+    assert row["rate"] == 0.5
+    assert not {"_class_path", "_instantiator"} & row.keys()
+
+
 def test_tensors_of_a_number_are_numbers(train, tmp_path):
     """Lightning's own row fails on them; a project that has them asks for none."""
     logger = TensorBoardLogger(tmp_path, default_hp_metric=False)
