@@ -26,7 +26,8 @@ _SIZE = 3.2  # inches, of a panel
 def against_epochs(results: Sequence[Result], grid: Grid) -> Figure:
     """Draw the mean over seeds of each method's validations: a panel a column of the tables, a row a table."""
     laid_out = sections(grid)
-    figure, panels = subplots(len(laid_out), len(laid_out[0].columns), "epochs", metric(results))
+    figure, panels = subplots(len(laid_out), len(laid_out[0].columns), "epochs", _labelled(results))
+    _say_what(figure, "mean", grid)
     for row, section in zip(panels, laid_out, strict=True):
         for axes, (heading, sparsity, point) in zip(row, section.columns, strict=True):
             axes.set_title(", ".join(filter(None, [f"{section.axis} {heading}", section.title])), fontsize="small")
@@ -40,7 +41,8 @@ def against_sparsity(results: Sequence[Result], grid: Grid) -> Figure:
     """Draw mean and standard deviation of each method's last values: a panel for each combination of varied values."""
     columns = len(grid.vary[0].values) if grid.vary else 1
     combinations = points(grid.vary[::-1])  # the first axis makes the columns, as in the tables
-    figure, panels = subplots(len(combinations) // columns, columns, "sparsity", metric(results))
+    figure, panels = subplots(len(combinations) // columns, columns, "sparsity", _labelled(results))
+    _say_what(figure, "mean ± standard deviation of the last validation", grid)
     for axes, turned in zip(panels.flat, combinations, strict=True):
         point = turned[::-1]
         axes.set_title(described(point), fontsize="small")
@@ -67,6 +69,17 @@ def with_legend(figure: Figure, panels: np.ndarray) -> Figure:
     first: Axes = panels[0, 0]
     figure.legend(*first.get_legend_handles_labels(), loc="outside right upper")
     return figure
+
+
+def _labelled(results: Sequence[Result]) -> str:
+    """Name the metric, its unit, and which way is better."""
+    name = metric(results)
+    return f"{name}{' (%)' if name.endswith('error') else ''}, less is better"
+
+
+def _say_what(figure: Figure, said: str, grid: Grid) -> None:
+    seeds = "seed 0" if grid.seeds == 1 else f"seeds 0 to {grid.seeds - 1}"
+    figure.suptitle(f"{grid.output.name}: {said}, {seeds}", fontsize="medium")
 
 
 def _styled(grid: Grid) -> Iterator[tuple[str, dict]]:

@@ -43,6 +43,15 @@ def test_sparsity_has_a_panel_a_combination_with_the_first_axis_from_left_to_rig
     assert np.ptp(drawn["dense"].get_ydata()) == 0
 
 
+def test_figures_say_metric_unit_direction_title_and_seeds(invented):
+    grid, results = invented(error, *ARGS)
+    for draw in (against_epochs, against_sparsity):
+        figure = draw(results, grid)
+        assert figure.get_supylabel() == "val/error (%), less is better"
+        assert figure.get_suptitle().startswith(f"{grid.output.name}: mean")
+        assert figure.get_suptitle().endswith(f"seeds 0 to {grid.seeds - 1}")
+
+
 def test_lines_differ_in_grey_and_missing_runs_leave_gaps(invented):
     grid, results = invented(error, *ARGS)
     figure = against_epochs([r for r in results if r.run.cell.method != "SNIP"], grid)
