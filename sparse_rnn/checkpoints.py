@@ -64,12 +64,14 @@ class Checkpoint:
         return path.read_text() if path.exists() else ""
 
 
-def read(path: str | os.PathLike[str]) -> Checkpoint:
+def read(path: str | os.PathLike[str], module: str | None = None) -> Checkpoint:
     """Read a model, its masks and the configuration of its run.
 
     Args:
         path: A checkpoint that ``python -m sparse_rnn fit`` has saved, or one of a Lightning project whose model saved
             its hyperparameters on Lightning's command line.
+        module: Import path of the model's class, for a checkpoint that does not say it; the class is called with the
+            hyperparameters that the model has saved.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -93,7 +95,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     # Lightning puts checkpoints/ into the folder where the command line saves config.yaml.
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     config = read_config(str(folder / CONFIG)) if (folder / CONFIG).exists() else {}
-    model = _model(path, config, checkpoint)
+    model = _model(path, config, checkpoint, module)
     saved = _saved_masks(checkpoint)
     return Checkpoint(
         path=path,
@@ -158,7 +160,7 @@ def data_of(checkpoint: Checkpoint, override: str | None = None) -> LightningDat
     return data
 
 
-def _model(path: Path, config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> LightningModule:
+def _model(path: Path, config: Mapping[str, Any], checkpoint: Mapping[str, Any], module: str | None) -> LightningModule:
     """Build the model with its weights.
 
     The class comes from the configuration; its arguments too, but as the checkpoint holds them where it does: a model
@@ -167,12 +169,12 @@ def _model(path: Path, config: Mapping[str, Any], checkpoint: Mapping[str, Any])
     saved = dict(checkpoint.get("hyper_parameters", {}))
     class_path = saved.pop("_class_path", None)
     saved.pop("_instantiator", None)
-    described = config.get("model", {})
+    described: Mapping[str, Any] = {"class_path": module} if module else config.get("model", {})
     class_path = described.get("class_path", class_path)
     if class_path is None:
         raise UsageError(
-            f"{path} does not say of which class its model is, nor does a {CONFIG} beside it: only what "
-            "python -m sparse_rnn fit has saved can be read."
+            f"{path} does not say of which class its model is, nor does a {CONFIG} beside it: name the "
+            "class, as in --module package.Class of analyze, or save it as hyper_parameters['_class_path']."
         )
     arguments = described.get("init_args", saved)
     arguments = {name: saved.get(name, value) for name, value in arguments.items()}

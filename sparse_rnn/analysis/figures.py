@@ -8,7 +8,7 @@ grey. matplotlib is imported when a figure is drawn.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,9 +51,15 @@ _LOOKS = [
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """Choose a look for each run, by its place; the dense network is black. After seven they come again."""
+    """Choose a look for each run, by its place, of which 49 differ; the dense network is black."""
     pruned = (name for name in dict.fromkeys(names) if name != DENSE)
-    return {DENSE: _DENSE_LOOK} | {name: _LOOKS[i % len(_LOOKS)] for i, name in enumerate(pruned)}
+    return {DENSE: _DENSE_LOOK} | {name: _look(i) for i, name in enumerate(pruned)}
+
+
+def _look(place: int) -> Look:
+    """Choose the colours in turn, and after all of them join them to other hatches, markers and dashes."""
+    turn, color = divmod(place, len(_LOOKS))
+    return replace(_LOOKS[(color + turn) % len(_LOOKS)], color=_LOOKS[color].color)
 
 
 def gate_shares(

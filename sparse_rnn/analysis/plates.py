@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product, zip_longest
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 from sparse_rnn.analysis import figures
 from sparse_rnn.analysis.curves import METRICS
 from sparse_rnn.analysis.maps import ConnectionMap
 from sparse_rnn.analysis.numbers import PRODUCT_SAMPLES, Numbers
+from sparse_rnn.analysis.panels import both_widths, legend_above, wrapped
 from sparse_rnn.recurrent.spectrum import NEAR_ZERO
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
-Place = TypeVar("Place")
-WIDTH = 10.0  # inches, of every figure
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -44,12 +43,14 @@ class Plate:
         caption: What is to be seen.
         draw: Draws it.
         rows: The numbers behind it, as lines of a CSV.
+        draw_narrow: Draws it for a phone, one panel below the other; None where it has no such form.
     """
 
     title: str
     caption: str
     draw: Callable[[], Figure]
     rows: Sequence[Row]
+    draw_narrow: Callable[[], Figure] | None = None
 
 
 def plates(numbers: Sequence[Numbers]) -> dict[str, Plate]:
@@ -82,8 +83,7 @@ def _gate_shares(numbers: Sequence[Numbers]) -> Plate | None:
 
     def draw(layer: str, axes: Axes) -> None:
         figures.gate_shares({n.trained.name: n.connections[layer] for n in pruned}, axes, _looks(numbers))
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-        axes.set_title(layer)
+        legend_above(axes, layer)
 
     rows = [
         {"checkpoint": n.trained.name, "layer": layer, "kernel": gate.kernel, "gate": gate.gate, "kept": gate.kept,
@@ -95,8 +95,8 @@ def _gate_shares(numbers: Sequence[Numbers]) -> Plate | None:
         "Remaining connections by gate and type",
         "Each gate's share of a layer's remaining connections, beside its share before pruning (black lines); I/R "
         "is the number of input connections to one recurrent connection. Figure 1 of the paper.",
-        lambda: _panels(list(pruned[0].connections), draw, 3.2),
-        rows,
+        rows=rows,
+        **both_widths(list(pruned[0].connections), draw, 3.2),
     )
 
 
@@ -120,8 +120,7 @@ def _singular_values(numbers: Sequence[Numbers]) -> Plate | None:
         layer, run = place
         spectra = {n.trained.name: n.spectra.steps[layer] for n in series[run]}
         figures.singular_values(spectra, axes, look[series[run][-1].trained.name], largest[layer])
-        if len(layers) > 1:
-            axes.set_xlabel(f"{layer}\n{axes.get_xlabel()}")
+        legend_above(axes, layer if len(layers) > 1 else None)
 
     rows = [
         {"checkpoint": n.trained.name, "layer": layer, "from": low, "to": high, "share (%)": share}
@@ -135,8 +134,8 @@ def _singular_values(numbers: Sequence[Numbers]) -> Plate | None:
         f"Of the last step, of {samples} samples of the training data, an LSTM's cell held fixed. Filled: as trained; "
         "outlines: checkpoints of the same run before it; vertical lines: means. Near zero is below "
         f"{NEAR_ZERO:g}. Figure 2 of the paper.",
-        lambda: _panels(places, draw, 2.9, columns, sharey=True),
-        rows,
+        rows=rows,
+        **both_widths(places, draw, 2.9, columns=columns, sharey=True),
     )
 
 
@@ -152,18 +151,18 @@ def _maps(numbers: Sequence[Numbers]) -> Plate | None:
         layer, name = place
         [found] = [n.maps[layer] for n in pruned if n.trained.name == name]
         figures.connection_map(found, axes, densest[layer])
-        axes.set_title(f"{name}, {layer}")
+        axes.set_title(wrapped(f"{name}, {layer}", axes))
 
     places = [(layer, n.trained.name) for layer in densest for n in pruned]
     rows = [row for n in pruned for layer, found in n.maps.items() for row in _cells(n.trained.name, layer, found)]
     return Plate(
         "Map of the remaining connections",
-        "What the kernels read (rows) against the units that they reach, gate by gate (columns): the darker a cell, "
-        "the more of its connections remain; black is "
+        "What the kernels read (rows) against the units that they reach, gate by gate (columns): the more "
+        "a cell stands out, the more of its connections remain; at its strongest they are "
         + ", ".join(f"{100 * share:.3g} %" for share in dict.fromkeys(densest.values()))
         + ". Figure 3 of the paper.",
-        lambda: _panels(places, draw, 3.2),
-        rows,
+        rows=rows,
+        **both_widths(places, draw, 3.2),
     )
 
 
@@ -201,8 +200,8 @@ def _curves(numbers: Sequence[Numbers]) -> Plate | None:
         "Training curves",
         "What the runs logged, on logarithmic scales; where it is more than a hundred points, as many means of "
         "neighbours. Figures 4 and 5 of the paper.",
-        lambda: _panels(metrics, draw, 3, columns=2, one_legend=True),
-        rows,
+        rows=rows,
+        **both_widths(metrics, draw, 3, columns=2, one_legend=True),
     )
 
 
@@ -229,8 +228,8 @@ def _products(numbers: Sequence[Numbers]) -> Plate | None:
         "Singular values of the Jacobian of the last state (an LSTM's cell with it) with respect to the state k steps "
         f"before, over {PRODUCT_SAMPLES} samples: their mean, and the largest of each sample. Above 1 a change grows, "
         "below it fades.",
-        lambda: _panels(list(product(layers, ("mean", "largest"))), draw, 3, columns=2, one_legend=True),
-        rows,
+        rows=rows,
+        **both_widths(list(product(layers, ("mean", "largest"))), draw, 3, columns=2, one_legend=True),
     )
 
 
@@ -254,14 +253,14 @@ def _degrees(numbers: Sequence[Numbers]) -> Plate | None:
         "The share of units that have at most so many connections left: into them, from the input and the state, over "
         "all gates; and out of them, to the layer itself a step later. A curve that does not begin at 0 has units "
         "without any.",
-        lambda: _panels(
+        rows=rows,
+        **both_widths(
             list(product(pruned[0].connections, ("incoming", "outgoing"))),
             draw,
             3,
             columns=2,
             one_legend=True,
         ),
-        rows,
     )
 
 
@@ -271,42 +270,6 @@ def _pruned(numbers: Sequence[Numbers]) -> list[Numbers]:
 
 def _looks(numbers: Sequence[Numbers]) -> Mapping[str, figures.Look]:
     return figures.looks(n.trained.name for n in numbers)
-
-
-def _panels(
-    places: Sequence[Place | None],
-    draw: Callable[[Place, Axes], None],
-    height: float,
-    columns: int = 1,
-    one_legend: bool = False,
-    **shared: Any,
-) -> Figure:
-    """Draw a panel for each place, row by row, none for None; every row is as high, in inches."""
-    from matplotlib.figure import Figure
-
-    columns = min(columns, len(places))
-    rows = -(-len(places) // columns)
-    figure = Figure(figsize=(WIDTH, height * rows + 0.3 * one_legend), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
-    for place, axes in zip_longest(places, panels):
-        if place is None:
-            axes.remove()
-        else:
-            draw(place, axes)
-    if one_legend:
-        _one_legend(figure)
-    return figure
-
-
-def _one_legend(figure: Figure) -> None:
-    """Put one legend above the panels, in place of one in each of them."""
-    entries: dict[str, Any] = {}
-    for axes in figure.axes:
-        handles, labels = axes.get_legend_handles_labels()
-        entries |= {label: handle for handle, label in zip(handles, labels, strict=True) if label not in entries}
-        if legend := axes.get_legend():
-            legend.remove()
-    figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=4)
 
 
 _PLATES: dict[str, Callable[[Sequence[Numbers]], Plate | None]] = {

@@ -5,19 +5,30 @@ from __future__ import annotations
 import base64
 import csv
 import html
-import math
+import io
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sparse_rnn.analysis.numbers import Numbers
 from sparse_rnn.analysis.plates import STEMS, STYLE, Plate, Row, plates, summary
 from sparse_rnn.analysis.runs import Trained
+from sparse_rnn.analysis.words import side_by_side
 from sparse_rnn.checkpoints import CONFIG
+from sparse_rnn.versions import commit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE = "report.html"
+_AGAIN = "again"
+_INK = (
+    "svg { --paper: #fff; color: #000; fill: currentColor } @media (prefers-color-scheme: dark) { "
+    "svg { --paper: #161718; color: #e6e6e3 } image { filter: invert(1) } }"
+)
 _TABLE = "checkpoints.csv"
 FILES = {PAGE, _TABLE} | {f"{stem}.{suffix}" for stem in STEMS for suffix in ("png", "svg", "csv")}
 """Names of the files of a report."""
@@ -57,7 +68,14 @@ def write_plate(folder: Path, stem: str, plate: Plate) -> str:
     figure.savefig(folder / f"{stem}.png", dpi=150)
     figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
     write_csv(folder / f"{stem}.csv", plate.rows)
-    return _section(stem, plate, (folder / f"{stem}.svg").read_bytes())
+    narrow = _svg(plate.draw_narrow()) if plate.draw_narrow else None
+    return _section(stem, plate, (folder / f"{stem}.svg").read_text(encoding="utf-8"), narrow)
+
+
+def _svg(figure: Figure) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
 
 
 def page(title: str, parts: Sequence[str]) -> str:
@@ -85,44 +103,53 @@ def _page(
     rows: Sequence[Row], sections: Sequence[str], numbers: Sequence[Numbers], command: str, notes: Sequence[str]
 ) -> str:
     runs = [n.trained for n in numbers]
+    title = f"{_about(runs)}: what is left, and what it does"
     parts = [
-        "<h1>What is left, and what it does</h1>",
+        f"<h1>{html.escape(title)}</h1>",
+        f'<p class="numbers">{html.escape(", ".join([f"Written on {date.today():%d %B %Y}", *commit()]))}</p>',
         f"<pre>{html.escape(command)}</pre>",
         *(f'<p class="note">{html.escape(note)}</p>' for note in notes),
-        f'<h2>The checkpoints</h2>\n<div class="wide">{_table(rows)}</div>\n<p class="numbers">Numbers: {_TABLE}</p>',
+        f'<h2>The checkpoints</h2>\n<div class="wide">{side_by_side(rows)}</div>',
+        f'<p class="numbers">Numbers: {_link(_TABLE)}</p>',
         *sections,
         "<h2>The runs</h2>",
         *(_run(trained) for trained in runs),
     ]
-    return page(", ".join(trained.name for trained in runs), parts)
+    return page(title, parts)
 
 
-def _section(stem: str, plate: Plate, svg: bytes) -> str:
-    image = base64.b64encode(svg).decode()
+def _about(runs: Sequence[Trained]) -> str:
+    """Name the models and the data of the runs."""
+    models = dict.fromkeys(type(trained.model).__name__ for trained in runs)
+    sections = [trained.config.get("data") for trained in runs]
+    paths = [section.get("class_path", "") if isinstance(section, Mapping) else section for section in sections]
+    data = dict.fromkeys(path.rpartition(".")[2] for path in paths if path)
+    return " on ".join(filter(None, [" and ".join(models), " and ".join(data)]))
+
+
+def _section(stem: str, plate: Plate, wide: str, narrow: str | None) -> str:
+    """Embed a figure, and its narrow form for windows below 600 pixels."""
+    source = f'<source media="(max-width: 599px)" srcset="{_embedded(narrow)}">' if narrow else ""
     return (
-        f"<h2>{html.escape(plate.title)}</h2>\n<figure>\n"
-        f'<img alt="{html.escape(plate.title)}" src="data:image/svg+xml;base64,{image}">\n'
+        f"<h2>{html.escape(plate.title)}</h2>\n<figure>\n<picture>{source}"
+        f'<img alt="{html.escape(plate.title)}" src="{_embedded(wide)}"></picture>\n'
         f"<figcaption>{html.escape(plate.caption)}</figcaption>\n</figure>\n"
-        f'<p class="numbers">Numbers: {stem}.csv; picture: {stem}.png, {stem}.svg</p>'
+        f'<p class="numbers">Numbers: {_link(f"{stem}.csv")}; picture: {_link(f"{stem}.png")}, {_link(f"{stem}.svg")}'
+        "</p>"
     )
 
 
-def _table(rows: Sequence[Row]) -> str:
-    """Put the checkpoints side by side, as columns."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = (
-        f"<tr><th>{html.escape(name)}</th>"
-        + "".join(f"<td>{html.escape(_shown(row.get(name, math.nan)))}</td>" for row in rows)
-        + "</tr>"
-        for name in names
-    )
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
+def _embedded(svg: str) -> str:
+    """Make the address of a picture that is drawn in the ink, and on the paper, of the page around it."""
+    at = svg.index(">", svg.index("<svg")) + 1
+    svg = svg[:at] + f"<style>{_INK}</style>" + svg[at:]
+    for color, name in (("#000000", "currentColor"), ("#ffffff", "var(--paper)")):
+        svg = svg.replace(f": {color}", f": {name}")
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return "–" if math.isnan(value) else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value).replace(" %", "\u00a0%")
+def _link(name: str) -> str:
+    return f'<a href="{name}">{name}</a>'
 
 
 def _run(trained: Trained) -> str:
@@ -131,9 +158,17 @@ def _run(trained: Trained) -> str:
         f"<p>Checkpoint: <code>{html.escape(str(trained.path))}</code></p>",
     ]
     if trained.config:
-        again = shlex.join(["python", "-m", "sparse_rnn", "fit", "--config", str(trained.folder / CONFIG)])
+        config = str(trained.folder / CONFIG)
+        again = shlex.join(["python", "-m", "sparse_rnn", "fit", "--config", config, *_elsewhere(trained)])
         parts += [
-            f"<p>The same fit again:</p>\n<pre>{html.escape(again)}</pre>",
+            f"<p>The same fit again, in a folder of its own:</p>\n<pre>{html.escape(again)}</pre>",
             f"<details><summary>{CONFIG}</summary>\n<pre>{html.escape(trained.config_text)}</pre></details>",
         ]
     return "\n".join(parts)
+
+
+def _elsewhere(trained: Trained) -> list[str]:
+    """Give the arguments that keep a fit from writing over what the first one has left, such as a comparison's."""
+    trainer = trained.config.get("trainer") or {}
+    recorded = any("MetricsRecorder" in str(callback) for callback in trainer.get("callbacks") or [])
+    return ["--trainer.default_root_dir", _AGAIN, *(["--trainer.callbacks", "null"] if recorded else [])]

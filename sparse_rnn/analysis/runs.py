@@ -27,12 +27,13 @@ class Trained(Checkpoint):
     series: str
 
 
-def read_runs(paths: Sequence[Path], dense: Path | None = None) -> list[Trained]:
+def read_runs(paths: Sequence[Path], dense: Path | None = None, module: str | None = None) -> list[Trained]:
     """Read checkpoints whose recurrent layers are alike, and give them names of their own.
 
     Args:
         paths: Checkpoints of pruned models.
         dense: The checkpoint of a model that was not pruned, which comes first.
+        module: Import path of the models' class, where the checkpoints do not say it.
 
     Returns:
         The models; a checkpoint that is given twice comes once.
@@ -42,14 +43,14 @@ def read_runs(paths: Sequence[Path], dense: Path | None = None) -> list[Trained]
         UsageError: If a file is no checkpoint, its model cannot be built, it lacks masks or has some where it should
             not, or the recurrent layers differ.
     """
-    found = [read(path) for path in dict.fromkeys(paths)]
+    found = [read(path, module) for path in dict.fromkeys(paths)]
     for checkpoint in found:
         if not checkpoint.pruned:
             raise UsageError(
                 f"{checkpoint.path} holds no masks: a dense model goes by --dense, or it was saved before pruning."
             )
     if dense is not None:
-        found.insert(0, read(dense))
+        found.insert(0, read(dense, module))
         if found[0].pruned:
             raise UsageError(f"{dense} holds masks, so its model is not dense: give it by --checkpoint.")
     _check_alike(found)
@@ -85,10 +86,26 @@ def _named(found: Sequence[Checkpoint]) -> list[Trained]:
     series = list(names)
     _tell_apart(names, [{"step": one.step} for one in found])
     alike = [names.count(name) > 1 for name in names]
-    _tell_apart(names, [{"": one.path} for one in found])
+    same = [[other.path for other, named in zip(found, names, strict=True) if named == name] for name in names]
+    _tell_apart(names, [{"": _short(one.path, paths)} for one, paths in zip(found, same, strict=True)])
     series = [name if same else run for name, run, same in zip(names, series, alike, strict=True)]
     parts = [{field.name: getattr(one, field.name) for field in fields(one)} for one in found]
     return [Trained(**part, name=name, series=run) for part, name, run in zip(parts, names, series, strict=True)]
+
+
+def _short(path: Path, paths: Sequence[Path]) -> str:
+    """Leave out of a path the folders that all begin with, and the parts that all end with, if they still differ."""
+    begin = _alike([other.absolute().parts[:-1] for other in paths])
+    rest = [other.absolute().parts[begin:] for other in paths]
+    end = _alike([parts[:0:-1] for parts in rest])
+    parts = path.absolute().parts[begin:]
+    return "/".join(parts[: len(parts) - end])
+
+
+def _alike(parts: Sequence[Sequence[str]]) -> int:
+    """Count the first parts that all have in common."""
+    columns = [set(column) for column in zip(*parts, strict=False)]
+    return next((i for i, column in enumerate(columns) if len(column) > 1), len(columns))
 
 
 def _title(pruning: Any, masks: Masks) -> str:

@@ -36,7 +36,8 @@ def analyze(args: Sequence[str]) -> None:
     _check_replaceable(known.output)
     notes: list[str] = []
     numbers = [
-        measure(trained, _spectra(trained, known.data, notes)) for trained in read_runs(known.checkpoint, known.dense)
+        measure(trained, _spectra(trained, known.data, notes))
+        for trained in read_runs(known.checkpoint, known.dense, known.module)
     ]
     with alone(_lock(known.output)), _complete_or_absent(known.output) as folder:
         write_report(folder, numbers, shlex.join(["python", "-m", "sparse_rnn", "analyze", *args]), notes, _tell)
@@ -57,6 +58,11 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("--checkpoint", type=Path, nargs="+", required=True, help="checkpoints of pruned models, side by side")
     add("--dense", type=Path, help="checkpoint of the same model that was not pruned")
+    add(
+        "--module",
+        help="import path of the models' class, as in project.models.Tagger, called with what the checkpoint's "
+        "hyper_parameters hold (default: the class that the run's config or checkpoint names)",
+    )
     add("--output", type=Path, required=True, help="folder of the report; an earlier report there is replaced")
     add("--data", help="config whose data section gives the samples (default: the data of each run)")
     return parser

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,6 +12,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from sparse_rnn.versions import commit
 
 _VALIDATED = ("val/", "train/ppl_sample")  # beginnings of the names of what a validation logs
 
@@ -79,16 +80,7 @@ def made_by(device: torch.device) -> str:
     processors = [_cpu(), f"{torch.get_num_threads()} of {os.cpu_count()} CPUs a run"]
     if device.type == "cuda":
         processors.append(torch.cuda.get_device_name(device))
-    return ", ".join([*_commit(), versions, *processors])
-
-
-def _commit() -> list[str]:
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return []
-    describe = ["git", "-C", str(root), "describe", "--always", "--dirty"]
-    found = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
-    return [f"commit {found}"] if found else []
+    return ", ".join([*commit(), versions, *processors])
 
 
 def _cpu() -> str:

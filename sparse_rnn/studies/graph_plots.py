@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparse_rnn.analysis.plates import WIDTH, Plate, Row
+from sparse_rnn.analysis.panels import WIDTH
+from sparse_rnn.analysis.plates import Plate, Row
 from sparse_rnn.compare.plots import STYLES
 from sparse_rnn.studies.prediction import Correlation, Estimate, Explained
 from sparse_rnn.studies.properties import SOURCES

@@ -47,7 +47,7 @@ def test_checkpoints_of_a_run_share_a_panel_with_the_last_one_filled(drawn):
     of_a = panels[1]
     assert [label.split("\n")[0] for label in labels(of_a)] == ["A, step 9", "A, step 1"]
     assert [patch.get_fill() for patch in of_a.patches] == [True, False]
-    assert {axes.get_xlabel().split("\n")[0] for axes in panels} == set(LAYERS)
+    assert {axes.get_legend().get_title().get_text() for axes in panels} == set(LAYERS)
     assert len({axes.get_ylim() for axes in panels}) == 1
 
 
@@ -57,7 +57,7 @@ def test_every_layer_begins_a_row_of_histograms():
     places = [(axes.get_subplotspec().rowspan.start, axes.get_subplotspec().colspan.start) for axes in panels]
     of_a_layer = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
     assert places == of_a_layer + [(row + 2, column) for row, column in of_a_layer]
-    assert [axes.get_xlabel().split("\n")[0] for axes in panels] == [LAYERS[0]] * 5 + [LAYERS[1]] * 5
+    assert [axes.get_legend().get_title().get_text() for axes in panels] == [LAYERS[0]] * 5 + [LAYERS[1]] * 5
 
 
 def test_every_pruned_checkpoint_has_a_map_of_every_layer(drawn):

@@ -37,8 +37,14 @@ def test_names_tell_checkpoints_apart(jacobian, changed):
     assert read[0].series == read[2].series == "JacobianSpectrum 75 %"
     same = [changed(name=name) for name in ("a", "b")]
     a, b = read_runs(same)
-    assert (a.name, b.name) == tuple(f"JacobianSpectrum 75 %, {path}" for path in same)
+    assert (a.name, b.name) == ("JacobianSpectrum 75 %, a", "JacobianSpectrum 75 %, b")
     assert a.series != b.series
+    best = same[0].with_name("best.ckpt")
+    best.write_bytes(same[0].read_bytes())
+    assert [one.name for one in read_runs([same[0], best])] == [
+        "JacobianSpectrum 75 %, last.ckpt",
+        "JacobianSpectrum 75 %, best.ckpt",
+    ]
 
 
 def test_a_way_of_pruning_that_goes_on_is_named_and_told_from_others_by_its_options(changed):

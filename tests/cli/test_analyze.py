@@ -1,13 +1,14 @@
 import csv
 import re
 import shlex
+from datetime import date
 from pathlib import Path
 
 import matplotlib.image
 import pytest
 import torch
 
-from sparse_rnn.analysis.report import FILES
+from sparse_rnn.analysis.report import FILES, PAGE
 from sparse_rnn.analysis.runs import read_runs
 from sparse_rnn.cli import analyze as command
 from sparse_rnn.cli import main
@@ -96,8 +97,12 @@ def test_the_table_holds_what_was_logged_last(report):
 def test_the_page_holds_everything_and_needs_nothing(report, jacobian):
     page = (report / "report.html").read_text()
     assert page.count('src="data:image/svg+xml;base64,') == page.count("<img") == 6
-    assert not re.search(r"(src|href)=[\"'](?!data:)|url\(|@import|<script|<link", page)
+    assert not re.search(r"(src|srcset)=[\"'](?!data:)|url\(|@import|<script|<link", page)
+    assert set(re.findall('href="([^"]*)"', page)) == FILES - {PAGE}
+    assert page.count('<source media="(max-width: 599px)" srcset="data:image/svg+xml;base64,') == 6
     assert "prefers-color-scheme: dark" in page
+    assert "<h1>SequenceClassifier on SequentialDigits: " in page
+    assert f"{date.today():%d %B %Y}" in page
     assert f"python -m sparse_rnn analyze --checkpoint {jacobian}" in page
     assert (jacobian.parents[1] / "config.yaml").read_text() in page
     assert f"python -m sparse_rnn fit --config {jacobian.parents[1] / 'config.yaml'}" in page
@@ -255,6 +260,18 @@ def test_a_project_of_one_s_own_is_analyzed(run, tmp_path, monkeypatch):
     assert [row["layer"] for row in lines(Path("out/checkpoints.csv"))] == layers
     assert {row["layer"] for row in lines(Path("out/products.csv"))} == set(layers)
     assert Path("out/gate_shares.png").exists()
+
+
+def test_the_class_of_a_model_can_be_named(run, refused, jacobian, tmp_path):
+    checkpoint = torch.load(jacobian, weights_only=True)
+    del checkpoint["hyper_parameters"]["_class_path"]
+    path = tmp_path / "alone.ckpt"
+    torch.save(checkpoint, path)
+    asked = ["analyze", "--checkpoint", str(path), "--output", "out"]
+    assert "--module package.Class" in refused(*asked)
+    run(*asked, "--module", "sparse_rnn.modules.SequenceClassifier")
+    [row] = lines(Path("out/checkpoints.csv"))
+    assert float(row["sparsity"]) == pytest.approx(0.75, abs=0.01)
 
 
 def test_help_is_found(capsys):
