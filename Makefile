@@ -1,8 +1,9 @@
-# make fit [CONFIG=gru_mnist.yaml] [ARGS="--trainer.max_epochs 3"]   train; make test   run the tests (ARGS="-m slow": the slow ones); make lint   check style; make harden [CHAINS=300]   kill fits at random moments and compare
+# make fit [CONFIG=gru_mnist.yaml] [ARGS="--trainer.max_epochs 3"]   train; make test   run the tests (ARGS="-m slow": the slow ones); make lint   check style; make harden [CHAINS=300] [CASES=1000]   kill fits at random moments, damage files, and tell what comes of it
 PYTHON ?= python3
 CONFIG ?= gru_digits.yaml
 ARGS ?=
 CHAINS ?= 300
+CASES ?= 1000
 BIN := .venv/bin
 
 .PHONY: fit test lint harden
@@ -18,6 +19,7 @@ harden: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/hardening/kills.py --chains $(CHAINS)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/hardening/options.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/hardening/threads.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/hardening/malformed.py --cases $(CASES)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check

@@ -90,6 +90,25 @@ def check_whole(
     raise _refusal(name, value, f"a whole number {range_}", wanted, optional, hint)
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Refuse what is neither True nor False.
+
+    Args:
+        name: What the user calls the option.
+        value: What the user gave.
+
+    Raises:
+        UsageError: If it is none.
+
+    Example:
+        >>> check_flag("bidirectional", None)
+        Traceback (most recent call last):
+        sparse_rnn.errors.UsageError: bidirectional=None: give True or False.
+    """
+    if not isinstance(value, bool):
+        raise UsageError(f"{name}={value!r}: give True or False.")
+
+
 def check_seed(seed: Any, least: int = -LARGEST - 1) -> None:
     """Refuse what is no seed: a whole number of 64 bits, of at least 0 where NumPy draws.
 

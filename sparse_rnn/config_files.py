@@ -24,6 +24,7 @@ _STANDS_FOR = {
 }
 """Names of configs that are several files, later ones over earlier ones."""
 
+_MOST_VALUES = 1_000_000
 _CLAUSE_END = re.compile(r", as in |: | \(|\. |\.$")
 
 _MOVED = {
@@ -100,7 +101,7 @@ def parse_config(text: str) -> Any:
 
     Raises:
         MissingFileError: If its pruning section names a config that does not exist.
-        UsageError: If that config has no pruning section.
+        UsageError: If that config has no pruning section; if anchors make the text larger than a config can be.
 
     Example:
         >>> parse_config("schedule: {class_path: sparse_rnn.schedules.Cubic}")
@@ -108,7 +109,9 @@ def parse_config(text: str) -> Any:
         >>> parse_config("pruning: pruning/jacobian.yaml")["pruning"]["class_path"]
         'OneShotPruning'
     """
-    found = _moved(get_loader("yaml")(text))
+    found = get_loader("yaml")(text)
+    _count_values(found, {})
+    found = _moved(found)
     if isinstance(found, dict) and str(found.get("pruning")).endswith((".yaml", ".yml")):
         name = found["pruning"]
         found["pruning"] = read_config(name).get("pruning")
@@ -137,13 +140,30 @@ def read_config(name: str) -> dict[str, Any]:
     sections: dict[str, Any] = {}
     for path in find_config(name):
         try:
-            found = parse_config(Path(path).read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            found = parse_config(read_text(path))
+        except yaml.YAMLError as error:
             raise UsageError(f"{path} is no YAML: {one_line(str(error))}") from error
         if not isinstance(found, Mapping):
             raise UsageError(f"{path} is no config: it has no keys.")
         sections |= found
     return sections
+
+
+def read_text(path: str) -> str:
+    """Read the text of a config.
+
+    Args:
+        path: Where it lies.
+
+    Raises:
+        UsageError: If it is no text, or cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no YAML: it is no text in UTF-8.") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _moved(value: Any) -> Any:
@@ -154,6 +174,26 @@ def _moved(value: Any) -> Any:
     if isinstance(value, str):
         return next((new + value.removeprefix(old) for old, new in _MOVED.items() if value.startswith(old)), value)
     return value
+
+
+def _count_values(value: Any, known: dict[int, int | None]) -> int:
+    """Count values with repetitions, as a few lines of anchors can stand for billions; refuse too many.
+
+    Args:
+        value: What was read, in which parts with anchors are there once.
+        known: The counts of parts by their identities; None of those that are being counted.
+    """
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = None
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count_values(part, known) for part in parts)
+    count = known[id(value)]
+    if count is None or count > _MOST_VALUES:
+        what = "refers to itself" if count is None else f"stands for more than {_MOST_VALUES:,} values"
+        raise UsageError(f"A part of the YAML {what}, by its anchors: write it out.")
+    return count
 
 
 def _first_clause(text: str) -> str:

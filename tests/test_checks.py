@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparse_rnn.checks import check_number, check_seed, check_whole, is_number, is_whole, items_of
+from sparse_rnn.checks import check_flag, check_number, check_seed, check_whole, is_number, is_whole, items_of
 from sparse_rnn.errors import UsageError
 
 NO_NUMBERS = [None, True, False, np.True_, "0.5", b"1", [0.5], 1j, Decimal("0.5"), torch.tensor(0.5)]
@@ -80,3 +80,10 @@ def test_lists():
     for value in (None, 3, "12", (1, 2, 3)):
         with pytest.raises(UsageError, match=rf"^x={re.escape(repr(value))}: give a list of 2 numbers\.$"):
             items_of("x", value, 2)
+
+
+@pytest.mark.parametrize("value", [None, 0, 1, "true", np.True_])
+def test_a_flag_is_true_or_false(value):
+    with pytest.raises(UsageError, match=re.escape(f"bias={value!r}: give True or False.")):
+        check_flag("bias", value)
+    check_flag("bias", True)

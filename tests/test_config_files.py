@@ -166,3 +166,21 @@ def test_the_names_of_0_1_0_train_as_before(name):
     assert {key: found.get(key) for key in OLD[name]} == OLD[name] | CHANGED.get(name, {})
     lists = [key for key in OLD[name] if key.endswith("class_path") and "callbacks" in key]
     assert [key for key in found if key.endswith("class_path") and "callbacks" in key] == lists
+
+
+def test_anchors_that_stand_for_billions_or_for_themselves_are_refused(tmp_path):
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)]
+    (tmp_path / "bomb.yaml").write_text("\n".join(lines))
+    with pytest.raises(UsageError, match="stands for more than 1,000,000 values"):
+        read_config(str(tmp_path / "bomb.yaml"))
+    with pytest.raises(UsageError, match="refers to itself"):
+        parse_config("a: &a {b: *a}")
+    assert parse_config("{a: &a [1, 2], b: *a}") == {"a": [1, 2], "b": [1, 2]}
+
+
+def test_what_is_no_text_is_refused(tmp_path, refused):
+    (tmp_path / "mine.yaml").write_bytes(b"\xc2\x20")
+    with pytest.raises(UsageError, match=r"mine\.yaml is no YAML: it is no text in UTF-8"):
+        read_config(str(tmp_path / "mine.yaml"))
+    assert "is no text in UTF-8" in refused("fit", "--config", str(tmp_path / "mine.yaml"))

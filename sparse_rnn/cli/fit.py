@@ -26,10 +26,10 @@ from sparse_rnn.callbacks import PredictionFile, PruningCallback
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checkpoints import check_fits
 from sparse_rnn.cli.help import PROGRAM
-from sparse_rnn.cli.hints import explained, kept_settings, refuse_overridden
+from sparse_rnn.cli.hints import explained, kept_settings, refuse_overridden, refuse_strange
 from sparse_rnn.cli.restoring import DoesNotFitError, new_log_folders, restore_safely, take_back
 from sparse_rnn.cli.summary import LastValidation, how_to_go_on, summary
-from sparse_rnn.config_files import MODE, find_config, is_overlay
+from sparse_rnn.config_files import MODE, find_config, is_overlay, read_text
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.lexicon import lexicon_in
 from sparse_rnn.devices import NO_MPS
@@ -128,6 +128,7 @@ class PruningCLI(LightningCLI):
         """Refuse or tell what would surprise: options that a checkpoint overrides, settings that stay, no training."""
         typed, final = self._typed[self.subcommand], self.config[self.subcommand]
         refuse_overridden(self._words, typed.model, final.model)
+        refuse_strange(typed.model, final.model)
         if kept := kept_settings(self._words, final.pruning):
             rank_zero_info(kept)
         if self.subcommand != "fit" and not final.get("ckpt_path"):
@@ -246,6 +247,7 @@ def resolve_configs(args: Sequence[str]) -> list[str]:
             resolved.append(word)  # the parser misses what is missing
             continue
         for path in find_config(name):
+            read_text(path)  # the parser's own complaints about what is no text are tracebacks
             # Otherwise the arguments that the earlier callback shares with this one would stay in force.
             resolved += ["--pruning", "null"] if is_overlay(path) else []
             resolved += ["--config", path]

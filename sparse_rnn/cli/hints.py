@@ -78,6 +78,24 @@ def refuse_overridden(words: Sequence[str], typed: Namespace, final: Namespace) 
             )
 
 
+def refuse_strange(typed: Namespace, final: Namespace) -> None:
+    """Refuse hyperparameters of a checkpoint that the constructor of the model does not take.
+
+    Args:
+        typed: The model's section as parsed.
+        final: The same with the hyperparameters of the checkpoint.
+
+    Raises:
+        UsageError: If there are some.
+    """
+    known = _class(final.class_path)
+    added = {*final.get("dict_kwargs", {})} - {*typed.get("dict_kwargs", {})}
+    if known is None or any(p.kind is p.VAR_KEYWORD for p in inspect.signature(known).parameters.values()):
+        return
+    if strange := sorted(added - {*_parameters(known)}):
+        raise UsageError(f"The checkpoint is of another model: {final.class_path} takes no {', '.join(strange)}.")
+
+
 def kept_settings(words: Sequence[str], pruning: Namespace | None) -> str | None:
     """Say which settings of a config another pruning callback, named on the command line, goes on with.
 

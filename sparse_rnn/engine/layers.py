@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from sparse_rnn.checks import check_number, check_whole
+from sparse_rnn.checks import check_flag, check_number, check_whole
 from sparse_rnn.engine import ops
 from sparse_rnn.engine.checks import check_kernel, check_tensor
 from sparse_rnn.engine.choice import Size
@@ -74,6 +74,8 @@ class SparseLayer(nn.Module):
         if dtype not in DTYPES:
             raise UsageError(f"dtype={dtype}: choose one of {', '.join(map(str, DTYPES))}.")
         check_number("dropout", dropout, "[0, 1]", "a probability")
+        for name, flag in (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)):
+            check_flag(name, flag)
         self.cell, self.roles, self.dtype = cell, roles, dtype
         self.input_size, self.hidden_size, self.output_size = sizes
         self.num_layers, self.bias, self.batch_first = num_layers, bias, batch_first
