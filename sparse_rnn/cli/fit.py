@@ -25,6 +25,7 @@ import sparse_rnn.scores  # noqa: F401 - the command line finds classes by name 
 from sparse_rnn.callbacks import PredictionFile, PruningCallback
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checkpoints import check_fits
+from sparse_rnn.checks import check_whole
 from sparse_rnn.cli.help import PROGRAM
 from sparse_rnn.cli.hints import explained, kept_settings, refuse_overridden, refuse_strange
 from sparse_rnn.cli.restoring import DoesNotFitError, new_log_folders, restore_safely, take_back
@@ -38,6 +39,7 @@ from sparse_rnn.lightning_compat import callbacks_of, claim_version
 
 MatmulPrecision = Literal["highest", "high", "medium"]
 
+_LARGEST_SEED = 2**32 - 1  # NumPy's
 _KNOWN_TO_LIGHTNING = re.compile(r"last|hpc|registry.*")  # beside paths; best needs a fit before
 
 
@@ -107,6 +109,9 @@ class PruningCLI(LightningCLI):
         self.config = parser.parse_args(resolve_configs(args))
         self._typed = self.config.clone()
         config = self.config[self.config.subcommand] if "subcommand" in self.config else {}
+        seed = config.get("seed_everything")
+        if not isinstance(seed, bool):
+            check_whole("seed_everything", seed, 0, _LARGEST_SEED, optional=True)
         path = config.get("ckpt_path")
         if config.get("weights_only") is False:
             raise UsageError("weights_only=false: what a checkpoint holds is never run; leave it out.")

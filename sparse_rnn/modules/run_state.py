@@ -1,11 +1,13 @@
 """What a resumed run needs that Lightning does not save: metrics that something follows, accumulated gradients."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import end_restart, only_accumulates
 from sparse_rnn.modules.ranks import from_all_ranks
 
@@ -42,7 +44,12 @@ class RunState(Callback):
             checkpoint[_GRADIENTS] = from_all_ranks(own)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take them, for the training to come."""
+        """Take them, for the training to come.
+
+        Raises:
+            UsageError: If they are not what :meth:`on_save_checkpoint` has added.
+        """
+        _check(checkpoint)
         names = (_METRICS, _PENDING, _GRADIENTS)
         self._saved = {name: checkpoint.get(name) for name in names} if _METRICS in checkpoint else None
 
@@ -69,6 +76,16 @@ class RunState(Callback):
                 continue
             if trainer.current_epoch % config.frequency == 0 and config.monitor in metrics:
                 pl_module.lr_scheduler_step(config.scheduler, metrics[config.monitor])
+
+
+def _check(checkpoint: Mapping[str, Any]) -> None:
+    """Refuse what was not saved here: it may come from anywhere."""
+    gradients = checkpoint.get(_GRADIENTS) or []
+    if not isinstance(gradients, list):
+        raise UsageError("Its accumulated gradients are no list of those of its ranks.")
+    for found in (checkpoint.get(_METRICS, {}), *gradients):
+        if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+            raise UsageError("Its metrics or accumulated gradients are no tensors by their names.")
 
 
 def _accumulating(trainer: Trainer) -> bool:

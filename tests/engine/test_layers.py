@@ -301,8 +301,8 @@ def test_it_says_what_it_holds(pruned, sparse):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SparseLSTM(0, 3), "input_size=0: give 1 to 65536"),
-        (lambda: SparseGRU(3, 70000), "hidden_size=70000: give 1 to 65536"),
+        (lambda: SparseLSTM(0, 3), "input_size=0: give a whole number from 1 to 65536"),
+        (lambda: SparseGRU(3, 70000), "hidden_size=70000: give a whole number from 1 to 65536"),
         (lambda: SparseGRU(3, 4, dropout=2), "dropout=2: give a probability"),
         (lambda: SparseGRU(3, 4, dtype=torch.float16), "dtype=torch.float16: choose one of torch.float32, "),
         (lambda: SparseLSTM(3, 4, proj_size=4), "proj_size=4: give a size below hidden_size=4"),

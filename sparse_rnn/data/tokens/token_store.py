@@ -69,7 +69,7 @@ class TokenStore:
         try:
             self.vocabulary = Vocabulary(vocabulary["words"], vocabulary["default_index"])
             self.counts = np.array(vocabulary["counts"], np.int64)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise self._damaged(VOCABULARY_FILE, error) from None
         if self.counts.shape != (len(self.vocabulary),):
             raise self._damaged(VOCABULARY_FILE, ValueError("it does not count each of its words"))
