@@ -1,4 +1,4 @@
-# make fit [CONFIG=gru_mnist.yaml] [ARGS="--trainer.max_epochs 3"]   train; make test   run the tests (ARGS="-m slow": the slow ones); make lint   check style; make harden [CHAINS=300] [CASES=1000]   kill fits at random moments, damage files, and tell what comes of it
+# make fit [CONFIG=gru_mnist.yaml] [ARGS="--trainer.max_epochs 3"]   train; make test   run the tests (ARGS="-m slow": the slow ones); make lint   check style; make harden [CHAINS=300] [CASES=1000]   kill fits at random moments, damage files, and tell what comes of it; make docs   build the pages in docs/_build
 PYTHON ?= python3
 CONFIG ?= gru_digits.yaml
 ARGS ?=
@@ -6,7 +6,7 @@ CHAINS ?= 300
 CASES ?= 1000
 BIN := .venv/bin
 
-.PHONY: fit test lint harden
+.PHONY: fit test lint harden docs
 
 fit: .venv/installed
 	$(BIN)/python -m sparse_rnn fit --config $(CONFIG) $(ARGS)
@@ -26,6 +26,10 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# Whatever does not read, link or run ends it. The notebooks compute with one thread, as the tests do.
+docs: .venv/installed-docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build
+
 # A stamp is as old as the last installation, so that only changed requirements and changed C sources install again.
 INSTALLED := pyproject.toml constraints.txt hatch_build.py $(wildcard sparse_rnn/engine/csrc/*)
 
@@ -35,6 +39,10 @@ INSTALLED := pyproject.toml constraints.txt hatch_build.py $(wildcard sparse_rnn
 
 .venv/installed-dev: $(INSTALLED) | .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev,torchtext]' --constraint constraints.txt
+	touch $@
+
+.venv/installed-docs: $(INSTALLED) | .venv
+	$(BIN)/python -m pip install --quiet --editable '.[docs]' --constraint constraints.txt
 	touch $@
 
 .venv:

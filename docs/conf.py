@@ -1,6 +1,11 @@
 """Builds these pages: ``make docs``, then open ``docs/_build/index.html``."""
 
+import sys
+from pathlib import Path
+
 from sparse_rnn import __version__
+
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
 project = "sparse_rnn"
 author = copyright = "The sparse_rnn authors"
@@ -12,9 +17,19 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
+    "docstrings",
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
+# Links into other projects need their indices, and so a network: they stay plain names.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(torch|torchmetrics|lightning|numpy|networkx|nx|nn|matplotlib|collections|pathlib|datetime|os|re)\..*"),
+    (r"py:class", r"Axes|Tensor|Path|timedelta"),
+    # Variables of types, and what only the inside of the package sees.
+    (r"py:class", r"sparse_rnn(\.\w+)+\.(Model|OfKind|Some|_Pass|Part|Entry)"),
+    # Places in the source.
+    (r"py:mod", r"sparse_rnn\..*"),
+]
 
 html_theme = "furo"
 html_title = "sparse_rnn"
@@ -28,4 +43,5 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
-napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True

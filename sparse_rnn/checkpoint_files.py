@@ -38,7 +38,7 @@ def load_checkpoint(path: str | os.PathLike[str], mapped: bool = True) -> dict[s
             nor the optimizers' states. Not for what outlives the file.
 
     Returns:
-        Lightning's dictionary: ``state_dict``, ``epoch``, ``callbacks``, ....
+        Lightning's dictionary with ``state_dict``, ``epoch``, ``callbacks``, ....
 
     Raises:
         MissingFileError: If there is no such file.

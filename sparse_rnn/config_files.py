@@ -41,7 +41,7 @@ def find_config(name: str) -> list[str]:
         name: A path, or the name of a shipped file such as ``gru_mnist.yaml`` or ``pruning/rigl.yaml``.
 
     Returns:
-        The paths to read, later ones over earlier ones: some names stand for a model's config and its overlays, and
+        The paths to read, later ones over earlier ones. Some names stand for a model's config and its overlays, and
         one that used to say something for nothing.
 
     Raises:
@@ -97,7 +97,7 @@ def parse_config(text: str) -> Any:
         text: YAML.
 
     Returns:
-        What it holds: a mapping, a list, or a simple value.
+        What it holds, a mapping, a list, or a simple value.
 
     Raises:
         MissingFileError: If its pruning section names a config that does not exist.

@@ -47,7 +47,7 @@ class SequentialDigits(LabelledSequences):
 
     @property
     def num_classes(self) -> int:
-        """Number of classes: the digits 0 … 9."""
+        """Number of classes, the digits 0 … 9."""
         return 10
 
     def load(self) -> Splits:

@@ -89,12 +89,12 @@ class SequentialMNIST(LabelledSequences):
 
     @property
     def input_size(self) -> int:
-        """Pixels in a step: 28 or 1."""
+        """Pixels in a step, 28 or 1."""
         return SIDE if self.order == "rows" else 1
 
     @property
     def num_classes(self) -> int:
-        """Number of classes: the digits 0 … 9."""
+        """Number of classes, the digits 0 … 9."""
         return 10
 
     @property

@@ -98,12 +98,12 @@ class ReberStrings(LabelledSequences):
 
     @property
     def input_size(self) -> int:
-        """Number of different steps: the ASCII codes."""
+        """Number of different steps, the ASCII codes."""
         return 128
 
     @property
     def num_classes(self) -> int:
-        """Number of classes: rejected by the grammar, or accepted."""
+        """Number of classes, rejected by the grammar, or accepted."""
         return 2
 
     def strings(self) -> tuple[list[str], list[int]]:

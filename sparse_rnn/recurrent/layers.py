@@ -101,7 +101,7 @@ class RecurrentLayer:
 
     @property
     def precision(self) -> torch.dtype:
-        """What scores are computed in: the type of the weights, but float32 at least."""
+        """What scores are computed in, the type of the weights, but float32 at least."""
         return torch.promote_types(next(iter(self.weights.values())).dtype, torch.float32)
 
     def gates_of(self, role: str) -> tuple[str, ...]:
@@ -132,7 +132,7 @@ class RecurrentModule:
 
     @property
     def label(self) -> str:
-        """What to call the module in a message: its name, or its class where it is the model itself."""
+        """What to call the module in a message, its name, or its class where it is the model itself."""
         return self.name or type(self.module).__name__
 
     @property

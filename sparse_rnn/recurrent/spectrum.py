@@ -29,7 +29,7 @@ from sparse_rnn.recurrent.unroll import Gains, Unrolled, add, gains
 States = Literal["output", "all"]
 
 NEAR_ZERO = 0.01
-"""A singular value below it counts as near zero: a step leaves less than 1 % of what goes that way."""
+"""A singular value below it counts as near zero, as a step leaves less than 1 % of what goes that way."""
 
 _ENTRIES = 2**24  # entries of the matrices held at a time: 64 MiB in float32
 
@@ -129,7 +129,7 @@ def product_singular_values(unrolled: Unrolled, steps: Sequence[int], samples: i
         samples: Number of samples, the first ones, to look at; None for all.
 
     Returns:
-        k to singular values, largest first, on the CPU: [B, N].
+        k to singular values [B, N], largest first, on the CPU.
     """
     found: dict[int, Tensor] = {}
     product: Tensor | None = None

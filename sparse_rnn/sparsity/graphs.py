@@ -81,7 +81,7 @@ class LayeredGraph:
 
     @property
     def complete(self) -> bool:
-        """Whether each layer has all arcs from the one before it, and no others: a dense network."""
+        """Whether each layer has all arcs from the one before it, and no others, as a dense network has."""
         pairs = pairwise(self.sizes)
         return self.arcs.number_of_edges() == sum(above * below for above, below in pairs) and all(
             len(self.sources(target)) <= 1 for target in range(len(self.sizes))

@@ -24,10 +24,10 @@ class Tokenization(Protocol):
     """
 
     boundary: ClassVar[re.Pattern[bytes]]
-    """Where UTF-8 text may be cut without changing its tokens: after any match, which must be of one byte."""
+    """Where UTF-8 text may be cut without changing its tokens, after any match, which must be of one byte."""
 
     raw: ClassVar[bool] = False
-    """Whether files are taken as they are: not only UTF-8, and without a line feed that is added at the end."""
+    """Whether files are taken as they are, not only UTF-8, and without a line feed that is added at the end."""
 
     def __call__(self, text: str) -> Sequence[str]:
         """Divide text into tokens. Its last line is whole, or is cut at a boundary."""
