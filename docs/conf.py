@@ -36,7 +36,9 @@ html_title = "sparse_rnn"
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"
+nb_execution_mode = "auto"  # notebooks are stored without outputs
+nb_execution_raise_on_error = True
+nb_merge_streams = True
 
 autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
