@@ -28,7 +28,7 @@ lint: .venv/installed-dev
 
 # Whatever does not read, link or run ends it. The notebooks compute with one thread, as the tests do.
 docs: .venv/installed-docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --jobs auto docs docs/_build/html
 
 # A stamp is as old as the last installation, so that only changed requirements and changed C sources install again.
 INSTALLED := pyproject.toml constraints.txt hatch_build.py $(wildcard sparse_rnn/engine/csrc/*)

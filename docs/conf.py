@@ -1,4 +1,4 @@
-"""Builds these pages: ``make docs``, then open ``docs/_build/index.html``."""
+"""Builds these pages: ``make docs``, then open ``docs/_build/html/index.html``."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,8 @@ exclude_patterns = ["_build"]
 nitpicky = True
 # Links into other projects need their indices, and so a network: they stay plain names.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|torchmetrics|lightning|numpy|networkx|nx|nn|matplotlib|collections|pathlib|datetime|os|re)\..*"),
+    (r"py:.*", r"(torch|torchmetrics|lightning|numpy|networkx|nx|nn|matplotlib)\..*"),
+    (r"py:.*", r"(collections|pathlib|datetime|os|re)\..*"),
     (r"py:class", r"Axes|Tensor|Path|timedelta"),
     # Variables of types, and what only the inside of the package sees.
     (r"py:class", r"sparse_rnn(\.\w+)+\.(Model|OfKind|Some|_Pass|Part|Entry)"),
@@ -33,11 +34,20 @@ nitpick_ignore_regex = [
 
 html_theme = "furo"
 html_title = "sparse_rnn"
+html_static_path = ["static"]
+html_css_files = ["style.css"]
+html_show_sphinx = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0072B2", "color-brand-content": "#0072B2"},
+    "dark_css_variables": {"color-brand-primary": "#56B4E9", "color-brand-content": "#56B4E9"},
+}
+pygments_style, pygments_dark_style = "tango", "monokai"
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "auto"  # notebooks are stored without outputs
 nb_execution_raise_on_error = True
+nb_execution_in_temp = True
 nb_merge_streams = True
 
 autodoc_default_options = {"members": True}

@@ -1,7 +1,8 @@
-"""Docstrings are the text of ``--help`` as well: what is plain there and means something to Sphinx is translated here."""
+"""Docstrings are the text of ``--help`` as well: what is plain there, and means something to Sphinx, is translated."""
 
 import re
 import typing
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -23,10 +24,8 @@ def escape_bars(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines
 
 def evaluate_annotations(app: Sphinx, obj: Any, bound_method: bool) -> None:
     """Show what an alias such as ``EngineKind`` stands for, in modules whose annotations are strings."""
-    try:
+    with suppress(NameError, TypeError, AttributeError):  # a name that only a type checker imports, or a builtin
         obj.__annotations__ = typing.get_type_hints(obj, include_extras=True)
-    except (NameError, TypeError, AttributeError):
-        pass  # a name that only a type checker imports, or a builtin
 
 
 def link_to_home(
@@ -47,13 +46,11 @@ def _home(name: str) -> str | None:
     """Say where an object was defined, whatever it was imported from; None for what there is not."""
     parts = name.split(".")
     for end in range(len(parts) - 1, 0, -1):
-        try:
+        with suppress(ImportError, AttributeError):
             found: Any = import_module(".".join(parts[:end]))
             for part in parts[end:]:
                 found = getattr(found, part)
             return f"{found.__module__}.{found.__qualname__}"
-        except (ImportError, AttributeError):
-            continue
     return None
 
 
