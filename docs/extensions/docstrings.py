@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import Any
 
 from docutils import nodes
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.core.hooks import CheckpointHooks, DataHooks, ModelHooks
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -26,6 +28,13 @@ def evaluate_annotations(app: Sphinx, obj: Any, bound_method: bool) -> None:
     """Show what an alias such as ``EngineKind`` stands for, in modules whose annotations are strings."""
     with suppress(NameError, TypeError, AttributeError):  # a name that only a type checker imports, or a builtin
         obj.__annotations__ = typing.get_type_hints(obj, include_extras=True)
+
+
+def skip_hooks(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out what a class does in the hooks of Lightning: it is called by the Trainer, and by nobody else."""
+    owner, _, hook = getattr(obj, "__qualname__", "").rpartition(".")
+    hooks = {*vars(Callback), *vars(LightningModule), *vars(ModelHooks), *vars(DataHooks), *vars(CheckpointHooks)}
+    return True if owner and hook in hooks - {"forward", "__init__"} else None
 
 
 def link_to_home(
@@ -59,5 +68,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     del PruningCallback.__new__  # it takes anything; what users give is told by __init__
     app.connect("autodoc-process-docstring", escape_bars, priority=600)  # when napoleon is done
     app.connect("autodoc-before-process-signature", evaluate_annotations)
+    app.connect("autodoc-skip-member", skip_hooks)
     app.connect("missing-reference", link_to_home)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
