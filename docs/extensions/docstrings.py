@@ -1,14 +1,13 @@
 """Docstrings are the text of ``--help`` as well: what is plain there, and means something to Sphinx, is translated."""
 
 import re
+import sys
 import typing
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 from docutils import nodes
-from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.core.hooks import CheckpointHooks, DataHooks, ModelHooks
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -33,8 +32,10 @@ def evaluate_annotations(app: Sphinx, obj: Any, bound_method: bool) -> None:
 def skip_hooks(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
     """Leave out what a class does in the hooks of Lightning: it is called by the Trainer, and by nobody else."""
     owner, _, hook = getattr(obj, "__qualname__", "").rpartition(".")
-    hooks = {*vars(Callback), *vars(LightningModule), *vars(ModelHooks), *vars(DataHooks), *vars(CheckpointHooks)}
-    return True if owner and hook in hooks - {"forward", "__init__"} else None
+    kind = vars(sys.modules[obj.__module__]).get(owner) if owner else None
+    if not isinstance(kind, type) or hook == "forward":
+        return None
+    return any(base.__module__.startswith("lightning.") and hook in vars(base) for base in kind.__mro__) or None
 
 
 def link_to_home(
