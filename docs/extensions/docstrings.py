@@ -32,7 +32,7 @@ def evaluate_annotations(app: Sphinx, obj: Any, bound_method: bool) -> None:
 def skip_hooks(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
     """Leave out what a class does in the hooks of Lightning: it is called by the Trainer, and by nobody else."""
     owner, _, hook = getattr(obj, "__qualname__", "").rpartition(".")
-    kind = vars(sys.modules[obj.__module__]).get(owner) if owner else None
+    kind = getattr(sys.modules.get(getattr(obj, "__module__", "")), owner, None) if owner else None
     if not isinstance(kind, type) or hook == "forward":
         return None
     return any(base.__module__.startswith("lightning.") and hook in vars(base) for base in kind.__mro__) or None
