@@ -1,4 +1,4 @@
-# make fit [CONFIG=gru_mnist.yaml] [ARGS="--trainer.max_epochs 3"]   train; make test   run the tests (ARGS="-m slow": the slow ones); make lint   check style; make harden [CHAINS=300] [CASES=1000]   kill fits at random moments, damage files, and tell what comes of it; make docs   build the pages in docs/_build
+# make fit [CONFIG=gru_mnist.yaml] [ARGS="--trainer.max_epochs 3"]   train; make test   run the tests (ARGS="-m slow": the slow ones); make lint   check style; make harden [CHAINS=300] [CASES=1000]   kill fits at random moments, damage files, and tell what comes of it; make docs   build the pages in docs/_build/html
 PYTHON ?= python3
 CONFIG ?= gru_digits.yaml
 ARGS ?=
