@@ -157,6 +157,10 @@ def read_text(path: str) -> str:
 
     Raises:
         UsageError: If it is no text, or cannot be read.
+
+    Example:
+        >>> read_text(find_config("gru_digits.yaml")[0]).startswith("# A 95 % sparse GRU")
+        True
     """
     try:
         return Path(path).read_text(encoding="utf-8")

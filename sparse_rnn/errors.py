@@ -86,6 +86,6 @@ def one_line(message: str) -> str:
         'Expected a number.'
     """
     message = _UNKNOWN_CLASS.sub(r"there is no class \1; give a name that --help lists, or an import path", message)
-    message = message.partition("Subclass types:")[0]  # a list of all that there are
+    message = message.partition("Subclass types")[0]  # a list of all that there are
     lines = (line.strip().removeprefix("- ") for line in message.splitlines())
     return " ".join(line for line in lines if line and not line.startswith(_PARSER_NOISE))

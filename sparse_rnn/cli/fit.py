@@ -39,6 +39,7 @@ from sparse_rnn.lightning_compat import callbacks_of, claim_version
 
 MatmulPrecision = Literal["highest", "high", "medium"]
 
+_LOGGER = logging.getLogger("lightning.pytorch.utilities.rank_zero")
 _LARGEST_SEED = 2**32 - 1  # NumPy's
 _KNOWN_TO_LIGHTNING = re.compile(r"last|hpc|registry.*")  # beside paths; best needs a fit before
 
@@ -203,6 +204,7 @@ class PruningCLI(LightningCLI):
         """
         first = getattr(rank_zero_only, "rank", 0) == 0  # set where Lightning sees it, and a type checker does not
         claimed = [folder for logger in self.trainer.loggers if first and (folder := claim_version(logger))]
+        _LOGGER.addFilter(_without_table)  # the summary at the end has the table of what is kept
         try:
             self.trainer.fit(**options)
         except SystemExit as stop:
@@ -212,6 +214,7 @@ class PruningCLI(LightningCLI):
                 raise SystemExit(128 + (signal.SIGTERM if terminated else signal.SIGINT)) from stop
             raise
         finally:
+            _LOGGER.removeFilter(_without_table)
             for folder in claimed:
                 with suppress(OSError):  # it is in use
                     os.rmdir(folder)
@@ -274,9 +277,16 @@ def _set_matmul_precision(precision: MatmulPrecision | None) -> None:
 
 def _quieten_lightning() -> None:
     """Drop what a user can or should do nothing about, such as workers for data that sits in memory."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+    _LOGGER.addFilter(_no_advertisement)
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec", category=FutureWarning)
+
+
+def _without_table(record: logging.LogRecord) -> bool:
+    said, of_kept, _ = record.getMessage().partition(" weights kept\n")
+    if of_kept:
+        record.msg, record.args = said + of_kept.rstrip(), ()
+    return True
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:

@@ -51,7 +51,9 @@ def explained(message: str, words: Sequence[str]) -> str:
         return _no_option(found[1], _options(words))
     if found := _REFUSED_MAKER.search(message):
         return _refused(found[2], found[1], words)
-    if found := _REFUSED.search(message):
+    if (found := _REFUSED.search(message)) and found[2] == "class_path":
+        return f"In a config a {found[1].rpartition('.')[2]} has class_path and init_args, and no other key."
+    if found:
         return _refused(found[1], found[2], words)
     if (found := _NO_CLASS.search(message)) and (close := difflib.get_close_matches(found[1], _our_classes())):
         return f"There is no class {found[1]}; close: {', '.join(close)}."

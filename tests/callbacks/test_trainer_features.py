@@ -139,7 +139,9 @@ def test_finding_a_learning_rate_in_a_resumed_run_keeps_the_masks(train, tmp_pat
 
 def test_masks_of_a_checkpoint_are_saved_again_even_before_the_fit_has_begun():
     pruning = OneShotPruning(sparsity=0.9)
-    pruning.load_state_dict({"masks": {"rnn.weight_hh_l0": {"bits": torch.zeros(1), "shape": [2, 4]}}})
+    pruning.load_state_dict(
+        {"masks": {"rnn.weight_hh_l0": {"bits": torch.zeros(1, dtype=torch.uint8), "shape": [2, 4]}}}
+    )
     assert pruning.state_dict()["masks"]["rnn.weight_hh_l0"]["shape"] == [2, 4]
 
 

@@ -275,9 +275,6 @@ def test_the_class_of_a_model_can_be_named(run, refused, jacobian, tmp_path):
 
 
 def test_help_is_found(capsys):
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    assert "analyze --help" in capsys.readouterr().out.replace("\n", " ")
     with pytest.raises(SystemExit) as exit_:
         main(["analyze", "--help"])
     assert exit_.value.code == 0

@@ -11,9 +11,9 @@ ARGS = ["--config", "gru_digits.yaml", "--criteria", "JacobianSpectrum,Random", 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--vary", "model.hiden_size=5,6"], ["dense-model.hiden_size=5-seed0 cannot run", "'hiden_size'"]),
+        (["--vary", "model.hiden_size=5,6"], ["dense-model.hiden_size=5-seed0 cannot run", "--model.hidden_size"]),
         (["--vary", "model.hidden_size=5,many"], ["hidden_size=many", "many"]),
-        (["--vary", "pruning.alocation=erk"], ["JacobianSpectrum-0.9", "'alocation'"]),
+        (["--vary", "pruning.alocation=erk"], ["JacobianSpectrum-0.9", "--pruning.allocation"]),
         (["--pruning.criterion.horizon", "2"], ["Random-0.9-seed0 cannot run", "horizon"]),
         (["--tune", "model.optimizer.init_args.rate=1,2"], ["rate=1-tune", "rate"]),
         (["--tune", "model.forget_bias=1,2", "--tune_with=--data.holdout 1"], ["--tune_with", "holdout"]),

@@ -34,6 +34,14 @@ def test_a_pruned_network_s_summary_says_what_it_saves_and_what_can_be_done_next
     assert (tmp_path / "model.safetensors").is_file()
 
 
+def test_the_table_of_kept_weights_is_printed_once(run, digits, capsys, caplog):
+    run("fit", *digits)
+    printed = capsys.readouterr()
+    text = printed.out + printed.err + caplog.text
+    assert text.count("rnn.weight_hh_l0  r ") == 1
+    assert " of 252 weights kept" in text
+
+
 def test_a_dense_network_saves_nothing(fitted):
     out, _ = fitted("--pruning", "null")
     assert not [line for line in out.splitlines() if line.startswith(("size ", "speed "))]

@@ -122,7 +122,10 @@ def test_sentences_are_shuffled_by_seed_and_epoch(folder):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"seed": -1}, "seed=-1: give an integer that is not"), ({"vocab_size": 0}, "vocab_size=0: give the number of")],
+    [
+        ({"seed": -1}, "seed=-1: give a whole number of at least 0"),
+        ({"vocab_size": 0}, "vocab_size=0: give the number of"),
+    ],
 )
 def test_numbers_that_cannot_be_are_refused_before_anything_is_read(settings, message):
     with pytest.raises(UsageError, match=message):

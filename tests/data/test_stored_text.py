@@ -209,6 +209,7 @@ UNSAVED = ["--trainer.enable_checkpointing", "false"]
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")
+@pytest.mark.filterwarnings("ignore:test without --ckpt_path")
 def test_the_command_line_needs_the_text_that_it_evaluates_only(run, refused, tmp_path, capsys):
     for name, content in {"train": TRAIN, "val": TRAIN, "new": NEW, "other": OTHER}.items():
         (tmp_path / f"{name}.txt").write_text(content)

@@ -125,7 +125,7 @@ def test_a_model_that_differs_is_refused(path):
         (
             "sparse_rnn.modules.SequenceClassifier",
             {"input_size": 3, "num_classes": 1},
-            "num_classes=1: give at least 2",
+            "num_classes=1: give a whole number of at least 2",
         ),
     ],
 )

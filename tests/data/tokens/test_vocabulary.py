@@ -61,7 +61,9 @@ def test_other_words_have_the_default_index_or_none():
 def test_an_index_out_of_range_is_refused(index):
     with pytest.raises(IndexError, match=rf"The id {index} is out of range: those of this vocabulary are 0 … 3\."):
         Vocabulary(WORDS).lookup_token(index)
-    with pytest.raises(DataError, match=f"The default index {index} is no id"):
+    with pytest.raises(
+        UsageError, match=f"The default index {index} is no id|default_index={index}: give a whole number"
+    ):
         Vocabulary(WORDS, default_index=index)
 
 
