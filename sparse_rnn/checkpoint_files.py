@@ -27,6 +27,9 @@ _PARTS: dict[str, tuple[type, str]] = {
 
 _COUNTERS = ("ready", "started", "processed", "completed")  # of loops, at any depth
 _REFUSED = re.compile(r"(?:GLOBAL|Unsupported class|class) ([A-Za-z_][\w.]*\.\w+)")
+_BUILTIN = re.compile(r"GLOBAL (\w+) was not")  # PyTorch leaves out the module of getattr, eval and exec
+_DEEPEST = 100  # levels of mappings and lists; Lightning's loops have eight
+_MOST_PARTS = 10_000_000
 
 
 def load_checkpoint(path: str | os.PathLike[str], mapped: bool = True) -> dict[str, Any]:
@@ -58,12 +61,14 @@ def load_checkpoint(path: str | os.PathLike[str], mapped: bool = True) -> dict[s
         content = _fetched(str(path))
         _check_archive(path, content)
         return _checked(path, _unpickled(path, content, mapped=False))
-    if not Path(path).is_file():
-        raise MissingFileError(f"There is no checkpoint {path}.")
     try:
+        if not Path(path).is_file():
+            raise MissingFileError(f"There is no checkpoint {path}.")
         _check_archive(path, Path(path))
+    except MissingFileError:
+        raise
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise UsageError(f"{str(path)[:200]} cannot be read: {error.strerror or error}.") from error
     return _checked(path, _unpickled(path, Path(path), mapped))
 
 
@@ -120,6 +125,11 @@ def _unpickled(path: Any, file: Path | IO[bytes], mapped: bool) -> Any:
                 "file (PyTorch's weights_only=True): if you trust that class, call "
                 f"torch.serialization.add_safe_globals([{refused[1].rpartition('.')[2]}]) where your model is defined."
             ) from error
+        if refused := _BUILTIN.search(message):
+            raise UsageError(
+                f"{path} holds Python's {refused[1]}, which no checkpoint needs and which could run code of whoever "
+                "wrote the file: nothing of it was run; do not trust it."
+            ) from error
         reason = message.partition("WeightsUnpickler error: ")[2] or message
         raise UsageError(
             f"{path} is no checkpoint that PyTorch reads with weights_only=True: {reason[:200]}"
@@ -132,6 +142,7 @@ def _checked(path: Any, checkpoint: Any) -> dict[str, Any]:
         tensors = isinstance(checkpoint, Mapping) and any(isinstance(x, torch.Tensor) for x in checkpoint.values())
         what = "it is a bare state_dict, so save it by trainer.save_checkpoint" if tensors else "it has no state_dict"
         raise UsageError(f"{path} is no checkpoint of Lightning: {what}.")
+    _check_depth(path, checkpoint)
     for name, (kind, described) in _PARTS.items():
         if name in checkpoint and (not isinstance(checkpoint[name], kind) or isinstance(checkpoint[name], (str, bool))):
             raise _damaged(path, name, described, checkpoint[name])
@@ -147,6 +158,26 @@ def _checked(path: Any, checkpoint: Any) -> dict[str, Any]:
             raise _damaged(path, name, "at least 0", checkpoint[name])
     _check_counters(path, checkpoint.get("loops", {}))
     return checkpoint
+
+
+def _check_depth(path: Any, checkpoint: Any) -> None:
+    """Refuse what contains itself, lies too deep, or repeats parts within parts to billions: walks would not end."""
+    level, parts = {id(checkpoint): (checkpoint, 1)}, 0  # each part once, with how often it is there
+    for _ in range(_DEEPEST):
+        below: dict[int, tuple[Any, int]] = {}
+        for value, times in level.values():
+            for part in value.values() if isinstance(value, Mapping) else value:
+                if isinstance(part, (Mapping, list, tuple)):
+                    below[id(part)] = (part, below.get(id(part), (part, 0))[1] + times)
+        parts += sum(times for _, times in below.values())
+        if not below:
+            return
+        if parts > _MOST_PARTS:
+            break
+        level = below
+    raise UsageError(
+        f"{path} is damaged: it contains itself, or has more than {_DEEPEST} levels or {_MOST_PARTS:,} parts."
+    )
 
 
 def _check_counters(path: Any, loops: Mapping[Any, Any]) -> None:

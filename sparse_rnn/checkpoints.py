@@ -205,6 +205,7 @@ def fill(path: str | os.PathLike[str], model: LightningModule, checkpoint: Mappi
     try:
         model.configure_model()
         model.on_load_checkpoint(dict(checkpoint))
+        _check_kinds(model, checkpoint["state_dict"])
         model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading, assign=True)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
@@ -212,6 +213,23 @@ def fill(path: str | os.PathLike[str], model: LightningModule, checkpoint: Mappi
         raise UsageError(
             f"{path} and the {type(model).__name__} that its run describes differ: {one_line(str(error))}"
         ) from error
+
+
+def _check_kinds(model: LightningModule, saved: Mapping[str, Any]) -> None:
+    """Refuse weights of another kind than the model's, which PyTorch takes by dropping a part of them or not at all."""
+
+    def kind(weight: Tensor) -> tuple[Any, ...]:
+        return weight.is_floating_point(), weight.is_complex(), weight.layout
+
+    for name, own in model.state_dict().items():
+        weight = saved.get(name)
+        if (
+            isinstance(own, Tensor)
+            and isinstance(weight, Tensor)
+            and (kind(own) != kind(weight) or weight.is_meta > own.is_meta)
+        ):
+            found = f"{weight.dtype}, {weight.layout}, on {weight.device}"
+            raise UsageError(f"{name} is {found}, where the {type(model).__name__} has {own.dtype}, {own.layout}.")
 
 
 def check_fits(

@@ -44,3 +44,31 @@ def test_a_checkpoint_is_what_was_saved(tmp_path):
     checkpoint = load_checkpoint(tmp_path / "last.ckpt")
     assert checkpoint["epoch"] == 3
     assert checkpoint["state_dict"]["weight"].tolist() == [1, 1]
+
+
+def nested(levels, width=1):
+    found = []
+    for _ in range(levels):
+        found = [found] * width
+    return found
+
+
+@pytest.mark.parametrize("place", ["loops", "callbacks", "hyper_parameters", "other"])
+@pytest.mark.parametrize("more", [nested(150), nested(30, width=10)], ids=["deep", "billions"])
+def test_what_no_walk_comes_to_the_end_of_is_refused(tmp_path, place, more):
+    torch.save({"state_dict": {}, place: {"more": more}}, tmp_path / "odd.ckpt")
+    with pytest.raises(UsageError, match=r"odd\.ckpt is damaged: it contains itself, or has more than 100 levels"):
+        load_checkpoint(tmp_path / "odd.ckpt")
+
+
+def test_parts_may_be_shared_and_lie_as_deep_as_lightning_s_do(tmp_path):
+    shared = [1, 2]
+    torch.save(
+        {"state_dict": {}, "loops": {"a": shared, "b": nested(20, width=1), "c": shared}}, tmp_path / "last.ckpt"
+    )
+    assert load_checkpoint(tmp_path / "last.ckpt")["loops"]["c"] == shared
+
+
+def test_a_name_that_no_file_can_have_takes_one_sentence():
+    with pytest.raises(UsageError, match="cannot be read: File name too long"):
+        load_checkpoint("n" * 300)

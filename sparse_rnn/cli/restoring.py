@@ -40,13 +40,17 @@ class SafeCheckpointIO(WholeFiles):
 def restore_safely(trainer: Trainer) -> None:
     """Let a trainer read checkpoints safely, and refuse in a sentence what it cannot go on with.
 
-    A ``CheckpointIO`` of the user's own stays.
+    A ``CheckpointIO`` that reads in its own way stays; Lightning's ``AsyncCheckpointIO`` has none of its own.
 
     Args:
         trainer: The trainer.
     """
-    if type(trainer.strategy.checkpoint_io).__name__ in ("TorchCheckpointIO", "WholeFiles"):
+    io = trainer.strategy.checkpoint_io
+    if type(io).__name__ in ("TorchCheckpointIO", "WholeFiles"):
         trainer.strategy.checkpoint_io = SafeCheckpointIO()
+    elif type(io).load_checkpoint.__module__.partition(".")[0] in ("lightning", "pytorch_lightning"):
+        # What wraps another gets a new one of Lightning's whenever it is asked for: that cannot be replaced for long.
+        vars(io)["load_checkpoint"] = SafeCheckpointIO().load_checkpoint
     restore_under(trainer, _refused)
 
 

@@ -65,6 +65,34 @@ def test_what_a_checkpoint_holds_is_never_run(refused, digits, served, saved, tm
     assert trace.exists()  # as it would have been
 
 
+PLUGINS = [[], ["--trainer.plugins", "lightning.pytorch.plugins.io.AsyncCheckpointIO"]]
+
+
+@pytest.mark.parametrize("plugins", PLUGINS)
+def test_each_reading_is_safe_as_another_machine_may_answer_each_otherwise(
+    refused, digits, served, saved, tmp_path, plugins, monkeypatch
+):
+    folder, address = served
+    trace, path = tmp_path / "trace", folder / "last.ckpt"
+    torch.save(saved, path)
+
+    def first(address):
+        found = load_checkpoint(address)
+        torch.save({**saved, "evil": Evil(trace)}, path)
+        return found
+
+    monkeypatch.setattr("sparse_rnn.cli.fit.load_checkpoint", first)
+    assert "holds Python's getattr" in refused("test", *digits, *plugins, "--ckpt_path", f"{address}/last.ckpt")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("plugins", PLUGINS)
+def test_what_lightning_finds_itself_is_read_as_safely(refused, digits, saved, tmp_path, plugins):
+    torch.save({**saved, "evil": Evil(tmp_path / "trace")}, tmp_path / "hpc_ckpt_1.ckpt")
+    assert "holds Python's getattr" in refused("fit", *digits, *plugins, "--ckpt_path", "hpc")
+    assert [found.name for found in tmp_path.iterdir()] == ["hpc_ckpt_1.ckpt"]
+
+
 def test_nothing_turns_that_off(refused, digits, jacobian):
     words = ["--ckpt_path", str(jacobian), "--weights_only", "false"]
     assert "what a checkpoint holds is never run" in refused("test", *digits, *words)
@@ -112,6 +140,14 @@ DAMAGES = {  # what changes a checkpoint, and what is said of it
     "a weight too few": (lambda c: c["state_dict"].pop(WEIGHT), WEIGHT),
     "another shape": (with_weights({WEIGHT: torch.ones(3, 3)}), "size mismatch"),
     "a weight that is none": (with_weights({WEIGHT: "x"}), WEIGHT),
+    "a sparse weight": (lambda c: c["state_dict"].update({WEIGHT: c["state_dict"][WEIGHT].to_sparse()}), "sparse_coo"),
+    "a complex weight": (lambda c: c["state_dict"].update({WEIGHT: c["state_dict"][WEIGHT] * 1j}), "torch.complex64"),
+    "a weight of whole numbers": (lambda c: c["state_dict"].update({WEIGHT: c["state_dict"][WEIGHT].long()}), "int64"),
+    "a weight without values": (
+        lambda c: c["state_dict"].update({WEIGHT: c["state_dict"][WEIGHT].to("meta")}),
+        "on meta",
+    ),
+    "itself": (lambda c: c["loops"].update(more=c["loops"]), "contains itself"),
     "a name that is none": (with_weights({3: torch.ones(2)}), "has the key 3"),
     "an epoch of text": (lambda c: c.update(epoch="three"), "epoch should be a whole number"),
     "a negative step": (lambda c: c.update(global_step=-3), "global_step should be at least 0"),
