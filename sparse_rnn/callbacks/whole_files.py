@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from contextlib import suppress
@@ -60,6 +61,8 @@ def write_whole(trainer: Trainer) -> None:
 def _write(path: Path, content: memoryview) -> None:
     unfinished = path.with_name(f".{path.name}.part")  # one name, so that what a killed process leaves is overwritten
     try:
+        if path.exists() and not path.is_file():  # a new name would take the place of a device for the whole machine
+            raise OSError(errno.EEXIST, "it is a folder, a device or a pipe")
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
             file.write(content)

@@ -1,5 +1,6 @@
 """``python -m sparse_rnn``: hands the arguments to a command and says in one line what the user can mend."""
 
+import errno
 import signal
 import sys
 import threading
@@ -11,6 +12,9 @@ from typing import NoReturn
 from sparse_rnn.cli.help import LIGHTNING, OURS, overview, unknown, version_line
 from sparse_rnn.compare.orphans import end_with_parent
 from sparse_rnn.errors import UsageError, one_line
+
+_OF_A_NAME = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP}
+_OF_A_DISK = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows has no quota
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -35,6 +39,12 @@ def main(args: Sequence[str] | None = None) -> None:
             _command(args[:1])(args)
     except UsageError as error:
         _exit(str(error))
+    except OSError as error:
+        # Of whatever library opens a file; what else a system refuses may be a mistake of ours.
+        if error.errno not in _OF_A_DISK and not (error.errno in _OF_A_NAME and error.filename):
+            raise
+        where = "A file" if error.filename is None else f"{str(error.filename)[:200]!r}"
+        _exit(f"{where} cannot be read or written ({error.strerror}): give another place, or make room there.")
     except KeyboardInterrupt:
         sys.stderr.write("Stopped. What was written before is as it was; the same command starts anew.\n")
         sys.exit(128 + signal.SIGINT)

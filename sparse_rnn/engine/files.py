@@ -126,6 +126,8 @@ def written_whole(path: Path) -> Iterator[Path]:
         b'whole'
     """
     try:
+        if path.exists() and not path.is_file():  # a new name would take the place of a device for the whole machine
+            raise UsageError(f"{path} cannot be written: it is a folder, a device or a pipe; give another name.")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             yield Path(folder, path.name)

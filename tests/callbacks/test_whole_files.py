@@ -76,3 +76,11 @@ def test_no_checkpoint_goes_through_the_folder_of_temporary_files(tmp_path, monk
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     trainer.fit(SequenceClassifier(8, 10, hidden_size=4), SequentialDigits(batch_size=256))
     assert [torch.load(path, weights_only=True)["global_step"] for path in tmp_path.rglob("*.ckpt")]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes of POSIX")
+def test_a_pipe_keeps_its_place(tmp_path):
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    with pytest.raises(UsageError, match="it is a folder, a device or a pipe"):
+        WholeFiles().save_checkpoint(AFTER, tmp_path / "pipe.ckpt")
+    assert [(path.name, path.is_fifo()) for path in tmp_path.iterdir()] == [("pipe.ckpt", True)]

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -101,3 +102,34 @@ def test_a_command_that_is_stopped_cleans_up_and_says_so(command, sent, status, 
     assert [path.name for path in tmp_path.iterdir()] == ["model.bin"]
     assert target.read_text() == "before"
     assert (sent == signal.SIGTERM) or "the same command starts anew" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["fit", "compare", "analyze", "export"])
+@pytest.mark.parametrize(
+    ("code", "name"), [(errno.ENOSPC, None), (errno.EACCES, "x"), (errno.ENAMETOOLONG, "n" * 300), (errno.EROFS, "x")]
+)
+def test_what_the_system_says_of_a_file_takes_one_sentence(monkeypatch, refused, command, code, name):
+    def fails(args):
+        raise OSError(code, os.strerror(code), name)
+
+    monkeypatch.setattr(import_module("sparse_rnn.cli.main"), "_command", lambda name: fails)
+    line = refused(command)
+    assert f"({os.strerror(code)})" in line
+    assert len(line) < 400
+
+
+def test_what_else_the_system_refuses_keeps_its_traceback(monkeypatch, run):
+    def fails(args):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(import_module("sparse_rnn.cli.main"), "_command", lambda name: fails)
+    with pytest.raises(OSError, match="Bad file"):
+        run("fit")
+
+
+def test_a_file_in_the_place_of_a_folder_and_long_names_are_told(refused, digits, tmp_path):
+    (tmp_path / "file").touch()
+    assert "Not a directory" in refused("fit", *digits, "--trainer.default_root_dir", "file")
+    for words in (["--trainer.default_root_dir", "n" * 300], ["--config", "n" * 300], ["--ckpt_path", "n" * 300]):
+        assert "File name too long" in refused("fit", *digits, *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

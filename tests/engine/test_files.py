@@ -250,3 +250,14 @@ def test_where_nothing_can_be_written_is_told(tmp_path):
     for path in (tmp_path / "file" / "below", tmp_path):
         with pytest.raises(UsageError, match=f"{re.escape(str(path))} cannot be written"), written_whole(path) as own:
             own.write_text("")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes of POSIX")
+def test_a_pipe_a_device_or_a_folder_keeps_its_place(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "pipe", tmp_path / "folder"):
+        with pytest.raises(UsageError, match="it is a folder, a device or a pipe"), written_whole(path) as unfinished:
+            unfinished.write_bytes(b"x")
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]
