@@ -276,6 +276,7 @@ STOP = """if True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_fit_that_is_stopped_says_what_is_there_and_goes_on(run, digits, sent, status):
     words = ["fit", *digits, "--trainer.max_epochs", "3"]

@@ -192,6 +192,7 @@ DOWNLOAD = """if True:
 """
 
 
+@pytest.mark.slow
 def test_processes_that_download_at_once_wait_for_one(server, tmp_path):
     file = "set.zip"
     digest = hashlib.sha256(ARCHIVES[file]).hexdigest()
