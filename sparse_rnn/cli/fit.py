@@ -30,6 +30,7 @@ from sparse_rnn.cli.help import PROGRAM
 from sparse_rnn.cli.hints import explained, kept_settings, refuse_overridden, refuse_strange
 from sparse_rnn.cli.restoring import DoesNotFitError, new_log_folders, restore_safely, take_back
 from sparse_rnn.cli.summary import LastValidation, how_to_go_on, summary
+from sparse_rnn.cli.threads import take_one_for_small
 from sparse_rnn.config_files import MODE, find_config, is_overlay, read_text
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.lexicon import lexicon_in
@@ -202,6 +203,7 @@ class PruningCLI(LightningCLI):
         Raises:
             SystemExit: With status 130 after Ctrl-C, 143 after a polite kill.
         """
+        take_one_for_small(self.trainer, self.model)
         first = getattr(rank_zero_only, "rank", 0) == 0  # set where Lightning sees it, and a type checker does not
         claimed = [folder for logger in self.trainer.loggers if first and (folder := claim_version(logger))]
         _LOGGER.addFilter(_without_table)  # the summary at the end has the table of what is kept
