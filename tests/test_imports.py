@@ -10,7 +10,7 @@ FILES = sorted((ROOT / "sparse_rnn").rglob("*.py"))
 # Each may import those before it, and itself; names on one line import nothing of each other, but for the first line.
 ORDER = [
     [
-        *("errors", "checks", "devices", "isolation", "checkpoint_files", "config_files", "locks", "versions"),
+        *("errors", "calls", "checks", "devices", "isolation", "checkpoint_files", "config_files", "locks", "versions"),
         *("lightning_compat", "process_settings", "torch_compat", "training_length"),
     ],
     ["recurrent"],

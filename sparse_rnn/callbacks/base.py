@@ -18,6 +18,7 @@ from sparse_rnn.callbacks.best import BestModels
 from sparse_rnn.callbacks.pace import Pace, batches_seen
 from sparse_rnn.callbacks.returning import Return, from_bytes, to_bytes
 from sparse_rnn.callbacks.whole_files import write_whole
+from sparse_rnn.calls import as_called, given
 from sparse_rnn.devices import refuse_mps
 from sparse_rnn.engine.live import Engine, EngineKind
 from sparse_rnn.errors import UsageError, check_choice
@@ -55,10 +56,14 @@ class PruningCallback(Callback):
             several; batches that only accumulate gradients do not count.
     """
 
+    _call: str  # that made it
+
     def __new__(cls, *args: Any, **kwargs: Any) -> PruningCallback:
         """Serve projects that import ``pytorch_lightning`` as well."""
         join_other_name(PruningCallback)
-        return super().__new__(cls)
+        made = super().__new__(cls)
+        vars(made)["_call"] = as_called(cls, given(cls, args, kwargs))
+        return made
 
     def __init__(self, kernels: Sequence[str] | None = None, engine: EngineKind = "auto") -> None:
         check_choice("engine", engine, EngineKind)
@@ -99,6 +104,9 @@ class PruningCallback(Callback):
     @step.setter
     def step(self, step: int) -> None:
         self._step = step
+
+    def __repr__(self) -> str:
+        return self._call
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what can be pickled: all but the model, which its own checkpoint has, and the hold on optimizers."""

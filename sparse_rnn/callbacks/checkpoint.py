@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from sparse_rnn.callbacks.whole_files import write_whole
+from sparse_rnn.calls import as_called
 from sparse_rnn.checkpoints import load_checkpoint
 from sparse_rnn.checks import check_whole
 from sparse_rnn.errors import UsageError
@@ -88,6 +89,10 @@ class SparseCheckpoint(ModelCheckpoint):
         self._names_step = filename is None or "{step" in filename
         self._saved_step: int | None = None
         self._saved_time = 0.0
+
+    def __repr__(self) -> str:
+        known = vars(self) | {"save_last": self._keeps_last, "every_n_train_steps": self._every or None}
+        return as_called(type(self), known | {"train_time_interval": self._interval})
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let checkpoints be written whole."""

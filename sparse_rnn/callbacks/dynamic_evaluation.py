@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from sparse_rnn.calls import as_called
 from sparse_rnn.checks import check_number
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import join_other_name
@@ -55,6 +56,9 @@ class DynamicEvaluation(Callback):
         self._trained: dict[nn.Parameter, Tensor] = {}
         self._state: Any = None
         self._loss: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return as_called(type(self), vars(self))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember the trained weights."""

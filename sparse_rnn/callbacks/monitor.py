@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sparse_rnn.callbacks import tensorboard
 from sparse_rnn.callbacks.base import pruning_callbacks
+from sparse_rnn.calls import as_called
 from sparse_rnn.checks import check_whole
 from sparse_rnn.lightning_compat import join_other_name, logged_step, only_accumulates
 from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, named_layers
@@ -75,6 +76,9 @@ class SparsityMonitor(Callback):
         self.connection_map = connection_map
         self._logged: int | None = None
         self._calls: _LastCalls | None = None
+
+    def __repr__(self) -> str:
+        return as_called(type(self), vars(self))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Describe the run to TensorBoard."""

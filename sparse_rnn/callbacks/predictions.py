@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from sparse_rnn.calls import as_called
 from sparse_rnn.lightning_compat import datamodule_of, join_other_name
 from sparse_rnn.modules.ranks import from_all_ranks
 
@@ -56,6 +57,9 @@ class PredictionFile(Callback):
         self.path = path
         self._parts: list[Columns] = []
         self._counted = 0  # of what loaders gave that know no places
+
+    def __repr__(self) -> str:
+        return as_called(type(self), vars(self))
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew."""

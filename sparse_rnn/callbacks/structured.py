@@ -17,6 +17,7 @@ from sparse_rnn.callbacks.base import pruning_callbacks
 from sparse_rnn.callbacks.best import monitored, score_of
 from sparse_rnn.callbacks.borrowing.positions import can_be_read_twice
 from sparse_rnn.callbacks.borrowing.samples import TrainingSamples, training_loss
+from sparse_rnn.calls import as_called
 from sparse_rnn.checks import check_number, check_whole
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import callbacks_of, combined_loader, join_other_name, launched_by_fit
@@ -92,6 +93,9 @@ class StructuredPruning(Callback):
         self._tried = False
         self._last_batch: Any = None
         self._put_back: Callable[[], None] = _nothing
+
+    def __repr__(self) -> str:
+        return as_called(type(self), vars(self))
 
     @property
     def is_final(self) -> bool:

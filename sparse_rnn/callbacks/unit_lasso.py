@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparse_rnn.callbacks.borrowing.samples import training_loss
+from sparse_rnn.calls import as_called
 from sparse_rnn.checks import check_number
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import join_other_name
@@ -58,6 +59,9 @@ class UnitLasso(Callback):
         self.zero_units: dict[str, int] = {}
         self._groups: list[GroupLasso] = []
         self._handles: list[Any] = []
+
+    def __repr__(self) -> str:
+        return as_called(type(self), vars(self))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to the optimizers."""

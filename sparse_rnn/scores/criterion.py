@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
+from sparse_rnn.calls import as_called
 from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.capture import LossFn
 from sparse_rnn.recurrent.kernels import Targets, targets_named
@@ -35,6 +36,9 @@ class Criterion(ABC):
     rounds: int = 1
     needs_data: ClassVar[bool] = True
     short_name: ClassVar[str | None] = None
+
+    def __repr__(self) -> str:
+        return as_called(type(self), vars(self))
 
     @abstractmethod
     def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None, names: Collection[str]) -> Scores:

@@ -10,6 +10,7 @@ import networkx as nx
 import torch
 from torch import Tensor, nn
 
+from sparse_rnn.calls import as_called
 from sparse_rnn.recurrent.capture import LossFn
 from sparse_rnn.recurrent.kernels import Kernel, targets_named
 from sparse_rnn.scores.criterion import Criterion, Scores
@@ -60,6 +61,9 @@ class Graph(Criterion):
         self.parameters = {"m": m, "k": k, "p": p, "layers": layers}
         check_family(family, self.parameters)
         self.density: float | None = None
+
+    def __repr__(self) -> str:
+        return as_called(type(self), vars(self) | self.parameters)
 
     def at(self, density: float) -> Graph:
         """See :meth:`Criterion.at`."""

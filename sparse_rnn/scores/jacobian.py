@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sparse_rnn.calls import as_called
 from sparse_rnn.checks import MOST_TIMES, check_number, check_whole
 from sparse_rnn.errors import check_choice
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
@@ -138,6 +139,10 @@ class JacobianSpectrum(Criterion):
         self.through_time: bool = options["through_time"]
         self.states: States = options["states"]
         self._check()
+
+    def __repr__(self) -> str:
+        others = {name: value for name, value in vars(self).items() if value != _VARIANTS[self.variant].get(name)}
+        return as_called(type(self), others)
 
     @classmethod
     def paper(cls, **options: Any) -> JacobianSpectrum:
