@@ -15,6 +15,8 @@ from itertools import count
 from math import inf
 from typing import Any
 
+import numpy as np
+import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.fabric.utilities.logger import _flatten_dict
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -241,13 +243,20 @@ def logs_hyperparameters(part: Any) -> bool:
 def logged_columns(hyperparameters: dict[str, Any]) -> dict[str, Any]:
     """Turn hyperparameters into columns of TensorBoard's table as Lightning's own logger does.
 
-    The logger has a public method that writes them, and none that gives them.
+    The logger has a public method that writes them, and none that gives them. It makes text of arrays that hold one
+    number, and PyTorch's writer fails on tensors that do; both are numbers here.
 
     Example:
-        >>> logged_columns({"net": {"dropout": 0.1}, "sizes": [1, 2]})
-        {'net/dropout': 0.1, 'sizes': '[1, 2]'}
+        >>> logged_columns({"net": {"dropout": 0.1}, "sizes": [1, 2], "rate": torch.tensor(0.5)})
+        {'net/dropout': 0.1, 'sizes': '[1, 2]', 'rate': 0.5}
     """
-    return TensorBoardLogger._sanitize_params(_flatten_dict(hyperparameters))
+    flat = _flatten_dict(hyperparameters)
+    numbers = {
+        name: value.item()
+        for name, value in flat.items()
+        if isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim == 0
+    }
+    return TensorBoardLogger._sanitize_params(flat | numbers)
 
 
 def log_no_default_metric(logger: Any) -> None:

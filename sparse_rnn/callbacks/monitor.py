@@ -85,6 +85,7 @@ class SparsityMonitor(Callback):
         self._logged = None
         if trainer.is_global_zero and trainer.loggers:
             tensorboard.describe_run(trainer, pl_module)
+            tensorboard.group_curves(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Listen to the recurrent modules where numbers are due."""

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from sparse_rnn.callbacks.base import PruningCallback, pruning_callbacks
@@ -59,7 +60,7 @@ def boards(trainer: Trainer) -> Iterator[Any]:
 
 
 def describe_run(trainer: Trainer, model: LightningModule) -> None:
-    """Fill the run's row of the HPARAMS tab, and lay out the CUSTOM SCALARS tab.
+    """Fill the run's row of the HPARAMS tab.
 
     TensorBoard keeps the first description of a run, so this comes before the one that Lightning writes, which knows
     no metrics, and has all of its columns. The metrics are named only: the tab shows the last value that is logged
@@ -67,12 +68,26 @@ def describe_run(trainer: Trainer, model: LightningModule) -> None:
     """
     for logger in trainer.loggers:
         log_no_default_metric(logger)
-    metrics = watched_metrics(trainer)
-    groups = {"validation": {metric: ["Multiline", [metric]] for metric in metrics}}
     for board in boards(trainer):
-        for summary in _row(hyperparameters(trainer, model), metrics):
+        for summary in _row(hyperparameters(trainer, model), watched_metrics(trainer)):
             add_summary(board, summary)
+
+
+def group_curves(trainer: Trainer) -> None:
+    """Lay out the CUSTOM SCALARS tab."""
+    groups = {"validation": {metric: ["Multiline", [metric]] for metric in watched_metrics(trainer)}}
+    for board in boards(trainer):
         board.add_custom_scalars(groups | LAYOUT)
+
+
+class RunDescription(Callback):
+    """Describes a run to TensorBoard that no :class:`sparse_rnn.SparsityMonitor` watches."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fill the run's row, before Lightning does."""
+        tensorboards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if trainer.is_global_zero and tensorboards:
+            describe_run(trainer, pl_module)
 
 
 def _row(values: Mapping[str, Any], metrics: Iterable[str]) -> Iterable[Any]:
@@ -110,12 +125,7 @@ def hyperparameters(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
         int(os.environ.get("PL_GLOBAL_SEED", UNKNOWN)),
         _joined(_sparsity(callback) for callback in pruning) or 0.0,
     )
-    columns = logged_columns(dict(zip(COLUMNS, own, strict=True))) | logged_columns(_saved(trainer, model))
-    # PyTorch's writer fails on tensors without a dimension.
-    return {
-        name: value.item() if isinstance(value, Tensor) and value.dim() == 0 else value
-        for name, value in columns.items()
-    }
+    return logged_columns(dict(zip(COLUMNS, own, strict=True))) | logged_columns(_saved(trainer, model))
 
 
 def _saved(trainer: Trainer, model: LightningModule) -> dict[str, Any]:

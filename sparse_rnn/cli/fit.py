@@ -22,7 +22,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 import sparse_rnn.data
 import sparse_rnn.modules
 import sparse_rnn.scores  # noqa: F401 - the command line finds classes by name once they are imported
-from sparse_rnn.callbacks import PredictionFile, PruningCallback
+from sparse_rnn.callbacks import PredictionFile, PruningCallback, SparsityMonitor
+from sparse_rnn.callbacks.tensorboard import RunDescription
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checkpoints import check_fits
 from sparse_rnn.checks import check_whole
@@ -159,13 +160,16 @@ class PruningCLI(LightningCLI):
             UsageError: If the Trainer refuses one of its arguments.
         """
         config = self.config_init[self.subcommand]
+        theirs = _listed(config.trainer.callbacks)
         ours = [LastValidation(), PredictionFile(), *([] if config.pruning is None else [config.pruning])]
+        if not any(isinstance(callback, SparsityMonitor) for callback in theirs):
+            ours.append(RunDescription())
         if config.trainer.accelerator == "auto" and MPSAccelerator.is_available():
             rank_zero_info(f"Training on the CPU: {NO_MPS}.")
             warnings.filterwarnings("ignore", message="GPU available but not used")
             kwargs["accelerator"] = "cpu"
         try:
-            trainer = super().instantiate_trainer(callbacks=[*_listed(config.trainer.callbacks), *ours], **kwargs)
+            trainer = super().instantiate_trainer(callbacks=[*theirs, *ours], **kwargs)
         except ValueError as error:
             raise UsageError(str(error)) from error
         restore_safely(trainer)

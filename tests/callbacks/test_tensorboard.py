@@ -166,13 +166,13 @@ def test_neither_a_metric_of_minus_one_nor_columns_of_the_command_line_are_added
     assert not {"_class_path", "_instantiator"} & row.keys()
 
 
-def test_tensors_of_a_number_are_numbers(train, tmp_path):
-    """Lightning's own row fails on them; a project that has them asks for none."""
+def test_tensors_and_arrays_of_a_number_are_numbers(train, tmp_path):
+    """Lightning's own row fails on tensors, and has text of arrays; a project that has them asks for none."""
     logger = TensorBoardLogger(tmp_path, default_hp_metric=False)
-    saved = {"scale": torch.tensor(0.5), "steps": torch.tensor(3), "on": torch.tensor(True)}
+    saved = {"scale": torch.tensor(0.5), "steps": torch.tensor(3), "net": {"on": torch.tensor(True), 1: np.array(0.25)}}
     train(lambda: Saving(saved), [SparsityMonitor()], logger=logger, max_epochs=1)
     _, row = described(EventAccumulator(logger.log_dir).Reload())
-    assert row.items() >= {"scale": 0.5, "steps": 3, "on": 1}.items()
+    assert row.items() >= {"scale": 0.5, "steps": 3, "net/on": 1, "net/1": 0.25}.items()
 
 
 class AtAThreshold(PruningCallback):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from sparse_rnn.cli.fit import _set_matmul_precision
 from sparse_rnn.data import mnist
@@ -303,3 +304,20 @@ def test_fits_that_begin_at_once_have_folders_of_their_own(tmp_path):
     named = TensorBoardLogger(tmp_path, version=0)
     assert claim_version(named) is None
     assert claim_version(CSVLogger(tmp_path)) == str(tmp_path / "lightning_logs" / "version_3")
+
+
+@pytest.mark.parametrize("callbacks", ["null", "SparsityMonitor"])
+def test_tensorboard_has_the_run_s_row_and_no_metric_of_minus_one_with_and_without_a_monitor(
+    run, digits, callbacks, tmp_path
+):
+    run("fit", *digits, "--trainer.callbacks", callbacks)
+    board = EventAccumulator(str(tmp_path / "lightning_logs" / "version_0")).Reload()
+    assert "hp_metric" not in board.Tags()["scalars"]
+    contents = board.PluginTagToContent("hparams")
+    row = HParamsPluginData.FromString(contents["_hparams_/session_start_info"]).session_start_info.hparams
+    assert not {"_instantiator", "_class_path"} & set(row)
+    assert row["criterion"].string_value == "JacobianSpectrum"
+    assert row["sparsity"].number_value == 0.95
+    experiment = HParamsPluginData.FromString(contents["_hparams_/experiment"]).experiment
+    assert [info.name.tag for info in experiment.metric_infos] == ["val/loss"]
+    assert ("spectrum/rnn.l0/chi" in board.Tags()["scalars"]) == (callbacks != "null")
