@@ -182,17 +182,16 @@ def _curves(numbers: Sequence[Numbers]) -> Plate | None:
     metrics = [metric for metric in METRICS if any(metric in n.curves for n in numbers)]
     if not metrics:
         return None
-    # The checkpoints of one run have one curve.
-    runs = {n.trained.folder: n for n in numbers}
-    look = _looks(numbers)
+    runs = _runs(numbers)
+    look = {name: _looks(numbers)[n.trained.name] for name, n in runs.items()}
 
     def draw(metric: str, axes: Axes) -> None:
-        curves = {n.trained.name: n.curves[metric] for n in runs.values() if metric in n.curves}
+        curves = {name: n.curves[metric] for name, n in runs.items() if metric in n.curves}
         figures.training_curves(curves, metric, axes, look)
 
     rows = [
-        {"run": n.trained.name, "metric": metric, "step": step, "value": value}
-        for n in runs.values()
+        {"run": name, "metric": metric, "step": step, "value": value}
+        for name, n in runs.items()
         for metric, curve in n.curves.items()
         for step, value in zip(curve.steps, curve.values, strict=True)
     ]
@@ -203,6 +202,13 @@ def _curves(numbers: Sequence[Numbers]) -> Plate | None:
         rows=rows,
         **both_widths(metrics, draw, 3, columns=2, one_legend=True),
     )
+
+
+def _runs(numbers: Sequence[Numbers]) -> dict[str, Numbers]:
+    """Give each run the name that its checkpoints share, and the last of them, whose look its curve has."""
+    runs = {n.trained.folder: n for n in numbers}
+    series = [n.trained.series for n in runs.values()]
+    return {n.trained.series if series.count(n.trained.series) == 1 else n.trained.name: n for n in runs.values()}
 
 
 def _products(numbers: Sequence[Numbers]) -> Plate | None:

@@ -27,7 +27,7 @@ PAGE = "report.html"
 _AGAIN = "again"
 _INK = (
     "svg { --paper: #fff; color: #000; fill: currentColor } @media (prefers-color-scheme: dark) { "
-    "svg { --paper: #161718; color: #e6e6e3 } image { filter: invert(1) } }"
+    "svg { --paper: #161718; color: #e6e6e3 } image { filter: invert(.91) } }"
 )
 _TABLE = "checkpoints.csv"
 FILES = {PAGE, _TABLE} | {f"{stem}.{suffix}" for stem in STEMS for suffix in ("png", "svg", "csv")}

@@ -85,10 +85,10 @@ def _named(found: Sequence[Checkpoint]) -> list[Trained]:
     _tell_apart(names, [{"seed": one.config.get("seed_everything")} for one in found])
     series = list(names)
     _tell_apart(names, [{"step": one.step} for one in found])
-    alike = [names.count(name) > 1 for name in names]
     same = [[other.path for other, named in zip(found, names, strict=True) if named == name] for name in names]
     _tell_apart(names, [{"": _short(one.path, paths)} for one, paths in zip(found, same, strict=True)])
-    series = [name if same else run for name, run, same in zip(names, series, alike, strict=True)]
+    several = [len({other.folder for other in found if other.path in paths}) > 1 for paths in same]
+    series = [name if others else run for name, run, others in zip(names, series, several, strict=True)]
     parts = [{field.name: getattr(one, field.name) for field in fields(one)} for one in found]
     return [Trained(**part, name=name, series=run) for part, name, run in zip(parts, names, series, strict=True)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from sparse_rnn.recurrent.spectrum import NEAR_ZERO
 Row = dict[str, Any]
 NEAR = f"share of σ below {NEAR_ZERO:g}"
 
+_TINY, _HUGE = 1e-3, 1e6  # numbers between them have no exponents
 _SHARES = ("sparsity", NEAR)  # which are shown in percent
 _UNITS = {"sparsity": "%", NEAR: "%", "epoch": "from 0", "step": "optimizer steps"}
 _MEANINGS = {
@@ -43,16 +45,37 @@ def side_by_side(rows: Sequence[Row]) -> str:
 
 
 def _line(name: str, rows: Sequence[Row]) -> str:
-    cells = "".join(f"<td>{html.escape(_shown(name, row.get(name, math.nan)))}</td>" for row in rows)
+    cells = "".join(f"<td>{cell}</td>" for cell in _shown(name, [row.get(name, math.nan) for row in rows]))
     unit = _UNITS.get(name, "%" if name.endswith("error") else "")
     meaning = f"<small>{html.escape(_MEANINGS[name])}</small>" if name in _MEANINGS else ""
-    return f"<tr><th>{html.escape(name)}{f' ({unit})' if unit else ''}{meaning}</th>{cells}</tr>"
+    return f'<tr><th scope="row">{html.escape(name)}{f" ({unit})" if unit else ""}{meaning}</th>{cells}</tr>'
 
 
-def _shown(name: str, value: Any) -> str:
-    """Write a number with four digits, and percentages with one behind the point."""
+def _shown(name: str, values: Sequence[Any]) -> list[str]:
+    """Write the numbers of a line, which are to be compared: shares in percent, all with as many decimals."""
+    if name in _SHARES:
+        return [_cell(100 * value, ".1f") for value in values]
+    numbers = [abs(value) for value in values if isinstance(value, float) and math.isfinite(value)]
+    form = _form(max(numbers, default=0.0))
+    return [_cell(value, form) for value in values]
+
+
+def _form(largest: float) -> str:
+    """Give the largest of some numbers four digits, but no more than four decimals."""
+    if largest and not _TINY <= largest < _HUGE:
+        return ".3e"
+    return f".{max(0, min(4, 3 - math.floor(math.log10(largest)))) if largest else 1}f"
+
+
+def _cell(value: Any, form: str) -> str:
     if isinstance(value, float):
         if math.isnan(value):
             return "–"
-        return f"{100 * value:.1f}" if name in _SHARES else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value).replace(" %", "\u00a0%")
+        shown = format(value, form)
+        return format(value, ".1e") if value and not float(shown) else shown
+    return f"{value:,}" if isinstance(value, int) else _breakable(str(value))
+
+
+def _breakable(name: str) -> str:
+    """Let a long name break behind the signs that part it, and not before a unit."""
+    return re.sub(r"(?<=[/_=-])(?=\w)", "<wbr>", html.escape(name.replace(" %", "\u00a0%")))

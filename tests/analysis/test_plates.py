@@ -68,6 +68,7 @@ def test_every_pruned_checkpoint_has_a_map_of_every_layer(drawn):
 def test_a_run_has_one_curve_and_the_same_look_everywhere(drawn):
     train, val = drawn["training_curves"]
     assert len(train.lines) == len(val.lines) == 3
+    assert [line.get_label() for line in train.lines] == ["dense", "A", "B"]  # of whichever checkpoint
     colors = {line.get_label(): line.get_color() for axes in (train, *drawn["products"]) for line in axes.lines}
     for axes in (*drawn["products"], *drawn["degrees"], train, val):
         for line in axes.lines:

@@ -41,10 +41,9 @@ def test_names_tell_checkpoints_apart(jacobian, changed):
     assert a.series != b.series
     best = same[0].with_name("best.ckpt")
     best.write_bytes(same[0].read_bytes())
-    assert [one.name for one in read_runs([same[0], best])] == [
-        "JacobianSpectrum 75 %, last.ckpt",
-        "JacobianSpectrum 75 %, best.ckpt",
-    ]
+    of_one_run = read_runs([same[0], best])
+    assert [one.name for one in of_one_run] == ["JacobianSpectrum 75 %, last.ckpt", "JacobianSpectrum 75 %, best.ckpt"]
+    assert [one.series for one in of_one_run] == ["JacobianSpectrum 75 %"] * 2  # it was trained once
 
 
 def test_a_way_of_pruning_that_goes_on_is_named_and_told_from_others_by_its_options(changed):
