@@ -28,6 +28,7 @@ from sparse_rnn.config_files import read_config
 from sparse_rnn.errors import UsageError, one_line, unwrapped
 from sparse_rnn.isolation import rng_kept
 from sparse_rnn.recurrent.kernels import find_targets
+from sparse_rnn.saved_models import called, class_named, imported
 from sparse_rnn.sparsity.masks import Masks
 
 CONFIG = "config.yaml"
@@ -71,7 +72,7 @@ def read(path: str | os.PathLike[str], module: str | None = None) -> Checkpoint:
         path: A checkpoint that ``python -m sparse_rnn fit`` has saved, or one of a Lightning project whose model saved
             its hyperparameters on Lightning's command line.
         module: Import path of the model's class, for a checkpoint that does not say it; the class is called with the
-            hyperparameters that the model has saved.
+            hyperparameters that the model has saved, as ``load_from_checkpoint`` does.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -91,10 +92,12 @@ def read(path: str | os.PathLike[str], module: str | None = None) -> Checkpoint:
         (3, False, 4)
     """
     path = Path(path)
-    checkpoint = load_checkpoint(path)
     # Lightning puts checkpoints/ into the folder where the command line saves config.yaml.
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     config = read_config(str(folder / CONFIG)) if (folder / CONFIG).exists() else {}
+    described = config.get("model")
+    imported(module or (described.get("class_path", "") if isinstance(described, Mapping) else ""))
+    checkpoint = load_checkpoint(path)
     model = _model(path, config, checkpoint, module)
     saved = _saved_masks(checkpoint)
     return Checkpoint(
@@ -152,10 +155,12 @@ def data_of(checkpoint: Checkpoint, override: str | None = None) -> LightningDat
         >>> type(data_of(checkpoint)).__name__, data_of(checkpoint, "lstm_pydoc.yaml").batch_size
         ('SequentialDigits', 16)
     """
-    source = checkpoint.folder / CONFIG if override is None else override
     section = (checkpoint.config if override is None else read_config(override)).get("data")
     if not isinstance(section, Mapping):
-        raise UsageError(f"{source} names no data: give a config with a data section by --data.")
+        lacking = f"{override or checkpoint.folder / CONFIG} names no data"
+        if override is None and not checkpoint.config:
+            lacking = f"No {CONFIG} beside {checkpoint.path} names its data"
+        raise UsageError(f"{lacking}: give a config with a data section by --data.")
     data: LightningDataModule = build(LightningDataModule, "data", section)
     return data
 
@@ -168,7 +173,11 @@ def _model(path: Path, config: Mapping[str, Any], checkpoint: Mapping[str, Any],
     """
     saved = dict(checkpoint.get("hyper_parameters", {}))
     class_path = saved.pop("_class_path", None)
-    saved.pop("_instantiator", None)
+    by_command_line = saved.pop("_instantiator", None) is not None
+    if module and not by_command_line:
+        model = called(class_named(module), checkpoint, path)
+        fill(path, model, checkpoint)
+        return model.eval()
     described: Mapping[str, Any] = {"class_path": module} if module else config.get("model", {})
     class_path = described.get("class_path", class_path)
     if class_path is None:
@@ -178,7 +187,7 @@ def _model(path: Path, config: Mapping[str, Any], checkpoint: Mapping[str, Any],
         )
     arguments = described.get("init_args", saved)
     arguments = {name: saved.get(name, value) for name, value in arguments.items()}
-    model: LightningModule = build(LightningModule, "model", {"class_path": class_path, "init_args": arguments})
+    model = build(LightningModule, "model", {"class_path": class_path, "init_args": arguments})
     fill(path, model, checkpoint)
     return model.eval()
 

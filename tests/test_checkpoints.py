@@ -60,7 +60,7 @@ def test_a_checkpoint_alone_says_how_its_model_is_built(jacobian, tmp_path):
     trained = read(tmp_path / "alone.ckpt")
     assert trained.model.hparams.hidden_size == 6
     assert trained.config_text == ""
-    with pytest.raises(UsageError, match="names no data"):
+    with pytest.raises(UsageError, match=r"^No config\.yaml beside .*alone\.ckpt names its data: .* --data\.$"):
         data_of(trained)
 
 

@@ -11,7 +11,7 @@ FILES = sorted((ROOT / "sparse_rnn").rglob("*.py"))
 ORDER = [
     [
         *("errors", "calls", "checks", "devices", "isolation", "checkpoint_files", "config_files", "locks", "versions"),
-        *("lightning_compat", "process_settings", "torch_compat", "training_length"),
+        *("lightning_compat", "process_settings", "saved_models", "torch_compat", "training_length"),
     ],
     ["recurrent"],
     ["sparsity"],

@@ -10,6 +10,7 @@ from typing import TypeVar
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
 from sparse_rnn.callbacks.borrowing.samples import TrainingSamples
+from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import seeded
 from sparse_rnn.recurrent.layers import find_recurrent
 from sparse_rnn.recurrent.spectrum import unrolled_layers
@@ -33,8 +34,13 @@ def measure_on_samples(
         num_samples: Number of training samples (the paper: 64).
 
     Raises:
-        UsageError: If there is no sample, or a layer cannot be unrolled.
+        UsageError: If there is no sample, a layer cannot be unrolled, or the model is one of ``pytorch_lightning``.
     """
+    if not isinstance(model, LightningModule):
+        raise UsageError(
+            f"{type(model).__name__} is a LightningModule of pytorch_lightning, which lightning's Trainer does not run: "
+            "let it, and its data, import lightning.pytorch."
+        )
     observer = _Observer(lambda calls: measured.append(measure(calls)), num_samples)
     measured: list[Measured] = []
     with quiet():

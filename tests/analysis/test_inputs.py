@@ -4,6 +4,7 @@ from lightning.pytorch import LightningModule
 
 from sparse_rnn.analysis.inputs import measure_on_samples
 from sparse_rnn.data import SequentialDigits
+from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import SequenceClassifier
 
 
@@ -27,3 +28,9 @@ def test_too_few_samples_are_said():
 def test_it_is_done_without_training(monkeypatch):
     monkeypatch.setattr(LightningModule, "optimizer_step", lambda *args, **kwargs: pytest.fail("a step was made"))
     assert measure_on_samples(SequenceClassifier(8, 10, hidden_size=4), SequentialDigits(), len, num_samples=8) == 1
+
+
+def test_a_model_of_the_other_lightning_takes_one_sentence():
+    pl = pytest.importorskip("pytorch_lightning")
+    with pytest.raises(UsageError, match="^LightningModule is a LightningModule of pytorch_lightning, .*: let it"):
+        measure_on_samples(pl.LightningModule(), SequentialDigits(), dict)

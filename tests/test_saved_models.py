@@ -1,0 +1,147 @@
+import subprocess
+import sys
+from argparse import Namespace
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from sparse_rnn.checkpoints import read
+from sparse_rnn.errors import UsageError
+from sparse_rnn.saved_models import called, class_named, imported
+
+
+class Tagger(LightningModule):
+    def build(self, units):
+        self.rnn = torch.nn.GRU(3, units)
+
+
+class OfArguments(Tagger):
+    def __init__(self, units, *, dropout=0.1):
+        super().__init__()
+        self.save_hyperparameters()
+        self.build(units)
+
+
+class OfWhatever(Tagger):
+    def __init__(self, **options):
+        super().__init__()
+        self.save_hyperparameters()
+        self.build(options["units"])
+
+
+class OfOne(Tagger):
+    def __init__(self, hparams):
+        super().__init__()
+        self.save_hyperparameters(hparams)
+        self.build(hparams.units)
+
+
+class OfADictionary(Tagger):
+    def __init__(self, config):
+        super().__init__()
+        self.save_hyperparameters()
+        self.build(config["units"])
+
+
+class OfNothing(Tagger):
+    def __init__(self):
+        super().__init__()
+        self.build(4)
+
+
+class OfAModule(Tagger):
+    def __init__(self, units, head):
+        super().__init__()
+        self.save_hyperparameters(ignore="head")
+        self.build(units)
+        self.head = head
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def saved(model):
+        trainer = Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
+        trainer.strategy.connect(model)
+        trainer.save_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+        return tmp_path / "model.ckpt"
+
+    return saved
+
+
+MODELS = [
+    OfArguments(4, dropout=0.5),
+    OfWhatever(units=4, more="x"),
+    OfOne(Namespace(units=4)),
+    OfADictionary({"units": 4}),
+    OfNothing(),
+]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
+def test_a_model_of_anybody_s_class_is_read_as_it_was_saved(model, saved):
+    checkpoint = read(saved(model), f"{__name__}.{type(model).__name__}")
+    assert type(checkpoint.model) is type(model)
+    assert checkpoint.model.hparams == model.hparams
+    for name, value in model.state_dict().items():
+        assert torch.equal(checkpoint.model.state_dict()[name], value)
+
+
+def test_what_a_class_does_not_take_is_left_out():
+    model = called(OfArguments, {"hyper_parameters": {"units": 3, "_class_path": "a.B", "old": 1}}, "a.ckpt")
+    assert model.rnn.hidden_size == 3
+    assert called(OfWhatever, {"hyper_parameters": {"units": 3, "_class_path": "a.B"}}, "a.ckpt").hparams == {
+        "units": 3
+    }
+
+
+def test_what_a_checkpoint_lacks_is_named(saved):
+    with pytest.raises(UsageError, match=r"model\.ckpt does not hold head, which OfAModule is called with: "):
+        read(saved(OfAModule(4, torch.nn.Linear(2, 2))), f"{__name__}.OfAModule")
+    with pytest.raises(UsageError, match=r"^OfWhatever cannot be built .* a\.ckpt holds: KeyError: 'units'"):
+        called(OfWhatever, {}, "a.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("Tagger", "Tagger is no import path"),
+        ("there_is_none.Tagger", "there_is_none.Tagger cannot be imported"),
+        ("torch.nn.Tagger", "torch.nn has no Tagger"),
+        ("torch.nn.GRU", "torch.nn.GRU is no LightningModule"),
+        ("torch.nn", "torch.nn is no LightningModule"),
+    ],
+)
+def test_a_class_that_is_none_takes_one_sentence(path, said):
+    with pytest.raises(UsageError, match=f"^{said}.*: give "):
+        class_named(path)
+    imported(path)
+
+
+PROJECT = """
+import numpy as np, torch
+from lightning.pytorch import LightningModule
+
+torch.serialization.add_safe_globals([*SAFE])
+
+class Tagger(LightningModule):
+    def __init__(self, units):
+        super().__init__()
+        self.save_hyperparameters()
+        self.rnn = torch.nn.GRU(3, int(units))
+"""
+
+
+def test_a_class_that_the_model_s_module_declares_safe_is_read(tmp_path):
+    """In a process of its own: what is declared holds for a whole process."""
+    scalar = np.int64(1).__reduce__()[0]
+    safe = f"__import__('importlib').import_module('{scalar.__module__}').scalar, np.dtype, type(np.dtype('int64'))"
+    (tmp_path / "their_project.py").write_text(PROJECT.replace("*SAFE", safe))
+    weights = torch.nn.ModuleDict({"rnn": torch.nn.GRU(3, 4)}).state_dict()
+    torch.save({"state_dict": weights, "hyper_parameters": {"units": np.int64(4)}}, tmp_path / "model.ckpt")
+    with pytest.raises(UsageError, match="add_safe_globals"):
+        read(tmp_path / "model.ckpt", "torch.nn.GRU")
+    code = "from sparse_rnn.checkpoints import read; print(read('model.ckpt', 'their_project.Tagger').model.rnn)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "GRU(3, 4)\n"
