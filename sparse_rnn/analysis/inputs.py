@@ -38,7 +38,7 @@ def measure_on_samples(
     """
     if not isinstance(model, LightningModule):
         raise UsageError(
-            f"{type(model).__name__} is a LightningModule of pytorch_lightning, which lightning's Trainer does not run: "
+            f"{type(model).__name__} is a model of pytorch_lightning, which the Trainer of lightning does not run: "
             "let it, and its data, import lightning.pytorch."
         )
     observer = _Observer(lambda calls: measured.append(measure(calls)), num_samples)

@@ -41,7 +41,8 @@ from sparse_rnn.lightning_compat import callbacks_of, claim_version
 
 MatmulPrecision = Literal["highest", "high", "medium"]
 
-_LOGGER = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+# Lightning is installed under two names, and what is told goes by the one that was imported last.
+_LOGGERS = [logging.getLogger(f"{name}.utilities.rank_zero") for name in ("lightning.pytorch", "pytorch_lightning")]
 _LARGEST_SEED = 2**32 - 1  # NumPy's
 _KNOWN_TO_LIGHTNING = re.compile(r"last|hpc|registry.*")  # beside paths; best needs a fit before
 
@@ -210,7 +211,8 @@ class PruningCLI(LightningCLI):
         take_one_for_small(self.trainer, self.model)
         first = getattr(rank_zero_only, "rank", 0) == 0  # set where Lightning sees it, and a type checker does not
         claimed = [folder for logger in self.trainer.loggers if first and (folder := claim_version(logger))]
-        _LOGGER.addFilter(_without_table)  # the summary at the end has the table of what is kept
+        for logger in _LOGGERS:
+            logger.addFilter(_without_table)  # the summary at the end has the table of what is kept
         try:
             self.trainer.fit(**options)
         except SystemExit as stop:
@@ -220,7 +222,8 @@ class PruningCLI(LightningCLI):
                 raise SystemExit(128 + (signal.SIGTERM if terminated else signal.SIGINT)) from stop
             raise
         finally:
-            _LOGGER.removeFilter(_without_table)
+            for logger in _LOGGERS:
+                logger.removeFilter(_without_table)
             for folder in claimed:
                 with suppress(OSError):  # it is in use
                     os.rmdir(folder)
@@ -283,7 +286,8 @@ def _set_matmul_precision(precision: MatmulPrecision | None) -> None:
 
 def _quieten_lightning() -> None:
     """Drop what a user can or should do nothing about, such as workers for data that sits in memory."""
-    _LOGGER.addFilter(_no_advertisement)
+    for logger in _LOGGERS:
+        logger.addFilter(_no_advertisement)
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec", category=FutureWarning)
 

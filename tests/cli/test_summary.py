@@ -1,8 +1,10 @@
+import logging
 import shlex
 import sys
 from pathlib import Path
 
 import pytest
+from lightning_utilities.core import rank_zero
 
 
 def test_fit_ends_with_a_summary(fitted, tmp_path):
@@ -34,8 +36,14 @@ def test_a_pruned_network_s_summary_says_what_it_saves_and_what_can_be_done_next
     assert (tmp_path / "model.safetensors").is_file()
 
 
-def test_the_table_of_kept_weights_is_printed_once(run, digits, capsys, caplog):
-    run("fit", *digits)
+@pytest.mark.parametrize("name", ["lightning.pytorch", "pytorch_lightning"])
+@pytest.mark.parametrize("pruning", ["OneShotPruning", "GradualPruning"])
+def test_the_table_of_kept_weights_is_printed_once(run, digits, capsys, caplog, monkeypatch, name, pruning):
+    """Also where a project imports Lightning by its other name, which everything is told by from then on."""
+    monkeypatch.setattr(rank_zero, "log", logging.getLogger(f"{name}.utilities.rank_zero"))
+    caplog.set_level(logging.INFO, f"{name}.utilities.rank_zero")
+    options = [] if pruning == "OneShotPruning" else ["--pruning", pruning, "--pruning.schedule.frequency", "1"]
+    run("fit", *digits, *options)
     printed = capsys.readouterr()
     text = printed.out + printed.err + caplog.text
     assert text.count("rnn.weight_hh_l0  r ") == 1
