@@ -61,11 +61,22 @@ def _ignoring(message: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 _EAGER = Switch(lambda: torch.compiler.set_stance("force_eager"))
 _CUDNN_OFF = Switch(lambda: torch.backends.cudnn.flags(enabled=False))
 _MATH_ATTENTION = Switch(lambda: sdpa_kernel(SDPBackend.MATH))
 _CHUNKS_APART = Switch(lambda: _ignoring("RNN module weights are not part of single contiguous chunk"))
 _CSR_IN_BETA = Switch(lambda: _ignoring("Sparse CSR tensor support is in beta"))
+_ONE_THREAD = Switch(lambda: _threads(1))
 
 
 @contextmanager
@@ -128,3 +139,14 @@ def csr_in_beta() -> AbstractContextManager[None]:
         torch.sparse_csr
     """
     return _CSR_IN_BETA.on()
+
+
+def one_thread() -> AbstractContextManager[None]:
+    """Let torch's operations on the CPU take one thread.
+
+    Example:
+        >>> with one_thread():
+        ...     torch.get_num_threads()
+        1
+    """
+    return _ONE_THREAD.on()

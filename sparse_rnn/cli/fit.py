@@ -31,7 +31,7 @@ from sparse_rnn.cli.help import PROGRAM
 from sparse_rnn.cli.hints import explained, kept_settings, refuse_overridden, refuse_strange
 from sparse_rnn.cli.restoring import DoesNotFitError, new_log_folders, restore_safely, take_back
 from sparse_rnn.cli.summary import LastValidation, how_to_go_on, summary
-from sparse_rnn.cli.threads import take_one_for_small
+from sparse_rnn.cli.threads import threads_for
 from sparse_rnn.config_files import MODE, find_config, is_overlay, read_text
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.lexicon import lexicon_in
@@ -208,13 +208,13 @@ class PruningCLI(LightningCLI):
         Raises:
             SystemExit: With status 130 after Ctrl-C, 143 after a polite kill.
         """
-        take_one_for_small(self.trainer, self.model)
         first = getattr(rank_zero_only, "rank", 0) == 0  # set where Lightning sees it, and a type checker does not
         claimed = [folder for logger in self.trainer.loggers if first and (folder := claim_version(logger))]
         for logger in _LOGGERS:
             logger.addFilter(_without_table)  # the summary at the end has the table of what is kept
         try:
-            self.trainer.fit(**options)
+            with threads_for(self.trainer, self.model):
+                self.trainer.fit(**options)
         except SystemExit as stop:
             if self.trainer.interrupted:
                 self.after_interrupt()

@@ -2,7 +2,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from sparse_rnn.cli.threads import take_one_for_small
+from sparse_rnn.cli.threads import threads_for
 from sparse_rnn.modules import SequenceClassifier
 
 
@@ -22,21 +22,25 @@ def trainer(tmp_path):
 
 
 def test_a_small_network_takes_one_thread(two_threads, trainer):
-    take_one_for_small(trainer, SequenceClassifier(8, 10, hidden_size=100))
-    assert torch.get_num_threads() == 1
+    with threads_for(trainer, SequenceClassifier(8, 10, hidden_size=100)):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
 
 
 def test_a_large_one_takes_what_there_is(two_threads, trainer):
-    take_one_for_small(trainer, SequenceClassifier(28, 10, hidden_size=400))
+    with threads_for(trainer, SequenceClassifier(28, 10, hidden_size=400)):
+        assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == 2
 
 
 def test_a_size_that_is_not_known_is_not_small(two_threads, trainer):
-    take_one_for_small(trainer, torch.nn.Sequential(torch.nn.LazyLinear(3)))
+    with threads_for(trainer, torch.nn.Sequential(torch.nn.LazyLinear(3))):
+        assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == 2
 
 
 def test_what_the_user_chose_stays(two_threads, trainer):
     two_threads.setenv("OMP_NUM_THREADS", "2")
-    take_one_for_small(trainer, SequenceClassifier(8, 10, hidden_size=100))
+    with threads_for(trainer, SequenceClassifier(8, 10, hidden_size=100)):
+        assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == 2
