@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _ALWAYS = ("sparsity", "criterion")  # what a pruning is about
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _SHORT = reprlib.Repr()
 _SHORT.maxother = _SHORT.maxstring = 120  # letters; no schedule has more
 
@@ -48,7 +49,7 @@ def as_called(kind: type, values: Mapping[str, Any]) -> str:
     """
     shown = [
         f"{name}={_shown(values[name])}"
-        for name, parameter in _all_parameters(kind).items()
+        for name, parameter in all_parameters(kind).items()
         if name in values and _is_said(name, values[name], parameter.default)
     ]
     return f"{kind.__name__}({', '.join(shown)})"
@@ -58,11 +59,21 @@ def _is_said(name: str, value: Any, default: Any) -> bool:
     return (name in _ALWAYS and value is not None) or _shown(value) != _shown(default)
 
 
-def _all_parameters(kind: type) -> dict[str, inspect.Parameter]:
-    """Return what a class is called with, and its parents, where it hands on what it does not name itself."""
+def all_parameters(kind: type) -> dict[str, inspect.Parameter]:
+    """Return what a class is called with, and its parents, where it hands on what it does not name itself.
+
+    Example:
+        >>> class Keep:
+        ...     def __init__(self, share): ...
+        >>> class KeepOften(Keep):
+        ...     def __init__(self, every=1, **more): ...
+        >>> list(all_parameters(KeepOften))
+        ['share', 'every']
+    """
     own = _parameters(kind)
     handed_on = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in own.values())
-    return (_all_parameters(kind.__mro__[1]) if handed_on and kind is not object else {}) | own
+    named = {name: found for name, found in own.items() if found.kind in _NAMED}
+    return (all_parameters(kind.__mro__[1]) if handed_on and kind is not object else {}) | named
 
 
 def _parameters(kind: type) -> dict[str, inspect.Parameter]:

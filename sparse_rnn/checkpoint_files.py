@@ -102,7 +102,7 @@ def _check_archive(path: Any, file: Path | IO[bytes]) -> None:
             members = archive.infolist()
             packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)  # a bomb may be
             damaged = None if packed else archive.testzip()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, RuntimeError) as error:  # of odd bytes
         raise UsageError(f"{path} is no checkpoint: torch.save did not write it, or not to its end.") from error
     if packed:
         raise UsageError(f"{path} is no checkpoint: torch.save did not write it, as it is compressed.")

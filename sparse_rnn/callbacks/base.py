@@ -54,8 +54,10 @@ class PruningCallback(Callback):
             (``ddp_spawn``) they are of no model; ``Masks(masks, model)`` gives them one.
         step: Number of training steps so far. A step is a batch after which an optimizer has stepped, be it one or
             several; batches that only accumulate gradients do not count.
+        tells_table: Whether the table of what is left follows its sums where it is printed.
     """
 
+    tells_table = True
     _call: str  # that made it
 
     def __new__(cls, *args: Any, **kwargs: Any) -> PruningCallback:
@@ -448,7 +450,8 @@ class PruningCallback(Callback):
         if self.masks is None:
             return
         text = table(statistics(self.masks))
-        rank_zero_info(f"{type(self).__name__}: {self.masks.kept:,} of {self.masks.total:,} weights kept\n{text}")
+        kept = f"{type(self).__name__}: {self.masks.kept:,} of {self.masks.total:,} weights kept"
+        rank_zero_info(f"{kept}\n{text}" if self.tells_table else kept)
         for logger in trainer.loggers:
             add_text = getattr(getattr(logger, "experiment", None), "add_text", None)
             if add_text is not None:  # TensorBoard reads Markdown, where four spaces keep a table as it is

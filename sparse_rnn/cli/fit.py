@@ -23,6 +23,7 @@ import sparse_rnn.data
 import sparse_rnn.modules
 import sparse_rnn.scores  # noqa: F401 - the command line finds classes by name once they are imported
 from sparse_rnn.callbacks import PredictionFile, PruningCallback, SparsityMonitor
+from sparse_rnn.callbacks.base import pruning_callbacks
 from sparse_rnn.callbacks.tensorboard import RunDescription
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checkpoints import check_fits
@@ -210,8 +211,8 @@ class PruningCLI(LightningCLI):
         """
         first = getattr(rank_zero_only, "rank", 0) == 0  # set where Lightning sees it, and a type checker does not
         claimed = [folder for logger in self.trainer.loggers if first and (folder := claim_version(logger))]
-        for logger in _LOGGERS:
-            logger.addFilter(_without_table)  # the summary at the end has the table of what is kept
+        for callback in pruning_callbacks(self.trainer):
+            callback.tells_table = False  # the summary at the end has it
         try:
             with threads_for(self.trainer, self.model):
                 self.trainer.fit(**options)
@@ -222,8 +223,6 @@ class PruningCLI(LightningCLI):
                 raise SystemExit(128 + (signal.SIGTERM if terminated else signal.SIGINT)) from stop
             raise
         finally:
-            for logger in _LOGGERS:
-                logger.removeFilter(_without_table)
             for folder in claimed:
                 with suppress(OSError):  # it is in use
                     os.rmdir(folder)
@@ -290,13 +289,6 @@ def _quieten_lightning() -> None:
         logger.addFilter(_no_advertisement)
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec", category=FutureWarning)
-
-
-def _without_table(record: logging.LogRecord) -> bool:
-    said, of_kept, _ = record.getMessage().partition(" weights kept\n")
-    if of_kept:
-        record.msg, record.args = said + of_kept.rstrip(), ()
-    return True
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:

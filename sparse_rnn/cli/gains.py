@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -30,8 +30,9 @@ def gains(model: nn.Module, masks: Mapping[str, Tensor], batch: int) -> dict[str
     Returns:
         ``size`` and ``speed`` to a clause each; nothing where no layer can be compared.
     """
-    one, many = (list(_timings(model, masks, size)) for size in (1, batch))
-    if not one:
+    rows = list(_timings(model, masks, (1, batch)))
+    one, many = ([row for row in rows if row.batch == size] for size in (1, batch))
+    if not rows:
         return {}
     sparse, dense = sum(row.sparse_bytes for row in one), sum(row.dense_bytes for row in one)
     speed = f"{_times(one)} that of dense layers for one sequence, {_times(many)} for {batch}"
@@ -41,7 +42,7 @@ def gains(model: nn.Module, masks: Mapping[str, Tensor], batch: int) -> dict[str
     }
 
 
-def _timings(model: nn.Module, masks: Mapping[str, Tensor], batch: int) -> Iterator[Timing]:
+def _timings(model: nn.Module, masks: Mapping[str, Tensor], batches: Sequence[int]) -> Iterator[Timing]:
     for found in find_recurrent(model):
         prefix = f"{found.name}." if found.name else ""
         own = {name.removeprefix(prefix): mask.cpu() for name, mask in masks.items() if name.startswith(prefix)}
@@ -52,7 +53,7 @@ def _timings(model: nn.Module, masks: Mapping[str, Tensor], batch: int) -> Itera
                 small = compact(layer, own)
         except UsageError:
             continue
-        yield from time_layers(layer, small, [batch], STEPS, SECONDS)
+        yield from time_layers(layer, small, batches, STEPS, SECONDS)
 
 
 def _times(rows: list[Timing]) -> str:

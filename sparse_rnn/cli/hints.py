@@ -12,6 +12,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
+from sparse_rnn.calls import all_parameters
 from sparse_rnn.config_files import find_config, read_config
 from sparse_rnn.errors import UsageError
 
@@ -94,7 +95,7 @@ def refuse_strange(typed: Namespace, final: Namespace) -> None:
     added = {*final.get("dict_kwargs", {})} - {*typed.get("dict_kwargs", {})}
     if known is None or any(p.kind is p.VAR_KEYWORD for p in inspect.signature(known).parameters.values()):
         return
-    if strange := sorted(added - {*_parameters(known)}):
+    if strange := sorted(added - {*all_parameters(known)}):
         raise UsageError(f"The checkpoint is of another model: {final.class_path} takes no {', '.join(strange)}.")
 
 
@@ -134,7 +135,7 @@ def _refused(path: str, name: str, words: Sequence[str]) -> str:
         return f"{typed or name}: it is not known yet whose option that is; give a config, or --model, before it."
     if typed is None or known is None:
         return f"{path} has no option {name!r}, which a config gives it."
-    return _no_option(typed, [typed.removesuffix(name) + option for option in _parameters(known)])
+    return _no_option(typed, [typed.removesuffix(name) + option for option in all_parameters(known)])
 
 
 def _no_option(typed: str, known: Iterable[str]) -> str:
@@ -161,7 +162,7 @@ def _options(words: Sequence[str]) -> Iterator[str]:
         yield f"--{section}"
         yield from (f"--{section}{key}" for key in _keys(value))
     yield from (f"--{name}" for name in _COMMON)
-    yield from (f"--trainer.{name}" for name in _parameters(Trainer))
+    yield from (f"--trainer.{name}" for name in all_parameters(Trainer))
 
 
 def _named(words: Sequence[str]) -> dict[str, Any]:
@@ -180,7 +181,7 @@ def _keys(value: Any, prefix: str = "") -> Iterator[str]:
     if not isinstance(value, dict) or "class_path" not in value:
         return
     known, given = _class(value["class_path"]), value.get("init_args") or {}
-    for name in dict.fromkeys([*given, *(_parameters(known) if known else ())]):
+    for name in dict.fromkeys([*given, *(all_parameters(known) if known else ())]):
         yield f"{prefix}.{name}"
         inner = given.get(name)
         yield from _keys(inner, f"{prefix}.{name}" + (".init_args" if known and _makes(known, name) else ""))
@@ -188,22 +189,8 @@ def _keys(value: Any, prefix: str = "") -> Iterator[str]:
 
 def _makes(known: type, name: str) -> bool:
     """Tell whether an argument is a function that makes something, whose options jsonargparse wants in full."""
-    return "Callable" in str(_parameters(known).get(name, ""))
-
-
-def _parameters(known: type) -> dict[str, Any]:
-    """Collect the parameters of a class's constructor, with those that it hands on to the classes it stands on."""
-    found: dict[str, Any] = {}
-    for cls in known.__mro__:
-        if "__init__" in vars(cls):
-            parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
-            found = {
-                p.name: p.annotation for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-            } | found
-            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-                break
-    found.pop("self", None)
-    return found
+    found = all_parameters(known).get(name)
+    return found is not None and "Callable" in str(found.annotation)
 
 
 def _class(path: str) -> type | None:

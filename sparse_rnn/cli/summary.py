@@ -100,9 +100,10 @@ def how_to_go_on(trainer: Trainer, words: Sequence[str]) -> str:
     """
     paths = [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
     paths += [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
-    path = next((path for path in paths if path and _step(path) is not None), None)
-    if path is None:
+    found = next(((path, step) for path in paths if path and (step := _step(path)) is not None), None)
+    if found is None:
         return f"Stopped after step {trainer.global_step:,}; there is no checkpoint. The same command starts anew."
+    path, step = found
     kept: list[str] = []
     rest = iter(words)
     for word in rest:
@@ -111,7 +112,7 @@ def how_to_go_on(trainer: Trainer, words: Sequence[str]) -> str:
         elif not word.startswith("--ckpt_path="):
             kept.append(word)
     command = shlex.join(["python", "-m", "sparse_rnn", *kept, "--ckpt_path", path])
-    return f"Stopped after step {trainer.global_step:,}. This goes on after step {_step(path):,}:\n{command}"
+    return f"Stopped after step {trainer.global_step:,}. This goes on after step {step:,}:\n{command}"
 
 
 def _sparsity_tables(trainer: Trainer) -> list[str]:
