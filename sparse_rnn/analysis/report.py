@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparse_rnn.analysis.numbers import Numbers
 from sparse_rnn.analysis.plates import STEMS, STYLE, Plate, Row, plates, summary
@@ -170,5 +170,16 @@ def _run(trained: Trained) -> str:
 def _elsewhere(trained: Trained) -> list[str]:
     """Give the arguments that keep a fit from writing over what the first one has left, such as a comparison's."""
     trainer = trained.config.get("trainer") or {}
-    recorded = any("MetricsRecorder" in str(callback) for callback in trainer.get("callbacks") or [])
-    return ["--trainer.default_root_dir", _AGAIN, *(["--trainer.callbacks", "null"] if recorded else [])]
+    arguments = ["--trainer.default_root_dir", _AGAIN]
+    if "save_dir" in _init_args(trainer.get("logger")):
+        arguments += ["--trainer.logger.save_dir", _AGAIN]
+    # Only the last callback's arguments can be set on a command line, and that is where a comparison has its recorder.
+    if path := _init_args(trainer.get("callbacks")).get("path"):
+        arguments += ["--trainer.callbacks.path", f"{_AGAIN}/{Path(path).name}"]
+    return arguments
+
+
+def _init_args(given: Any) -> dict[str, Any]:
+    """Read the arguments of a class in a config, of the last one where there are several."""
+    last = given[-1] if isinstance(given, list) and given else given
+    return (last.get("init_args") or {}) if isinstance(last, dict) else {}

@@ -144,6 +144,7 @@ class Grid:
             "fit",
             *(argument for config in self.configs for argument in ("--config", config)),
             *("--trainer.enable_progress_bar", "false"),
+            *self._logger(folder),
             *pruning,
             *overrides,
             *arguments(run.cell.varied),
@@ -162,6 +163,14 @@ class Grid:
         tuning = self.tune_with if run.stage == "tune" else ()
         seeded = ("--data.seed",) if self.seeds_data else ()
         return [*digests, *seeded, *self.overrides, *(method.pruning if method else ()), *tuning]
+
+    def _logger(self, folder: Path) -> list[str]:
+        """Log into the folder itself, by which TensorBoard then names the run, unless a config has its own logger."""
+        trainers = (read_config(config).get("trainer") or {} for config in self.configs)
+        if any(trainer.get("logger") is not None for trainer in trainers):
+            return []
+        logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", str(folder)]
+        return [*logger, "--trainer.logger.name", "", "--trainer.logger.version", ""]
 
     def _method(self, run: Run) -> Method | None:
         return next((method for method in self.methods if method.name == run.cell.method), None)

@@ -11,7 +11,7 @@ import numpy as np
 from sparse_rnn.compare.axes import described, points
 from sparse_rnn.compare.cells import last_values
 from sparse_rnn.compare.grid import DENSE, Cell, Grid
-from sparse_rnn.compare.results import Result, by_seed, metric
+from sparse_rnn.compare.results import Result, by_seed, metric, with_unit
 from sparse_rnn.compare.statistics import mean_and_sd
 from sparse_rnn.compare.table import sections
 
@@ -73,8 +73,7 @@ def with_legend(figure: Figure, panels: np.ndarray) -> Figure:
 
 def _labelled(results: Sequence[Result]) -> str:
     """Name the metric, its unit, and which way is better."""
-    name = metric(results)
-    return f"{name}{' (%)' if name.endswith('error') else ''}, less is better"
+    return f"{with_unit(metric(results))}, less is better"
 
 
 def _say_what(figure: Figure, said: str, grid: Grid) -> None:

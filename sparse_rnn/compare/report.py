@@ -9,7 +9,7 @@ from sparse_rnn.compare.cells import MISSING, REFERENCE, best_cell, compared_row
 from sparse_rnn.compare.grid import Cell, Grid
 from sparse_rnn.compare.notes import interval, notes
 from sparse_rnn.compare.plots import against_epochs, against_sparsity
-from sparse_rnn.compare.results import Result, decimals_of, metric
+from sparse_rnn.compare.results import Result, decimals_of, metric, with_unit
 from sparse_rnn.compare.table import Section, sections, table
 from sparse_rnn.compare.tuning import choose
 
@@ -43,7 +43,7 @@ def _tables(results: Sequence[Result], grid: Grid) -> list[str]:
     seconds = ("seconds", lambda row, cells: seconds_cell(results, cells)) if grid.jobs == 1 else None
     parts = []
     for section in sections(grid):
-        parts.append(_title(f"{name} of the last validation", section))
+        parts.append(_title(f"{with_unit(name)} of the last validation, less is better", section))
         parts.append(table(grid, section, name, lambda cell: last_cell(results, grid, chosen, cell), last=seconds))
     return [*parts, *_differences(results, grid)]
 
@@ -51,7 +51,7 @@ def _tables(results: Sequence[Result], grid: Grid) -> list[str]:
 def _differences(results: Sequence[Result], grid: Grid) -> list[str]:
     if not (compared := compared_rows(grid)):
         return []
-    said = f"{metric(results)} minus that of {REFERENCE}, seed by seed [95 % interval]"
+    said = f"{with_unit(metric(results))} minus that of {REFERENCE}, seed by seed [95 % interval]"
     return _per_section(grid, said, lambda cell: _difference_cell(results, cell), compared)
 
 
@@ -105,7 +105,7 @@ def _markdown(results: Sequence[Result], grid: Grid, command: str, figures: Sequ
         *(["Seconds are those of a fit, scoring included."] if grid.jobs == 1 else []),
         *dict.fromkeys(result.made_by for result in results),
     ]
-    best = f"Best {name} of any validation, and the epochs until then"
+    best = f"Best {with_unit(name)} of any validation, and the epochs until then"
     parts = [
         f"# {grid.output.name}",
         *_tables(results, grid),

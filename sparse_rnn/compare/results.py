@@ -94,6 +94,16 @@ def metric(results: Sequence[Result]) -> str:
     return next((name for name in better if all(name in result.metrics for result in results)), last)
 
 
+def with_unit(name: str) -> str:
+    """Name a metric with its unit: errors are percentages.
+
+    Example:
+        >>> with_unit("val/error"), with_unit("val/ppl")
+        ('val/error (%)', 'val/ppl')
+    """
+    return f"{name} (%)" if name.endswith("error") else name
+
+
 def decimals_of(name: str) -> int:
     """Return to how many decimals a metric is given."""
     return COMPARED.get(name, 2 if "ppl" in name else 4)

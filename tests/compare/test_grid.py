@@ -56,6 +56,21 @@ def test_every_fit_has_its_criterion_sparsity_and_seeds(config, tmp_path, monkey
         ]
 
 
+def test_a_fit_logs_into_its_own_folder_by_which_tensorboard_names_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text("trainer: {logger: {class_path: CSVLogger, init_args: {save_dir: mine}}}\n")
+    for configs, name, where in (([], "TensorBoardLogger", ("", "")), (["--config", "own.yaml"], "CSVLogger", None)):
+        grid = parse([*ARGS[:2], *configs, *ARGS[2:]])
+        with pytest.raises(SystemExit):
+            main([*grid.fit_arguments(grid.runs()[0]), "--print_config"])
+        logger = yaml.safe_load(capsys.readouterr().out)["trainer"]["logger"]
+        assert logger["class_path"].endswith(f".{name}")
+        folder = str(grid.folder(grid.runs()[0])) if where else "mine"
+        assert logger["init_args"]["save_dir"] == folder
+        if where:
+            assert (logger["init_args"]["name"], logger["init_args"]["version"]) == where
+
+
 def test_settings_differ_with_the_content_of_the_config_and_with_the_overrides(tmp_path):
     config = tmp_path / "mine.yaml"
     config.write_text(Path(find_config("gru_digits.yaml")[0]).read_text())

@@ -64,7 +64,7 @@ def test_differences_are_shown_where_random_is_among_the_rows(invented, cells_of
 def test_a_model_without_an_error_is_compared_by_its_perplexity_or_loss(invented, cells_of, name, decimals):
     grid, results = invented(error, *ARGS, name=name)
     text = describe(results, grid)
-    assert text.startswith(f"{name} of the last validation, by sparsity:")
+    assert text.startswith(f"{name} of the last validation, less is better, by sparsity:")
     values = [r.metrics[name] for r in results if r.run.cell.method == "dense"]
     assert cells_of(text.split("\n\n")[1])["dense", "0.9"].startswith(f"{statistics.mean(values):.{decimals}f} ± ")
 
@@ -76,7 +76,7 @@ def test_the_markdown_names_command_seeds_every_origin_and_best_epochs(invented)
     assert describe(results, grid).split("\n\n")[1] in text
     assert "```\npython -m sparse_rnn compare …\n```" in text
     assert "seeds 0 to 2" in text
-    assert "Best val/error of any validation" in text
+    assert "Best val/error (%) of any validation" in text
     assert all(text.count(f"- commit {seed}\n") == 1 for seed in range(3))
     assert all((grid.output / name).read_bytes()[:4] == b"\x89PNG" for name in ("epochs.png", "sparsity.png"))
 

@@ -123,7 +123,7 @@ def test_the_metric_that_is_asked_for_is_compared_and_a_run_without_it_has_faile
     stub("metrics['train/ppl_sample'] = 7.5\nif 'Random' in name: del metrics['train/ppl_sample']")
     assert status_of(run, "--seeds", "1", "--metric", "train/ppl_sample") == 1
     out, err = capsys.readouterr()
-    assert "train/ppl_sample of the last validation" in out
+    assert "train/ppl_sample of the last validation, less is better" in out
     assert "7.50 (n=1)" in out
     assert "Random-0.9-seed0: it logs none of train/ppl_sample" in err
     run(*ARGS, "--seeds", "1")  # what has finished is compared by another metric without being run again
