@@ -13,7 +13,7 @@ fit: .venv/installed
 
 # Tests multiply small matrices, which more threads only slow down; two processes take a file each in turn.
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 harden: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/hardening/kills.py --chains $(CHAINS)

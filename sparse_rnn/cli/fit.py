@@ -84,6 +84,11 @@ class PruningCLI(LightningCLI):
             self._take_back(error)
             raise
 
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # of one command line, not of the class
+        """List the subcommands that are parsed: the one that the command line names, as each takes its time to set up."""
+        of_all = super().subcommands()
+        return {name: of_all[name] for name in self._words[:1] if name in of_all} or of_all
+
     def _take_back(self, error: Exception) -> None:
         """Leave nothing behind of a run that was refused before its first step."""
         if hasattr(self, "_folders") and (isinstance(error, DoesNotFitError) or not self.trainer.global_step):
