@@ -85,7 +85,7 @@ class PruningCLI(LightningCLI):
             raise
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # of one command line, not of the class
-        """List the subcommands that are parsed: the one that the command line names, as each takes its time to set up."""
+        """List the subcommands to parse: the one that the command line names, as each takes its time to set up."""
         of_all = super().subcommands()
         return {name: of_all[name] for name in self._words[:1] if name in of_all} or of_all
 
