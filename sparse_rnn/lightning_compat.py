@@ -322,6 +322,7 @@ class _UnderAnother(_CheckpointConnector):
     """A connector that restores within a context, which gets the path of the checkpoint."""
 
     context: Callable[[Any], AbstractContextManager[None]]
+    check: Callable[[Trainer], object]
 
     def _restore_modules_and_callbacks(self, checkpoint_path: Any = None, *args: Any, **kwargs: Any) -> None:
         if not checkpoint_path:
@@ -332,9 +333,13 @@ class _UnderAnother(_CheckpointConnector):
     def restore_training_state(self) -> None:
         with self.context(self._ckpt_path):
             super().restore_training_state()
+            if self._ckpt_path:
+                self.check(self.trainer)
 
 
-def restore_under(trainer: Trainer, context: Callable[[Any], AbstractContextManager[None]]) -> None:
+def restore_under(
+    trainer: Trainer, context: Callable[[Any], AbstractContextManager[None]], check: Callable[[Trainer], object]
+) -> None:
     """Let a trainer restore checkpoints within a context, such as one that says what does not fit.
 
     Lightning has no hook around it.
@@ -342,7 +347,8 @@ def restore_under(trainer: Trainer, context: Callable[[Any], AbstractContextMana
     Args:
         trainer: The trainer.
         context: Makes the context of the checkpoint's path; a function of a module, as trainers are pickled.
+        check: Is called with the trainer, within the context, once a fit has restored all; a function of a module, too.
     """
     connector = trainer._checkpoint_connector
     connector.__class__ = _UnderAnother
-    vars(connector)["context"] = context
+    vars(connector).update(context=context, check=check)

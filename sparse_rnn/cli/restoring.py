@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from sparse_rnn.callbacks.whole_files import WholeFiles
 from sparse_rnn.checkpoint_files import load_checkpoint
+from sparse_rnn.cli.optimizer_states import check_states
 from sparse_rnn.errors import UsageError, one_line
 from sparse_rnn.lightning_compat import restore_under
 
@@ -51,7 +52,12 @@ def restore_safely(trainer: Trainer) -> None:
     elif type(io).load_checkpoint.__module__.partition(".")[0] in ("lightning", "pytorch_lightning"):
         # What wraps another gets a new one of Lightning's whenever it is asked for: that cannot be replaced for long.
         vars(io)["load_checkpoint"] = SafeCheckpointIO().load_checkpoint
-    restore_under(trainer, _refused)
+    restore_under(trainer, _refused, _check_optimizers)
+
+
+def _check_optimizers(trainer: Trainer) -> None:
+    names = {parameter: name for name, parameter in trainer.lightning_module.named_parameters()}
+    check_states(trainer.ckpt_path, trainer.optimizers, names)
 
 
 @contextmanager
