@@ -23,7 +23,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from torch import Tensor
 
-from sparse_rnn.checkpoint_files import load_checkpoint
+from sparse_rnn.checkpoint_files import is_remote, load_checkpoint
 from sparse_rnn.config_files import read_config
 from sparse_rnn.errors import UsageError, one_line, unwrapped
 from sparse_rnn.isolation import rng_kept
@@ -76,7 +76,8 @@ def read(path: str | os.PathLike[str], module: str | None = None) -> Checkpoint:
 
     Raises:
         MissingFileError: If there is no such file.
-        UsageError: If it is no checkpoint, its model cannot be built, or model and masks do not fit.
+        UsageError: If it is no checkpoint, lies on another machine, its model cannot be built, or model and masks do
+            not fit.
 
     Example:
         >>> import torch
@@ -91,7 +92,7 @@ def read(path: str | os.PathLike[str], module: str | None = None) -> Checkpoint:
         >>> checkpoint.step, checkpoint.pruned, checkpoint.model.hparams.hidden_size
         (3, False, 4)
     """
-    path = Path(path)
+    path = local(path)
     # Lightning puts checkpoints/ into the folder where the command line saves config.yaml.
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     config = read_config(str(folder / CONFIG)) if (folder / CONFIG).exists() else {}
@@ -110,6 +111,26 @@ def read(path: str | os.PathLike[str], module: str | None = None) -> Checkpoint:
         pruned=bool(saved),
         config=config,
     )
+
+
+def local(path: str | os.PathLike[str]) -> Path:
+    """Refuse an address, as the configuration of a run lies beside its checkpoint.
+
+    A ``Path`` of an address has lost one of its slashes, so that it is to be given as it was typed.
+
+    Raises:
+        UsageError: If the path leads to another machine.
+
+    Example:
+        >>> local("https://example.org/last.ckpt")
+        Traceback (most recent call last):
+        sparse_rnn.errors.UsageError: https://example.org/last.ckpt is an address: download the checkpoint and the ...
+    """
+    if is_remote(path):
+        raise UsageError(
+            f"{path} is an address: download the checkpoint and the {CONFIG} of its run, and give the path of the copy."
+        )
+    return Path(path)
 
 
 def build(kind: type, key: str, config: Mapping[str, Any]) -> Any:

@@ -120,3 +120,23 @@ def test_a_run_of_0_1_0_is_read(changed):
     path = changed(**{"OneShotPruning\n  init_args:": schedule})
     pruning = read(path).config["pruning"]["init_args"]
     assert pruning["schedule"] == {"class_path": "sparse_rnn.pruning.schedules.Cubic"}
+
+
+COMMANDS = {
+    "analyze": ["--output", "report"],
+    "export": ["--output", "model.safetensors"],
+    "bench": [],
+    "generate": [],
+    "shrink": ["--output", "small.ckpt", "--units", "3"],
+}
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "--dense"])
+def test_an_address_is_told_whole_and_to_be_downloaded(refused, jacobian, tmp_path, command):
+    """Whatever command takes the checkpoint of a run: its config lies beside it."""
+    words = ["--checkpoint", "s3://bucket/last.ckpt"]
+    if command == "--dense":
+        command, words = "analyze", ["--checkpoint", str(jacobian), "--dense", words[1]]
+    line = refused(command, *words, *COMMANDS[command])
+    assert line.startswith("error: s3://bucket/last.ckpt is an address: download the checkpoint and the config.yaml of")
+    assert list(tmp_path.iterdir()) == []

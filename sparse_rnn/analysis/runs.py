@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparse_rnn.callbacks.one_shot import OneShotPruning
-from sparse_rnn.checkpoints import Checkpoint, read
+from sparse_rnn.checkpoints import Checkpoint, local, read
 from sparse_rnn.errors import UsageError
 from sparse_rnn.sparsity.masks import Masks
 
@@ -27,7 +28,9 @@ class Trained(Checkpoint):
     series: str
 
 
-def read_runs(paths: Sequence[Path], dense: Path | None = None, module: str | None = None) -> list[Trained]:
+def read_runs(
+    paths: Sequence[str | os.PathLike[str]], dense: str | os.PathLike[str] | None = None, module: str | None = None
+) -> list[Trained]:
     """Read checkpoints whose recurrent layers are alike, and give them names of their own.
 
     Args:
@@ -43,7 +46,7 @@ def read_runs(paths: Sequence[Path], dense: Path | None = None, module: str | No
         UsageError: If a file is no checkpoint, its model cannot be built, it lacks masks or has some where it should
             not, or the recurrent layers differ.
     """
-    found = [read(path, module) for path in dict.fromkeys(paths)]
+    found = [read(path, module) for path in dict.fromkeys(map(local, paths))]
     for checkpoint in found:
         if not checkpoint.pruned:
             raise UsageError(

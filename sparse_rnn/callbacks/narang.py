@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil
-from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -159,7 +158,7 @@ class NarangPruning(ScheduledPruning):
 
 def _checkpoint(path: str, kernels: Targets) -> dict[str, Tensor]:
     """Weights of a checkpoint, by their names in the model."""
-    weights = load_checkpoint(Path(path))["state_dict"]
+    weights = load_checkpoint(path)["state_dict"]
     for name, kernel in kernels.items():
         if name not in weights:
             raise UsageError(f"q={path}: the checkpoint has no {name}; give one of the same model, trained dense.")

@@ -56,8 +56,8 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--checkpoint", type=Path, nargs="+", required=True, help="checkpoints of pruned models, side by side")
-    add("--dense", type=Path, help="checkpoint of the same model that was not pruned")
+    add("--checkpoint", nargs="+", required=True, help="checkpoints of pruned models, side by side")
+    add("--dense", help="checkpoint of the same model that was not pruned")
     add(
         "--module",
         help="import path of the models' class, as in project.models.Tagger, called with what the checkpoint's "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -60,7 +59,7 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, help="checkpoint of the model")
+    add("--checkpoint", required=True, help="checkpoint of the model")
     add("--dtype", choices=DTYPES, default="float32", help="as for export (default: %(default)s)")
     add("--batch", type=positive, nargs="+", default=BATCHES, help="batch sizes (default: 1 4 16 64)")
     add("--steps", type=positive, default=20, help="steps of a sequence (default: %(default)s)")

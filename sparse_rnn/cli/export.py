@@ -53,7 +53,7 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, help="checkpoint of the model")
+    add("--checkpoint", required=True, help="checkpoint of the model")
     add("--output", type=Path, required=True, help="file to write; an earlier one is replaced")
     add("--dtype", choices=DTYPES, default="float32", help="what kept weights are stored in (default: %(default)s)")
     add("--format", choices=FORMATS, default="safetensors", help="what to write (default: %(default)s)")

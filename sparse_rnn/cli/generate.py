@@ -6,7 +6,6 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import get_args
 
 from sparse_rnn.checkpoints import read
@@ -65,7 +64,7 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, help="checkpoint of the model")
+    add("--checkpoint", required=True, help="checkpoint of the model")
     add("--prompt", default="", help="text to go on with; without any, a new line begins (default: %(default)r)")
     add("--tokens", type=positive, default=200, help="how many words or characters to generate (default: %(default)s)")
     add("--temperature", type=float, default=0.8,

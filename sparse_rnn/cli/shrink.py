@@ -103,7 +103,7 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, help="checkpoint of the model")
+    add("--checkpoint", required=True, help="checkpoint of the model")
     add("--output", type=Path, required=True, help="checkpoint to write; an earlier one is replaced")
     add(
         "--units",

@@ -184,6 +184,12 @@ def test_a_checkpoint_that_cannot_be_read_is_named(train, tmp_path, content, mes
         train(Project, [NarangPruning(q=str(path), schedule=RAMP)])
 
 
+def test_a_checkpoint_may_be_an_address(train, tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"^q=file:///.*other\.ckpt: the checkpoint has no rnn"):
+        train(Project, [NarangPruning(q=f"file://{tmp_path}/other.ckpt", schedule=RAMP)])
+
+
 def test_a_checkpoint_of_another_model_is_refused(train, tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match=r"other\.ckpt: the checkpoint has no rnn\.weight_ih_l0"):
