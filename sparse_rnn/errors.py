@@ -51,6 +51,31 @@ def check_choice(name: str, value: str, choices: Any) -> None:
         raise UsageError(f"{name}={value!r}: choose one of {', '.join(get_args(choices))}.")
 
 
+def check_text(name: str, value: str) -> None:
+    r"""Refuse what no file, folder or page can have in its name or text: NUL, and bytes that are no UTF-8.
+
+    The system and the libraries complain of it wherever they meet it, each in its own way.
+
+    Args:
+        name: What to call the value in the message.
+        value: The value; Python has put surrogates in the place of bytes that are no UTF-8.
+
+    Raises:
+        UsageError: If it has one.
+
+    Example:
+        >>> check_text("--output", "a\0b")
+        Traceback (most recent call last):
+        sparse_rnn.errors.UsageError: --output 'a\x00b' has a NUL, or is no UTF-8: give another name.
+    """
+    try:
+        fine = b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        fine = False
+    if not fine:
+        raise UsageError(f"{name} {value[:200]!r} has a NUL, or is no UTF-8: give another name.")
+
+
 @contextmanager
 def unwrapped() -> Iterator[None]:
     """Raise a UsageError as itself where a library has made an error of its own of it, as jsonargparse does.

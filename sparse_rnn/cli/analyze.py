@@ -16,7 +16,7 @@ from sparse_rnn.analysis.numbers import Spectra, measure, measure_spectra
 from sparse_rnn.analysis.report import FILES, PAGE, write_report
 from sparse_rnn.analysis.runs import Trained, read_runs
 from sparse_rnn.checkpoints import data_of
-from sparse_rnn.cli.arguments import Parser
+from sparse_rnn.cli.arguments import Parser, output_argument
 from sparse_rnn.errors import UsageError
 from sparse_rnn.locks import alone
 
@@ -63,7 +63,12 @@ def _parser() -> Parser:
         help="import path of the models' class, as in project.models.Tagger, called with what the checkpoint's "
         "hyper_parameters hold (default: the class that the run's config or checkpoint names)",
     )
-    add("--output", type=Path, required=True, help="folder of the report; an earlier report there is replaced")
+    add(
+        "--output",
+        type=output_argument,
+        required=True,
+        help="folder of the report; an earlier report there is replaced",
+    )
     add("--data", help="config whose data section gives the samples (default: the data of each run)")
     return parser
 

@@ -2,8 +2,10 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
+from sparse_rnn.checkpoint_files import is_remote
 from sparse_rnn.compare.axes import Axis, parse_axis
 from sparse_rnn.errors import UsageError
 
@@ -30,6 +32,13 @@ def sparsities_argument(text: str) -> tuple[float, ...]:
         return tuple(dict.fromkeys(float(part) for part in text.split(",")))
     except ValueError:
         raise argparse.ArgumentTypeError(f"give numbers separated by commas, as in 0.9,0.95, not {text!r}") from None
+
+
+def output_argument(text: str) -> Path:
+    """Read the place of what a command writes, which is on this machine."""
+    if is_remote(text):
+        raise argparse.ArgumentTypeError(f"{text} is an address: give a path on this machine")
+    return Path(text)
 
 
 def positive(text: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, positive, sparsities_argument
+from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, output_argument, positive, sparsities_argument
 from sparse_rnn.cli.dry_run import check_fits
 from sparse_rnn.cli.grids import run_and_report
 from sparse_rnn.compare.cells import REFERENCE
@@ -136,7 +136,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=["shuffle"],
         help="a row more for each one-shot method: its masks, shuffled in every gate",
     )
-    add("--output", type=Path, help="folder of the runs and the results (default: compare/<name of the config>)")
+    add(
+        "--output",
+        type=output_argument,
+        help="folder of the runs and the results (default: compare/<name of the config>)",
+    )
     add(
         "--jobs",
         type=positive,

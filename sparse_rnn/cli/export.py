@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from sparse_rnn.checkpoints import Checkpoint, read
-from sparse_rnn.cli.arguments import Parser
+from sparse_rnn.cli.arguments import Parser, output_argument
 from sparse_rnn.engine import compact, save
 from sparse_rnn.engine.layers import SparseLayer
 from sparse_rnn.engine.onnx_files import export_onnx
@@ -54,7 +54,7 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("--checkpoint", required=True, help="checkpoint of the model")
-    add("--output", type=Path, required=True, help="file to write; an earlier one is replaced")
+    add("--output", type=output_argument, required=True, help="file to write; an earlier one is replaced")
     add("--dtype", choices=DTYPES, default="float32", help="what kept weights are stored in (default: %(default)s)")
     add("--format", choices=FORMATS, default="safetensors", help="what to write (default: %(default)s)")
     return parser

@@ -37,7 +37,7 @@ from sparse_rnn.config_files import MODE, find_config, is_overlay, read_text
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.lexicon import lexicon_in
 from sparse_rnn.devices import NO_MPS
-from sparse_rnn.errors import UsageError, unwrapped
+from sparse_rnn.errors import UsageError, check_text, unwrapped
 from sparse_rnn.lightning_compat import callbacks_of, claim_version
 
 MatmulPrecision = Literal["highest", "high", "medium"]
@@ -122,7 +122,12 @@ class PruningCLI(LightningCLI):
         seed = config.get("seed_everything")
         if not isinstance(seed, bool):
             check_whole("seed_everything", seed, 0, _LARGEST_SEED, optional=True)
+        for name, value in config.items():
+            if isinstance(value, str):
+                check_text(name, value)
         path = config.get("ckpt_path")
+        if path == "":
+            raise UsageError("ckpt_path='': give the path of a checkpoint, or leave it out.")
         if config.get("weights_only") is False:
             raise UsageError("weights_only=false: what a checkpoint holds is never run; leave it out.")
         # None where Lightning finds the path once the trainer runs; what it reads then, it reads as safely.
@@ -177,7 +182,7 @@ class PruningCLI(LightningCLI):
             kwargs["accelerator"] = "cpu"
         try:
             trainer = super().instantiate_trainer(callbacks=[*theirs, *ours], **kwargs)
-        except ValueError as error:
+        except (ValueError, ImportError) as error:  # a logger, or an address, may need a package that is not there
             raise UsageError(str(error)) from error
         restore_safely(trainer)
         self._folders = new_log_folders(trainer)

@@ -11,9 +11,12 @@ from typing import NoReturn
 
 from sparse_rnn.cli.help import LIGHTNING, OURS, overview, unknown, version_line
 from sparse_rnn.compare.orphans import end_with_parent
-from sparse_rnn.errors import UsageError, one_line
+from sparse_rnn.errors import UsageError, check_text, one_line
 
-_OF_A_NAME = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP}
+_OF_A_NAME = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP),
+    *(errno.ENOENT, errno.EEXIST, errno.EISDIR),
+}
 _OF_A_DISK = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows has no quota
 
 
@@ -35,6 +38,8 @@ def main(args: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if args is None else args)
     end_with_parent()
     try:
+        for word in args:
+            check_text("The argument", word)
         with _polite_end(args[:1]):
             _command(args[:1])(args)
     except UsageError as error:

@@ -19,7 +19,7 @@ from torch import Tensor
 from sparse_rnn.analysis.inputs import quiet
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checkpoints import CONFIG, data_of, read
-from sparse_rnn.cli.arguments import Parser, positive
+from sparse_rnn.cli.arguments import Parser, output_argument, positive
 from sparse_rnn.cli.fit import PruningCLI
 from sparse_rnn.cli.shrunk_checkpoint import Shrunk, masks_only, shrink_checkpoint
 from sparse_rnn.config_files import read_config
@@ -104,7 +104,7 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("--checkpoint", required=True, help="checkpoint of the model")
-    add("--output", type=Path, required=True, help="checkpoint to write; an earlier one is replaced")
+    add("--output", type=output_argument, required=True, help="checkpoint to write; an earlier one is replaced")
     add(
         "--units",
         type=_units,

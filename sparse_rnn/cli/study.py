@@ -3,9 +3,8 @@
 import argparse
 import shlex
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, positive, sparsities_argument
+from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, output_argument, positive, sparsities_argument
 from sparse_rnn.cli.dry_run import check_fit, check_fits
 from sparse_rnn.cli.grids import run_and_report
 from sparse_rnn.compare.axes import covering
@@ -157,7 +156,11 @@ def _graphs_parser() -> argparse.ArgumentParser:
     add("--vary", type=axis_argument, action="append", default=[], metavar="ARG=V,V",
         help="another one, which all graphs and cells are trained with: model.gate_masks=tiled,repeated")  # fmt: skip
     add("--seed", type=int, default=0, help="decides which graphs are drawn (default: 0)")
-    add("--output", type=Path, help="folder of the runs and the results (default: study/graphs/<name of the config>)")
+    add(
+        "--output",
+        type=output_argument,
+        help="folder of the runs and the results (default: study/graphs/<name of the config>)",
+    )
     add("--jobs", type=positive, default=1, help="fits at the same time, which share the CPU's threads (default: 1)")
     return parser
 
@@ -221,7 +224,11 @@ def _pruning_parser() -> argparse.ArgumentParser:
     add("--criterion", type=_criterion, default="Magnitude", help="what scores the weights (default: Magnitude)")
     add("--epochs", type=positive, default=10, help="epochs of retraining (default: 10)")
     add("--seeds", type=positive, default=3, help="number of seeds, from 0 on (default: 3)")
-    add("--output", type=Path, help="folder of the runs and the results (default: study/pruning/<name of the config>)")
+    add(
+        "--output",
+        type=output_argument,
+        help="folder of the runs and the results (default: study/pruning/<name of the config>)",
+    )
     add(
         "--jobs",
         type=positive,

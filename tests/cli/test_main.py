@@ -133,3 +133,56 @@ def test_a_file_in_the_place_of_a_folder_and_long_names_are_told(refused, digits
     for words in (["--trainer.default_root_dir", "n" * 300], ["--config", "n" * 300], ["--ckpt_path", "n" * 300]):
         assert "File name too long" in refused("fit", *digits, *words)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+PLACES = {  # the options that take a path, each in a command that is complete otherwise
+    "fit, root": ["fit", "--config", "gru_digits.yaml", "--trainer.default_root_dir"],
+    "fit, data": ["fit", "--config", "gru_mnist.yaml", "--data.root"],
+    "test": ["test", "--config", "gru_digits.yaml", "--ckpt_path"],
+    "analyze": ["analyze", "--checkpoint", "last.ckpt", "--output"],
+    "export": ["export", "--checkpoint", "last.ckpt", "--output"],
+    "shrink": ["shrink", "--checkpoint", "last.ckpt", "--units", "3", "--output"],
+    "compare": ["compare", "--config", "gru_digits.yaml", "--sparsity", "0.9", "--output"],
+    "study": ["study", "graphs", "--config", "reber_graph.yaml", "--output"],
+}
+
+
+@pytest.mark.parametrize("name", ["a\0b", "folder/a\0b/c", "\udcff.x"])
+@pytest.mark.parametrize("words", PLACES.values(), ids=list(PLACES))
+def test_what_cannot_be_a_name_takes_one_sentence(refused, tmp_path, words, name):
+    line = refused(*words, name)
+    assert line == f"error: The argument {name!r} has a NUL, or is no UTF-8: give another name."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nor_can_it_in_a_config(refused, digits, tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text('trainer: {default_root_dir: "a\\0b"}')
+    line = refused("fit", *digits, "--config", "mine.yaml")
+    assert line == r"error: trainer.default_root_dir 'a\x00b' has a NUL, or is no UTF-8: give another name."
+    assert list(tmp_path.iterdir()) == [config]
+
+
+@pytest.mark.parametrize("words", [words for words in PLACES.values() if words[-1] == "--output"], ids=lambda w: w[0])
+def test_what_is_written_is_written_here(refused, tmp_path, words):
+    """The path of an address would be a folder with its scheme as its name."""
+    said = "s3://bucket/x is an address: give a path on this machine"
+    assert refused(*words, "s3://bucket/x") == f"error: argument --output: {said}"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_below_is_told(refused, digits, tmp_path):
+    """As below a link to nowhere: there is no parent to write to, nor a way to make one."""
+    (tmp_path / "link").symlink_to("nowhere")
+    profiler = ["lightning.pytorch.profilers.SimpleProfiler", "--trainer.profiler.filename", "times"]
+    words = ["--pruning", "null", "--trainer.profiler", *profiler, "--trainer.profiler.dirpath", "link/x"]
+    assert "No such file or directory" in refused("fit", *digits, *words)
+
+
+def test_an_empty_path_of_a_checkpoint_is_told(refused, digits):
+    assert "ckpt_path='': give the path of a checkpoint" in refused("fit", *digits, "--ckpt_path", "")
+
+
+def test_a_package_that_an_address_needs_is_told(refused, digits, monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    assert "Install s3fs" in refused("fit", *digits, "--trainer.default_root_dir", "s3://bucket/x")
