@@ -1,26 +1,30 @@
-"""What a resumed run needs that Lightning does not save: metrics that something follows, accumulated gradients."""
+"""What a resumed run needs that Lightning does not save: metrics that are followed, gradients, and that it is over."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from sparse_rnn.errors import UsageError
-from sparse_rnn.lightning_compat import end_restart, only_accumulates
+from sparse_rnn.lightning_compat import callbacks_of, end_restart, only_accumulates
 from sparse_rnn.modules.ranks import from_all_ranks
 
-_METRICS, _PENDING, _GRADIENTS = "callback_metrics", "plateau_pending", "gradients"  # keys in a checkpoint
+# Keys in a checkpoint.
+_METRICS, _PENDING, _GRADIENTS, _STOPPED = "callback_metrics", "plateau_pending", "gradients", "early_stopped"
 
 
 class RunState(Callback):
-    """Keep in checkpoints what of a run Lightning does not: metrics, and gradients that are still accumulated.
+    """Keep in checkpoints what of a run Lightning does not: metrics, accumulated gradients, and that it is over.
 
     Lightning saves no metric. It therefore steps no ``ReduceLROnPlateau`` at the end of the epoch in which a run is
     resumed, nor for an epoch after which a checkpoint was saved, as that happens before the step; early stopping that
     looks at the end of an epoch finds no metric there. Nor does it save gradients, which a checkpoint between two
-    batches of one step needs. The models of this package bring this callback along.
+    batches of one step needs, nor that early stopping has ended the run, which would train on. The models of this
+    package bring this callback along.
 
     Example:
         >>> from sparse_rnn.modules import SequenceClassifier
@@ -30,6 +34,7 @@ class RunState(Callback):
 
     def __init__(self) -> None:
         self._saved: dict[str, Any] | None = None
+        self._ends = False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the metrics, and whether the end of an epoch is still to be followed by a scheduler's step."""
@@ -38,6 +43,7 @@ class RunState(Callback):
         at_its_end = epoch.completed < epoch.processed == epoch.ready
         complete = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         checkpoint[_METRICS], checkpoint[_PENDING] = metrics, bool(at_its_end and complete)
+        checkpoint[_STOPPED] = trainer.should_stop and any(map(_has_decided, _early_stopping(trainer)))
         if pl_module.automatic_optimization and _accumulating(trainer):
             named = pl_module.named_parameters()
             own = {name: p.grad.detach().cpu().clone() for name, p in named if p.grad is not None}
@@ -50,12 +56,21 @@ class RunState(Callback):
             UsageError: If they are not what :meth:`on_save_checkpoint` has added.
         """
         _check(checkpoint)
-        names = (_METRICS, _PENDING, _GRADIENTS)
+        names = (_METRICS, _PENDING, _GRADIENTS, _STOPPED)
         self._saved = {name: checkpoint.get(name) for name in names} if _METRICS in checkpoint else None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the metrics back, and step what an unbroken run has stepped."""
+        """Put the metrics back, step what an unbroken run has stepped, and train no more after early stopping."""
+        stopped = self._saved is not None and bool(self._saved[_STOPPED]) and bool(_early_stopping(trainer))
         self._take_up(trainer, pl_module)
+        self._ends = stopped and _at_the_end_of_an_epoch(trainer)
+        if stopped:
+            rank_zero_info("Early stopping has ended this run: to train on, resume it without EarlyStopping.")
+            trainer.should_stop = not self._ends
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the run after an epoch that only its end was missing from."""
+        trainer.should_stop, self._ends = trainer.should_stop or self._ends, False
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do so, too, where there was nothing left to train."""
@@ -86,6 +101,21 @@ def _check(checkpoint: Mapping[str, Any]) -> None:
     for found in (checkpoint.get(_METRICS, {}), *gradients):
         if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
             raise UsageError("Its metrics or accumulated gradients are no tensors by their names.")
+
+
+def _early_stopping(trainer: Trainer) -> list[EarlyStopping]:
+    return [callback for callback in callbacks_of(trainer) if isinstance(callback, EarlyStopping)]
+
+
+def _has_decided(callback: EarlyStopping) -> bool:
+    """Tell whether it is early stopping that ends the run, and not a ``Timer`` or whoever else asks for the end."""
+    return callback.stopped_epoch > 0 or callback.wait_count >= callback.patience
+
+
+def _at_the_end_of_an_epoch(trainer: Trainer) -> bool:
+    """Tell whether no batch of an epoch is left, but what follows the last one."""
+    epoch: Any = trainer.fit_loop.epoch_progress.current  # Lightning's annotation lacks `processed`
+    return bool(epoch.processed < epoch.ready and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
 
 
 def _accumulating(trainer: Trainer) -> bool:

@@ -35,19 +35,19 @@ class Kill(Callback):
             raise Killed
 
 
-def fit(folder, save, kill=None, val_check_interval=1.0):
+def fit(folder, save, kill=None, val_check_interval=1.0, stops=True, **stopping_options):
     seed_everything(0, verbose=False)
     model = SequenceClassifier(
         8, 10, hidden_size=6, lr_scheduler=lambda o: ReduceLROnPlateau(o, factor=0.5, patience=0, threshold=0.2)
     )
     newest = max(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, default=None)
     checkpoint = ModelCheckpoint(folder, **SAVES[save])
-    stopping = EarlyStopping("val/error", patience=EPOCHS)
+    stopping = EarlyStopping("val/error", **{"patience": EPOCHS, **stopping_options})
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=EPOCHS,
         val_check_interval=val_check_interval,
-        callbacks=[stopping, checkpoint, *([] if kill is None else [Kill(kill)])],
+        callbacks=[*([stopping] if stops else []), checkpoint, *([] if kill is None else [kill])],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -75,8 +75,70 @@ def test_a_run_killed_twice_ends_as_the_unbroken_one(tmp_path, save, interval):
     assert unbroken["lr"] < 1e-3  # the scheduler did something
     killed = tmp_path / "killed"
     for step in (STEPS, 2 * STEPS - 1, 3 * STEPS):
-        assert fit(killed, save, step, interval) is None
+        assert fit(killed, save, Kill(step), interval) is None
     assert fit(killed, save, val_check_interval=interval) == unbroken
+
+
+class KillAtTheEnd(Callback):
+    """Kills a run that early stopping has ended, at a hook that comes after the decision."""
+
+    def __init__(self, hook):
+        self._hook = hook
+
+    def kill(self, trainer, hook):
+        if trainer.should_stop and hook == self._hook:
+            raise Killed
+
+    def on_validation_end(self, trainer, pl_module):
+        self.kill(trainer, "validation")
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.kill(trainer, "epoch")
+
+    def on_train_end(self, trainer, pl_module):
+        self.kill(trainer, "training")
+
+
+SOON = {"patience": 1, "min_delta": 0.9}
+
+
+@pytest.mark.parametrize("at_epoch_end", [True, False])
+@pytest.mark.parametrize("save", SAVES)
+def test_a_run_that_early_stopping_has_ended_stays_so(tmp_path, save, at_epoch_end):
+    """As the unbroken one, whether it was killed right after the decision or came to its end."""
+    options = {**SOON, "check_on_train_epoch_end": at_epoch_end}
+    unbroken = fit(tmp_path / "unbroken", save, **options)
+    assert unbroken["steps"] == 2 * STEPS
+    assert fit(tmp_path / "unbroken", save, **options) == unbroken
+    for hook in ("training",) if at_epoch_end else ("validation", "epoch", "training"):
+        assert fit(tmp_path / hook, save, KillAtTheEnd(hook), **options) is None
+        assert fit(tmp_path / hook, save, **options) == unbroken
+
+
+@pytest.mark.parametrize("save", SAVES)
+def test_nor_does_it_train_to_the_end_of_an_epoch_within_which_it_was_ended(tmp_path, save):
+    unbroken = fit(tmp_path, save, None, 2, **SOON)
+    assert unbroken["steps"] == 4
+    resumed = fit(tmp_path, save, None, 2, **SOON)
+    assert [resumed[name] for name in ("steps", "weights")] == [unbroken[name] for name in ("steps", "weights")]
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")
+def test_without_early_stopping_it_trains_on(tmp_path):
+    fit(tmp_path, "the best", **SOON)
+    assert fit(tmp_path, "the best", stops=False)["steps"] == EPOCHS * STEPS
+
+
+class Ends(Callback):
+    """Ends a run as a ``Timer`` does."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = True
+
+
+def test_a_run_that_something_else_has_ended_goes_on(tmp_path):
+    assert fit(tmp_path, "the best", Ends())["steps"] == STEPS
+    assert fit(tmp_path, "the best")["steps"] == EPOCHS * STEPS
 
 
 def test_a_finished_run_that_is_resumed_to_be_longer_steps_for_its_last_epoch(tmp_path):
