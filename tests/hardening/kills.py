@@ -10,6 +10,8 @@ imported everything, which takes more time than they do.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import io
 import logging
 import os
 import random
@@ -68,7 +70,8 @@ METHODS: dict[str, Callable[[], list[Callback]]] = {
     "structured": lambda: [StructuredPruning(units=5, num_samples=16)],
     "unit lasso": lambda: [UnitLasso(0.05)],
 }
-KINDS = ("classifier", "language model", "accumulation", "plateau", "two ranks", "by steps")
+KINDS = ("classifier", "language model", "accumulation", "plateau", "two ranks", "four ranks", "by steps")
+RANKS = {"two ranks": 2, "four ranks": 4}
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,8 @@ def fit(chain: Chain, folder: Path, moment: Moment | None = None) -> None:
     logging.getLogger("lightning").setLevel(logging.ERROR)
     seed_everything(chain.seed, verbose=False)
     rng = random.Random(f"{chain}")
-    ranks = 2 if chain.kind == "two ranks" else 1
-    model, data = _text(folder.parent) if chain.kind in ("language model", "two ranks") else _digits(chain.kind)
+    ranks = RANKS.get(chain.kind, 1)
+    model, data = _text(folder.parent) if chain.kind in ("language model", *RANKS) else _digits(chain.kind)
     checkpoint: Callback = SparseCheckpoint(
         folder / "checkpoints", monitor=_monitor(model), every_n_train_steps=rng.randint(1, 6)
     )
@@ -107,29 +110,48 @@ def fit(chain: Chain, folder: Path, moment: Moment | None = None) -> None:
     elif rng.random() < 0.5 and chain.kind != "by steps":
         checkpoint = SparseCheckpoint(folder / "checkpoints", monitor=_monitor(model))
     structured = chain.method == "structured"
+    interval = 2 if rng.random() < 0.2 and not structured else 1.0
+    sanity = rng.choice([0, 2])
+    # Ended within an epoch, a run has no end of that epoch when it is resumed; so only where validations come at ends.
+    patience = 1 if rng.random() < 0.3 and interval == 1.0 else 100
     trainer = Trainer(
         accelerator="cpu",
         devices=ranks,
-        strategy=DDPStrategy(process_group_backend="gloo") if ranks > 1 else "auto",
+        # DDP groups the gradients otherwise in the first step of a process than in all others, unless it looks for unused
+        # parameters; more than two addends then add up in another order.
+        strategy=DDPStrategy(process_group_backend="gloo", find_unused_parameters=ranks > 2) if ranks > 1 else "auto",
         plugins=[LightningEnvironment()] if ranks > 1 else None,
         max_epochs=EPOCHS,
         accumulate_grad_batches=2 if chain.kind == "accumulation" else 1,
-        val_check_interval=2 if rng.random() < 0.2 and not structured else 1.0,
+        val_check_interval=interval,
         check_val_every_n_epoch=1,
         gradient_clip_val=0.5,
-        callbacks=[*METHODS[chain.method](), EarlyStopping(_monitor(model), patience=100), checkpoint],
+        callbacks=[*METHODS[chain.method](), EarlyStopping(_monitor(model), patience=patience), checkpoint],
         default_root_dir=folder,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        num_sanity_val_steps=rng.choice([0, 2]),
+        num_sanity_val_steps=sanity,
     )
     count = _Count(trainer, moment)
     trainer.fit(model, data, ckpt_path=_newest(folder))
     sys.setprofile(None)
+    _check_ranks(trainer)
     trainer.save_checkpoint(folder / "end.ckpt")
     if trainer.is_global_zero:
         torch.save({"calls": count.calls, "saves": count.saves}, folder / "counts.pt")
+
+
+def _check_ranks(trainer: Trainer) -> None:
+    """Complain where the weights or optimizers of two ranks differ in a bit."""
+    own = (trainer.model.state_dict(), [optimizer.state_dict() for optimizer in trainer.optimizers])
+    text = io.BytesIO()
+    torch.save(own, text)
+    digests: list[Any] = [None] * trainer.world_size
+    if trainer.world_size > 1:
+        torch.distributed.all_gather_object(digests, hashlib.sha256(text.getvalue()).hexdigest())
+    if len(set(digests)) > 1:
+        raise AssertionError("the ranks differ")
 
 
 def _digits(kind: str) -> tuple[Any, Any]:
@@ -185,7 +207,7 @@ class _Count:
 def run(chain: Chain, folder: Path, moment: Moment | None = None) -> str:
     """Fit in a process of its own, or one for each rank, and say how that ended: ``ended``, ``killed``, or why not."""
     folder.mkdir(exist_ok=True)
-    ranks = 2 if chain.kind == "two ranks" else 1
+    ranks = RANKS.get(chain.kind, 1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
