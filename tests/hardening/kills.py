@@ -117,7 +117,7 @@ def fit(chain: Chain, folder: Path, moment: Moment | None = None) -> None:
     trainer = Trainer(
         accelerator="cpu",
         devices=ranks,
-        # DDP groups the gradients otherwise in the first step of a process than in all others, unless it looks for unused
+        # DDP groups gradients otherwise in the first step of a process than in all others, unless it looks for unused
         # parameters; more than two addends then add up in another order.
         strategy=DDPStrategy(process_group_backend="gloo", find_unused_parameters=ranks > 2) if ranks > 1 else "auto",
         plugins=[LightningEnvironment()] if ranks > 1 else None,
