@@ -162,8 +162,14 @@ class PruningCLI(LightningCLI):
         Raises:
             UsageError: If one of them refuses an argument.
         """
-        with unwrapped():
-            super().instantiate_classes()
+        try:
+            with unwrapped():
+                super().instantiate_classes()
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error):  # PyTorch has no class for it on a CPU
+                raise
+            problem = str(error).rpartition("DefaultCPUAllocator: ")[2]
+            raise UsageError(f"The model does not fit into memory: give smaller sizes ({problem[:200]}).") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer and hand it the pruning callback, and what the summary asks.

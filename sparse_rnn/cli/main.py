@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from sparse_rnn.cli.help import LIGHTNING, OURS, overview, unknown, version_line
+from sparse_rnn.cli.ranks import leaves_it_to_the_first_rank, lost_another
 from sparse_rnn.compare.orphans import end_with_parent
 from sparse_rnn.errors import UsageError, check_text, one_line
 
@@ -50,6 +51,12 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
         where = "A file" if error.filename is None else f"{str(error.filename)[:200]!r}"
         _exit(f"{where} cannot be read or written ({error.strerror}): give another place, or make room there.")
+    except RuntimeError as error:
+        if not lost_another(error):
+            raise
+        if not leaves_it_to_the_first_rank():
+            sys.stderr.write("Stopped, as another rank has ended, which says why.\n")
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("Stopped. What was written before is as it was; the same command starts anew.\n")
         sys.exit(128 + signal.SIGINT)
@@ -88,5 +95,6 @@ def _command(name: Sequence[str]) -> Callable[[list[str]], object]:
 
 
 def _exit(message: str) -> NoReturn:
-    sys.stderr.write(f"error: {one_line(message)}\n")
+    if not leaves_it_to_the_first_rank():
+        sys.stderr.write(f"error: {one_line(message)}\n")
     sys.exit(2)

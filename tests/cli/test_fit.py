@@ -321,3 +321,9 @@ def test_tensorboard_has_the_run_s_row_and_no_metric_of_minus_one_with_and_witho
     experiment = HParamsPluginData.FromString(contents["_hparams_/experiment"]).experiment
     assert [info.name.tag for info in experiment.metric_infos] == ["val/loss"]
     assert ("spectrum/rnn.l0/chi" in board.Tags()["scalars"]) == (callbacks != "null")
+
+
+def test_a_model_that_no_memory_holds_takes_one_sentence(refused, digits, tmp_path):
+    line = refused("fit", *digits, "--model.hidden_size", "10000000000000")
+    assert "The model does not fit into memory: give smaller sizes" in line
+    assert list(tmp_path.iterdir()) == []
