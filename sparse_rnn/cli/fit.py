@@ -165,11 +165,12 @@ class PruningCLI(LightningCLI):
         try:
             with unwrapped():
                 super().instantiate_classes()
-        except RuntimeError as error:
-            if "can't allocate memory" not in str(error):  # PyTorch has no class for it on a CPU
+        except (RuntimeError, ValueError) as error:  # the parser's own where the option is a union
+            _, found, problem = str(error).partition("DefaultCPUAllocator: ")  # PyTorch has no class for it on a CPU
+            if not found:
                 raise
-            problem = str(error).rpartition("DefaultCPUAllocator: ")[2]
-            raise UsageError(f"The model does not fit into memory: give smaller sizes ({problem[:200]}).") from error
+            problem = problem.splitlines()[0].partition(".")[0]
+            raise UsageError(f"The model does not fit into memory ({problem}): give smaller sizes.") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer and hand it the pruning callback, and what the summary asks.
