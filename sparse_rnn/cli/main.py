@@ -18,7 +18,7 @@ _OF_A_NAME = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP),
     *(errno.ENOENT, errno.EEXIST, errno.EISDIR),
 }
-_OF_A_DISK = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows has no quota
+_OF_A_DISK = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows has no quota
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -41,7 +41,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         for word in args:
             check_text("The argument", word)
-        with _polite_end(args[:1]):
+        with _polite_end(args[:1]), _full_disk_told_once():
             _command(args[:1])(args)
     except UsageError as error:
         _exit(str(error))
@@ -72,6 +72,22 @@ def _polite_end(name: Sequence[str]) -> Iterator[None]:
     finally:
         if ours:
             signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _full_disk_told_once() -> Iterator[None]:
+    """Leave what a thread meets on a full disk to those who wait for it, as for TensorBoard's writer of events."""
+    before = threading.excepthook
+
+    def hook(found: threading.ExceptHookArgs) -> None:
+        if not (isinstance(found.exc_value, OSError) and found.exc_value.errno in _OF_A_DISK):
+            before(found)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _terminated(signum: int, frame: object) -> NoReturn:

@@ -25,6 +25,8 @@ from sparse_rnn.engine.layers import SparseGRU, SparseLayer, SparseLSTM, SparseP
 from sparse_rnn.errors import MissingFileError, UsageError, one_line
 
 FORMAT, VERSION = "sparse_rnn", "1"
+# As torch.save says it of a full disk, whether it notices at the first bytes, later, or at the end.
+_FULL = ("file write failed", "iostream error", "inline_container")
 _KINDS = {kind.__name__: kind for kind in (SparseGRU, SparseLSTM, SparsePeepholeLSTM, SparseRNN)}
 
 
@@ -137,7 +139,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
     except RuntimeError as error:
-        if "file write failed" not in str(error):  # as torch.save says it of a full disk
+        if not any(words in str(error) for words in _FULL):
             raise
         raise UsageError(f"{path} cannot be written: the disk is full, or gone.") from error
 

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from importlib import import_module
 
 import pytest
@@ -186,3 +187,24 @@ def test_an_empty_path_of_a_checkpoint_is_told(refused, digits):
 def test_a_package_that_an_address_needs_is_told(refused, digits, monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     assert "Install s3fs" in refused("fit", *digits, "--trainer.default_root_dir", "s3://bucket/x")
+
+
+@pytest.mark.parametrize(("code", "told"), [(errno.ENOSPC, False), (errno.EBADF, True)])
+def test_what_a_thread_meets_on_a_full_disk_is_told_by_who_waits_for_it(monkeypatch, capsys, code, told):
+    """As TensorBoard's writer of events, whose error Lightning meets again."""
+    error = OSError(code, os.strerror(code))
+
+    def writes(args):
+        def fails():
+            raise error
+
+        thread = threading.Thread(target=fails)
+        thread.start()
+        thread.join()
+
+    seen = []
+    monkeypatch.setattr(threading, "excepthook", seen.append)
+    monkeypatch.setattr(import_module("sparse_rnn.cli.main"), "_command", lambda name: writes)
+    main(["fit"])
+    assert len(seen) == told
+    assert threading.excepthook == seen.append
