@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -192,7 +193,8 @@ class PruningCLI(LightningCLI):
         except (ValueError, ImportError) as error:  # a logger, or an address, may need a package that is not there
             raise UsageError(str(error)) from error
         restore_safely(trainer)
-        self._folders = new_log_folders(trainer)
+        # To ask for the folders of a fit would settle their numbers before they are made.
+        self._folders = [] if self.subcommand == "fit" else new_log_folders(trainer)
         return trainer
 
     def after_instantiate_classes(self) -> None:
@@ -228,6 +230,7 @@ class PruningCLI(LightningCLI):
         """
         first = getattr(rank_zero_only, "rank", 0) == 0  # set where Lightning sees it, and a type checker does not
         claimed = [folder for logger in self.trainer.loggers if first and (folder := claim_version(logger))]
+        self._folders = [*map(Path, claimed), *new_log_folders(self.trainer)]
         for callback in pruning_callbacks(self.trainer):
             callback.tells_table = False  # the summary at the end has it
         try:

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from sparse_rnn.cli.fit import _set_matmul_precision
+from sparse_rnn.cli.fit import PruningCLI, _set_matmul_precision
 from sparse_rnn.data import mnist
 from sparse_rnn.lightning_compat import claim_version
 from sparse_rnn.modules import SequenceClassifier
@@ -328,3 +328,16 @@ def test_a_model_that_no_memory_holds_takes_one_sentence(refused, digits, tmp_pa
     assert "The model does not fit into memory (" in line
     assert line.endswith(" bytes): give smaller sizes.")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_another_process_took_meanwhile_is_its_own(run, digits, tmp_path, monkeypatch):
+    ready = PruningCLI.after_instantiate_classes
+
+    def another_begins(cli):
+        ready(cli)
+        (tmp_path / "lightning_logs" / "version_0").mkdir(parents=True)
+
+    monkeypatch.setattr(PruningCLI, "after_instantiate_classes", another_begins)
+    run("fit", *digits)
+    assert list((tmp_path / "lightning_logs" / "version_0").iterdir()) == []
+    assert (tmp_path / "lightning_logs" / "version_1" / "checkpoints" / "last.ckpt").is_file()
