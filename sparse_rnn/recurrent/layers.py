@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent import cells
 from sparse_rnn.recurrent.cells import Cell
+from sparse_rnn.recurrent.entries import Entry, Place
 from sparse_rnn.recurrent.parameters import LiveTensors, check_initialised, join, plain_parameters
-from sparse_rnn.recurrent.registry import Entry, Place, entry_of, known_classes
+from sparse_rnn.recurrent.registry import entry_of, known_classes
 
 RECURRENT_BASES = (nn.RNNBase, nn.RNNCellBase)
 

@@ -12,9 +12,9 @@ from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.structured.trace import Links
 from sparse_rnn.pruning.structured.units import Reader, Writer
 from sparse_rnn.recurrent.cells import RESET_STATE
+from sparse_rnn.recurrent.entries import Place
 from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, named_layers
 from sparse_rnn.recurrent.parameters import join
-from sparse_rnn.recurrent.registry import Place
 
 _OF_UNITS = ("h", "c", RESET_STATE)
 _OF_PROJECTED = ("m",)

@@ -1,0 +1,210 @@
+"""What a step says of its cell: what its kernels read, whether the rest is elementwise, and what is refused."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sparse_rnn import SNIP, GraSP, JacobianSpectrum, Magnitude, prune, register_cell
+from sparse_rnn.recurrent import registry
+from sparse_rnn.recurrent.kernels import find_targets
+from sparse_rnn.sparsity.connections import connections
+
+INPUTS, UNITS, STEPS, BATCH = 3, 4, 6, 5
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch):
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+
+
+def data() -> Tensor:
+    return torch.randn(STEPS, BATCH, INPUTS, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+class Loop(nn.Module):
+    def __init__(self, cell: nn.Module, states: int = 1) -> None:
+        super().__init__()
+        self.cell, self.states = cell.double(), states
+
+    def forward(self, x: Tensor) -> None:
+        zeros = x.new_zeros(x.shape[1], UNITS)
+        state = zeros if self.states == 1 else (zeros,) * self.states
+        for x_t in x:
+            state = self.cell(x_t, state)
+
+
+class Simple(nn.Module):
+    """h' = tanh(W x + U h)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.W = nn.Parameter(torch.linspace(-1, 1, UNITS * INPUTS).view(UNITS, INPUTS))
+        self.U = nn.Parameter(torch.linspace(-1, 1, UNITS * UNITS).view(UNITS, UNITS))
+
+    def forward(self, x, h):
+        return torch.tanh(x @ self.W.T + h @ self.U.T)
+
+
+def simple(cell, project, x, state):
+    return (torch.tanh(project(W=x, U=state[0])),)
+
+
+KERNELS = {"W": "W", "U": "U"}
+
+
+def twice(cell, project, x, state):
+    return (torch.tanh(project(W=x, U=state[0]) + project(U=state[0].square())),)
+
+
+def normalised(cell, project, x, state):
+    return (torch.softmax(project(W=x, U=state[0]), dim=-1),)
+
+
+def normalised_before(cell, project, x, state):
+    return (torch.tanh(project(W=x, U=torch.softmax(state[0], dim=-1))),)
+
+
+def mixing(cell, project, x, state):
+    return (torch.tanh(project(W=x, U=state[0])) + 0.1 * state[0].flip(-1),)
+
+
+@pytest.mark.parametrize("step", [twice, normalised, normalised_before, mixing])
+def test_what_is_not_elementwise_has_no_jacobian_score_but_others(step):
+    register_cell(Simple, step=step, kernels=KERNELS)
+    model = Loop(Simple())
+    with pytest.raises(ValueError, match=r"cell \(Simple\) is not elementwise"):
+        prune(model, data(), sparsity=0.5)
+    assert prune(model, data(), sparsity=0.5, criterion="magnitude").kept == 14
+
+
+@pytest.mark.parametrize(
+    ("step", "options", "message"),
+    [
+        (lambda cell, project, x, s: (project(V=x),), {}, r"calls project\(V=\.\.\.\), but 'V' is not among kernels="),
+        (lambda cell, project, x, s: (project(W=x),), {}, r"never calls project\(U=\.\.\.\): take it from kernels="),
+        (lambda cell, project, x, s: project(W=x, U=s[0]), {}, r"gives states of shape .* a tuple of one \[B, H\]"),
+        (simple, {"states": ("h", "c")}, r"gives states of shape .* states=\('h', 'c'\)"),
+        (simple, {"gates": "rzn"}, r"have \{'W': 4, 'U': 4\} rows: .* a multiple of its 3 gates"),
+        (simple, {"kernels": {"W": "W", "U": "V"}}, r"cell\.V is not a parameter of Simple"),
+    ],
+)
+def test_a_registration_that_does_not_fit_is_refused(step, options, message):
+    register_cell(Simple, **{"step": step, "kernels": KERNELS, **options})
+    with pytest.raises(ValueError, match=message):
+        prune(Loop(Simple()), data(), sparsity=0.5)
+
+
+class Beside(nn.Module):
+    """A GRU cell whose kernels read [x, h] and [x, r * h]; it returns an output before its state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.r, self.z, self.n = (nn.Linear(INPUTS + UNITS, UNITS) for _ in "rzn")
+
+    def forward(self, x, h):
+        r, z = (torch.sigmoid(gate(torch.cat([x, h], -1))) for gate in (self.r, self.z))
+        h = (1 - z) * torch.tanh(self.n(torch.cat([x, r * h], -1))) + z * h
+        return 2 * h, (h,)
+
+
+def beside(cell, project, x, state):
+    (h,) = state
+    r, z = (torch.sigmoid(project(**{gate: torch.cat([x, h], -1)})) for gate in "rz")
+    return ((1 - z) * torch.tanh(project(n=torch.cat([x, r * h], -1))) + z * h,)
+
+
+class Apart(nn.Module):
+    """The same with kernels of their own for x and h."""
+
+    def __init__(self, cell: Beside) -> None:
+        super().__init__()
+        for gate in "rzn":
+            linear = getattr(cell, gate)
+            x, h = linear.weight.detach().split([INPUTS, UNITS], 1)
+            self.register_parameter(f"x{gate}", nn.Parameter(x.clone()))
+            self.register_parameter(f"h{gate}", nn.Parameter(h.clone()))
+            self.register_parameter(f"b{gate}", nn.Parameter(linear.bias.detach().clone()))
+
+    def forward(self, x, h):
+        return apart(self, lambda **inputs: project_of(self, inputs), x, (h,))[0]
+
+
+def project_of(cell, inputs):
+    gate = next(iter(inputs))[1]
+    return sum(value @ getattr(cell, role).T for role, value in inputs.items()) + getattr(cell, f"b{gate}")
+
+
+def apart(cell, project, x, state):
+    (h,) = state
+    r, z = torch.sigmoid(project(xr=x, hr=h)), torch.sigmoid(project(xz=x, hz=h))
+    return ((1 - z) * torch.tanh(project(xn=x, hn=r * h)) + z * h,)
+
+
+class LoopOfOutputs(Loop):
+    def forward(self, x):
+        h = x.new_zeros(x.shape[1], UNITS)
+        for x_t in x:
+            returned = self.cell(x_t, h)
+            h = returned[1][0] if isinstance(returned, tuple) else returned
+        return h
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        JacobianSpectrum.paper(),
+        JacobianSpectrum.author(),
+        JacobianSpectrum.paper(gamma="none", projection="exact"),
+        SNIP("sequence"),
+        GraSP(),
+        Magnitude(),
+    ],
+    ids=lambda criterion: type(criterion).__name__,
+)
+def test_kernels_over_things_side_by_side_have_the_scores_of_their_parts(criterion):
+    biases = {gate: f"{gate}.bias" for gate in "rzn"}
+    register_cell(Beside, step=beside, kernels={gate: f"{gate}.weight" for gate in "rzn"}, biases=biases)
+    names = [f"{what}{gate}" for gate in "rzn" for what in "xh"]
+    register_cell(
+        Apart, step=apart, kernels={name: name for name in names}, biases={f"x{gate}": f"b{gate}" for gate in "rzn"}
+    )
+    whole = LoopOfOutputs(Beside())
+    parts = LoopOfOutputs(Apart(whole.cell))
+    scores = []
+    for model in (whole, parts):
+        torch.manual_seed(3)
+        loss_fn = lambda model, x: model(x).square().mean()  # noqa: E731
+        scores.append(criterion.score(model, data(), loss_fn, find_targets(model)))
+    assert set(scores[0]) == {f"cell.{gate}.weight" for gate in "rzn"}
+    for gate in "rzn":
+        expected = torch.cat([scores[1][f"cell.x{gate}"], scores[1][f"cell.h{gate}"]], 1)
+        torch.testing.assert_close(scores[0][f"cell.{gate}.weight"], expected, rtol=1e-6, atol=1e-12)
+
+
+class CatCell(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.i2h = nn.Linear(INPUTS + UNITS, UNITS)
+
+    def forward(self, x, h):
+        return torch.tanh(self.i2h(torch.cat([x, h], 1)))
+
+
+@pytest.mark.parametrize("criterion", ["jacobian", "snip", "grasp", "synflow", "magnitude", "random"])
+def test_the_commonest_cell_is_pruned_by_every_criterion_and_its_connections_are_counted(criterion):
+    register_cell(
+        CatCell,
+        step=lambda cell, project, x, state: (torch.tanh(project(all=torch.cat([x, state[0]], -1))),),
+        kernels={"all": "i2h.weight"},
+        biases={"all": "i2h.bias"},
+    )
+    torch.manual_seed(0)
+    model = LoopOfOutputs(CatCell())
+    kernel = find_targets(model)["cell.i2h.weight"]
+    assert (kernel.role, kernel.reads_state, tuple(kernel.shape)) == ("all", True, (UNITS, INPUTS + UNITS))
+    masks = prune(model, data(), sparsity=0.5, criterion=criterion, rounds=1, loss_fn=lambda m, x: m(x).square().mean())
+    assert masks.kept == 14
+    left = connections(model, masks)["cell"]
+    assert left.inputs == int(masks["cell.i2h.weight"][:, :INPUTS].sum())
+    assert left.inputs + left.recurrent == 14
