@@ -9,9 +9,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
-from sparse_rnn import DynamicSparsity, GradualPruning, OneShotPruning
+from sparse_rnn import GradualPruning, OneShotPruning
 from sparse_rnn.callbacks import PruningCallback
-from sparse_rnn.pruning.schedules import CosineDecay, Cubic
+from sparse_rnn.pruning.schedules import Cubic
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.training_length import training_steps
 
@@ -166,26 +166,6 @@ def test_a_run_resumed_from_a_dense_checkpoint_has_made_its_steps(train, tmp_pat
     pruning = Rolling()
     train(Project, [pruning], ckpt_path=tmp_path / "dense.ckpt")
     assert pruning.notes == list(range(7, 13))
-
-
-@pytest.mark.parametrize(
-    ("build", "other", "said"),
-    [
-        (OneShotPruning, {"sparsity": 0.5}, "sparsity=0.5 has no effect.*chosen with sparsity=0.8"),
-        (OneShotPruning, {"criterion": "random"}, "criterion=Random has no effect.*criterion=Magnitude"),
-        (OneShotPruning, {"min_kept": 1}, "min_kept=1 has no effect.*min_kept=0"),
-        (DynamicSparsity, {"sparsity": 0.5}, "DynamicSparsity: sparsity=0.5 has no effect"),
-    ],
-)
-def test_other_settings_than_those_of_the_masks_are_said_to_have_no_effect(train, tmp_path, build, other, said):
-    options = {"sparsity": 0.8, "criterion": "magnitude"}
-    if build is DynamicSparsity:
-        options["schedule"] = CosineDecay(every=2)
-    train(Project, [build(**options)], max_epochs=1).save_checkpoint(tmp_path / "one.ckpt")
-    with pytest.warns(UserWarning, match=said):
-        again = train(Project, [build(**options | other)], ckpt_path=tmp_path / "one.ckpt")
-    again.save_checkpoint(tmp_path / "two.ckpt")
-    train(Project, [build(**options)], ckpt_path=tmp_path / "two.ckpt", max_epochs=3)  # no warning
 
 
 def test_each_change_is_logged_at_its_step(train, tmp_path):
