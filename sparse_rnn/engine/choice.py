@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Sequences that share a weight.
-_WIDEST = 32
+from sparse_rnn.engine.library import WIDEST
+
 # Weights that the second and the third level of a cache may hold.
 SECOND_LEVEL, THIRD_LEVEL = 500_000, 5_000_000
 
@@ -133,7 +133,7 @@ def tiles(batch: int) -> int:
         >>> tiles(1), tiles(32), tiles(33)
         (1, 1, 2)
     """
-    return -(-batch // _WIDEST)
+    return -(-batch // WIDEST)
 
 
 def choose(cell: str, layers: Sequence[Size], batch: int, training: bool) -> Choice:

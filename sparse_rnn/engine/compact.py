@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from sparse_rnn.engine import ops
 from sparse_rnn.engine.layers import DTYPES, SparseGRU, SparseLayer, SparseLSTM, SparsePeepholeLSTM, SparseRNN
 from sparse_rnn.engine.pattern import MOST, Pattern
 from sparse_rnn.engine.sequences import joined_bias
+from sparse_rnn.engine.slots import slots, slots_there
 from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent import PeepholeLSTM, RecurrentModule, find_recurrent
 
@@ -167,7 +167,7 @@ def _plain(found: RecurrentModule, weight: Tensor, layer: SparseLayer) -> Tensor
 
 def _kernel(cell: str, role: str, weight: Tensor, mask: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return the kept weights of a kernel, and where they are, by the first words of the names of their buffers."""
-    pattern = Pattern.of(mask, ops.slots(cell, role), 1 if role == "hr" else ops.slots_of_unit(cell))
+    pattern = Pattern.of(mask, slots(cell, role), slots_there(cell, role))
     values = weight.flatten()[pattern.positions.long()]
     where = {"columns": pattern.columns, "offsets": pattern.offsets}
     if dtype != torch.int8:

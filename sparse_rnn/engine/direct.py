@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparse_rnn.engine import ops, plain
-from sparse_rnn.engine.library import Call, kernels
+from sparse_rnn.engine import plain
+from sparse_rnn.engine.kernel_calls import contiguous, filled, run_kernels, run_kernels_backwards, strides
+from sparse_rnn.engine.library import TYPES, WIDEST, Call, kernels
 from sparse_rnn.engine.weights import Layers, Weights
 from sparse_rnn.torch_compat import version_of
 
@@ -59,10 +60,10 @@ def _run(
     out = x.new_empty(*rows, outputs)
     constant = weights.one_sequence.constant(weights, inputs) if batch == 1 else weights.constant
     call = Call.from_buffer_copy(constant)  # its own one, as other threads may call the layer meanwhile
-    call.type, call.threads, call.reverse = ops.TYPES[x.dtype], torch.get_num_threads(), reverse
+    call.type, call.threads, call.reverse = TYPES[x.dtype], torch.get_num_threads(), reverse
     call.steps, call.batch, call.inputs = steps, batch, inputs
     call.even, call.starts, call.lengths = len(rows) == 2, starts.data_ptr(), lengths.data_ptr()
-    call.x, call.x_strides, call.out = x.data_ptr(), ops.strides(x), out.data_ptr()
+    call.x, call.x_strides, call.out = x.data_ptr(), strides(x), out.data_ptr()
     at = index * batch * outputs * size
     call.h_0, call.h_n = state[0].data_ptr() + at, last[0].data_ptr() + at
     scratch = {"inputs_kept": steps * inputs, "h": (steps + 1) * outputs}
@@ -72,7 +73,7 @@ def _run(
         scratch["c"] = (steps + 1) * units
     if "hr" in weights.roles:
         scratch["unprojected"] = steps * units
-    lanes = 1 if batch == 1 else -(-batch // ops.WIDEST) * ops.WIDEST
+    lanes = 1 if batch == 1 else -(-batch // WIDEST) * WIDEST
     memory = x.new_empty(lanes * sum(scratch.values()))
     at = memory.data_ptr()
     for name, numbers in scratch.items():
@@ -88,7 +89,7 @@ def _differentiable(
     """Run a layer in one direction; return its outputs and its last states."""
     weights = weights if weights.values[0].dtype == x.dtype else weights.widened(x.dtype)
     h_0, *c_0 = state
-    given = ops.contiguous(h_0, c_0[0] if c_0 else None, weights.bias, weights.peephole, *weights.values)
+    given = contiguous(h_0, c_0[0] if c_0 else None, weights.bias, weights.peephole, *weights.values)
     out, h_n, c_n = _Layer.apply(weights, starts, lengths, bool(reverse), x, *given)
     return (out, h_n, c_n) if c_0 else (out, h_n)
 
@@ -112,7 +113,7 @@ class _Layer(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         own = weights.roles, values, weights.offsets, weights.columns, ()
         given = weights.cell, x, h_0, c_0, bias, peephole, *own, starts, lengths, reverse
-        out, h_n, c_n, kept = ops.run_kernels(*given, training=True)
+        out, h_n, c_n, kept = run_kernels(*given, training=True)
         # The kernels have kept x in their order, so a batch may be overwritten before its gradients are computed.
         ctx.x, ctx.version = x, version_of(x)
         ctx.save_for_backward(kept, h_0, c_0, bias, peephole, *values)
@@ -127,7 +128,7 @@ class _Layer(torch.autograd.Function):
         x = ctx.x
         roles, offsets, columns = ctx.pattern
         needs_x = ctx.needs_input_grad[4]
-        grad_h_n, grad_c_n = ops.filled(grad_h_n, grad_c_n, h_0, c_0)
+        grad_h_n, grad_c_n = filled(grad_h_n, grad_c_n, h_0, c_0)
         if torch.is_grad_enabled():  # somebody differentiates the gradients, which the kernels do not
             if version_of(x) != ctx.version:
                 raise RuntimeError("The input of a recurrent layer was modified in place, and is needed for gradients.")
@@ -144,6 +145,6 @@ class _Layer(torch.autograd.Function):
             own = x, bias, peephole, roles, values, offsets, columns, ctx.blocks
             given = ctx.cell, grad_out, grad_h_n.contiguous(), grad_c_n, kept, *own
             starts, lengths, reverse = ctx.lengths
-            found = ops.run_kernels_backwards(*given, starts, lengths, reverse, needs_x)
+            found = run_kernels_backwards(*given, starts, lengths, reverse, needs_x)
         present = (needs_x, True, c_0 is not None, bias is not None, peephole is not None, *[True] * len(values))
         return None, None, None, None, *(grad if is_one else None for grad, is_one in zip(found, present, strict=True))

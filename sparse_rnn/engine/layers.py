@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from sparse_rnn.checks import check_flag, check_number, check_whole
-from sparse_rnn.engine import ops
 from sparse_rnn.engine.checks import check_kernel, check_tensor
 from sparse_rnn.engine.choice import Size
 from sparse_rnn.engine.library import library
 from sparse_rnn.engine.pattern import MOST
 from sparse_rnn.engine.sequences import State, call_like_torch
+from sparse_rnn.engine.slots import slots_of_unit
 from sparse_rnn.engine.weights import Layers, OneSequence, Weights
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.recurrent.peephole import Peepholes
@@ -126,7 +126,7 @@ class SparseLayer(nn.Module):
         kernels: dict[str, list[_Shape]] = {}
         for shape in self._kernels():
             kernels.setdefault(shape.path.partition("_")[2], []).append(shape)
-        gated = self.hidden_size * ops.slots_of_unit(self.cell)
+        gated = self.hidden_size * slots_of_unit(self.cell)
         return [
             Size(
                 total=sum(shape.rows * shape.inputs for shape in shapes),
@@ -218,7 +218,7 @@ class SparseLayer(nn.Module):
         """Yield the names and shapes of all that is no kernel."""
         for suffix, _ in self._places():
             if self.bias:
-                yield f"bias_{suffix}", (self.hidden_size, ops.slots_of_unit(self.cell))
+                yield f"bias_{suffix}", (self.hidden_size, slots_of_unit(self.cell))
 
     @property
     def _buffer_bytes(self) -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 BUILT = Path(__file__).with_name("_kernels.so")
@@ -19,6 +20,9 @@ NOT_BUILT = "The sparse kernels are not built: install a C compiler, and then sp
 
 ROLES = ("ih", "hh", "ch", "hr")
 CELLS = ("rnn_tanh", "rnn_relu", "gru", "lstm")
+TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.int8: 3}
+# Sequences that share a weight.
+WIDEST = 32
 
 _POINTER, _COUNT, _TEXT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p
 
@@ -149,3 +153,25 @@ def warn_not_built() -> None:
 def pointer(tensor: Tensor | None) -> int | None:
     """Return where a tensor lies, for C; None for none."""
     return None if tensor is None else tensor.data_ptr()
+
+
+def describe_kernels(
+    call: Call,
+    roles: Sequence[str],
+    values: Sequence[Tensor],
+    offsets: Sequence[Tensor],
+    columns: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    inputs: Sequence[int],
+) -> None:
+    """Tell a call where the weights of each kernel are, and how many inputs it has, which backward passes ask for."""
+    for index, role in enumerate(roles):
+        call.kernels[ROLES.index(role)] = KernelPointers(
+            offsets=pointer(offsets[index]),
+            columns=pointer(columns[index]),
+            values=pointer(values[index]),
+            scales=pointer(scales[index]) if scales else None,
+            inputs=inputs[index],
+            type=TYPES[values[index].dtype],
+            kept=values[index].shape[0],
+        )

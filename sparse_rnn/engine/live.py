@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from sparse_rnn.engine import ops
 from sparse_rnn.engine.choice import Choice, Size, choose
 from sparse_rnn.engine.library import kernels, library, pointer
 from sparse_rnn.engine.memory import give_up_scratch, scratch
 from sparse_rnn.engine.pattern import MOST, Pattern
 from sparse_rnn.engine.sequences import call_like_torch, joined_bias
+from sparse_rnn.engine.slots import slots, slots_of_unit, slots_there
 from sparse_rnn.engine.steps import KeptSteps
 from sparse_rnn.engine.weights import Weights
 from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule
@@ -269,17 +269,15 @@ class _LiveLayer:
     @property
     def is_countable(self) -> bool:
         """Whether 16 bits name all inputs and pre-activations."""
-        pre_activations = (
-            self._parameter("hh").shape[0] // len(ops.slots(self.cell, "hh")) * ops.slots_of_unit(self.cell)
-        )
+        pre_activations = self._parameter("hh").shape[0] // len(slots(self.cell, "hh")) * slots_of_unit(self.cell)
         return max(pre_activations, *(self._parameter(role).shape[1] for role in self._kernels)) <= MOST
 
     def size(self) -> Size:
         """Return what says how long a step takes."""
         total = sum(self._parameter(role).numel() for role in self._kernels)
         kept = sum(kernel.kept for kernel in self._kernels.values())
-        units = self._parameter("ih").shape[0] // len(ops.slots(self.cell, "ih"))
-        return Size(total, kept, units * ops.slots_of_unit(self.cell))
+        units = self._parameter("ih").shape[0] // len(slots(self.cell, "ih"))
+        return Size(total, kept, units * slots_of_unit(self.cell))
 
     def positions(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         for role, kernel in self._kernels.items():
@@ -318,8 +316,8 @@ class _LiveKernel:
     """A kernel: the pattern of its mask, and its kept values as they are now."""
 
     def __init__(self, cell: str, role: str) -> None:
-        self._slots = ops.slots(cell, role)
-        self._slots_of_unit = 1 if role == "hr" else ops.slots_of_unit(cell)
+        self._slots = slots(cell, role)
+        self._slots_of_unit = slots_there(cell, role)
         self._mask: Tensor | None = None
         self._gathered: dict[tuple[bool, bool], tuple[weakref.ref[Tensor], tuple[int, int], Tensor]] = {}
         self._sampled: Tensor | None = None

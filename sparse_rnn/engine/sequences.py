@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 from sparse_rnn.engine import ops
 from sparse_rnn.engine.direct import run_directly
 from sparse_rnn.engine.library import library
+from sparse_rnn.engine.slots import slots_of_unit
 from sparse_rnn.engine.weights import Layers
 from sparse_rnn.torch_compat import is_transformed
 
@@ -25,7 +26,7 @@ State: TypeAlias = "Tensor | tuple[Tensor, Tensor]"
 
 def joined_bias(cell: str, bias_ih: Tensor, bias_hh: Tensor) -> Tensor:
     """Add up the biases of a layer [G·H] to one number for each slot of a unit, [H, S]."""
-    slots = ops.slots_of_unit(cell)
+    slots = slots_of_unit(cell)
     if cell != "gru":
         return (bias_ih + bias_hh).unflatten(0, (slots, -1)).t().contiguous()
     units = bias_ih.shape[0] // 3

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_rnn.engine import ops
+from sparse_rnn.engine.slots import slots, slots_of_unit
 
 try:
     import triton
@@ -111,7 +111,7 @@ class _Step:
         for index, role in enumerate(roles):
             self._kernels[role] = values[index], scales[index] if scales else None, offsets[index], columns[index]
         self._cell, self._bias, self._peephole = cell, bias, peephole
-        self._units = (len(offsets[0]) - 1) // len(ops.slots(cell, roles[0]))
+        self._units = (len(offsets[0]) - 1) // len(slots(cell, roles[0]))
         self._projected = "hr" in roles
 
     def __call__(
@@ -127,8 +127,8 @@ class _Step:
         block = min(triton.next_power_of_2(max(batch, 1)), WIDEST)
         sizes = {"running": running, "batch": batch, "ROWS": ROWS, "BATCH": block, "LANES": LANES // block}
         unprojected = x_IB.new_empty(self._units, batch) if self._projected else new[0]
-        slots = ops.slots_of_unit(self._cell)
-        _compute[triton.cdiv(self._units, ROWS // slots), triton.cdiv(batch, block)](
+        of_unit = slots_of_unit(self._cell)
+        _compute[triton.cdiv(self._units, ROWS // of_unit), triton.cdiv(batch, block)](
             *(tensor for role in ("ih", "hh", "ch") for tensor in self._kernels[role]),
             self._bias,
             self._peephole,
@@ -139,7 +139,7 @@ class _Step:
             None if self._projected else out_BP,
             units=self._units,
             CELL=self._cell,
-            SLOTS=slots,
+            SLOTS=of_unit,
             **sizes,
         )
         if self._projected:

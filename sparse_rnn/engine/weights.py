@@ -10,8 +10,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from sparse_rnn.engine import ops
-from sparse_rnn.engine.library import CELLS, ROLES, Call, KernelPointers, pointer
+from sparse_rnn.engine.library import CELLS, ROLES, Call, describe_kernels, pointer
+from sparse_rnn.engine.slots import slots
 from sparse_rnn.engine.windows import Windows, windows_of
 from sparse_rnn.torch_compat import version_of
 
@@ -52,7 +52,7 @@ class Weights:
     @cached_property
     def units(self) -> int:
         """Number of units, H."""
-        return (len(self.offsets[0]) - 1) // len(ops.slots(self.cell, self.roles[0]))
+        return (len(self.offsets[0]) - 1) // len(slots(self.cell, self.roles[0]))
 
     @cached_property
     def outputs(self) -> int:
@@ -64,15 +64,8 @@ class Weights:
         """What is the same in all calls; it holds as long as the tensors stay where they are."""
         call = Call(cell=CELLS.index(self.cell), units=self.units, outputs=self.outputs)
         call.bias, call.peephole = pointer(self.bias), pointer(self.peephole)
-        for index, role in enumerate(self.roles):
-            call.kernels[ROLES.index(role)] = KernelPointers(
-                offsets=pointer(self.offsets[index]),
-                columns=pointer(self.columns[index]),
-                values=pointer(self.values[index]),
-                scales=pointer(self.scales[index]) if self.scales else None,
-                type=ops.TYPES[self.values[index].dtype],
-                kept=self.values[index].shape[0],
-            )
+        kernels = self.roles, self.values, self.offsets, self.columns, self.scales
+        describe_kernels(call, *kernels, inputs=[0] * len(self.roles))
         return call
 
     @cached_property
@@ -140,7 +133,7 @@ def _with_windows(weights: Weights, inputs: int, versions: Sequence[int]) -> _Fo
     for role, values, offsets, columns in kernels:
         if role not in read:
             continue
-        windows = windows_of(values, offsets, columns, ops.slots(weights.cell, role), read[role])
+        windows = windows_of(values, offsets, columns, slots(weights.cell, role), read[role])
         if windows is not None:
             windows.describe(call.kernels[ROLES.index(role)])
             made.append(windows)

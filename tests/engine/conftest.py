@@ -11,6 +11,7 @@ from sparse_rnn.engine.compact import sparse_layer
 from sparse_rnn.engine.library import library, warn_not_built
 from sparse_rnn.engine.pattern import Pattern
 from sparse_rnn.engine.sequences import joined_bias
+from sparse_rnn.engine.slots import slots, slots_there
 from sparse_rnn.recurrent import find_recurrent
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 
@@ -124,8 +125,7 @@ class Case:
         return "lstm" if self.kind.endswith("lstm") else self.kind
 
     def pattern(self, role) -> Pattern:
-        slots_of_unit = 1 if role == "hr" else ops.slots_of_unit(self.cell)
-        return Pattern.of(self.masks[role], ops.slots(self.cell, role), slots_of_unit)
+        return Pattern.of(self.masks[role], slots(self.cell, role), slots_there(self.cell, role))
 
     def leaves(self, dtype) -> dict[str, Tensor]:
         """What there are gradients of, by name: rows, state and parameters."""

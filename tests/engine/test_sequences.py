@@ -3,9 +3,9 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from sparse_rnn.engine import ops
 from sparse_rnn.engine.pattern import Pattern
 from sparse_rnn.engine.sequences import call_like_torch, joined_bias
+from sparse_rnn.engine.slots import slots, slots_there
 from sparse_rnn.engine.weights import Weights
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 
@@ -39,10 +39,7 @@ def weights(kind, module, suffix) -> Weights:
     """What the layer and direction of a suffix of a module computes with."""
     cell = "lstm" if kind.endswith("lstm") else kind
     found = {name[7:9]: own for name, own in module.named_parameters() if name[9:] == suffix and name[:6] == "weight"}
-    patterns = {
-        role: Pattern.of(own != 0, ops.slots(cell, role), 1 if role == "hr" else ops.slots_of_unit(cell))
-        for role, own in found.items()
-    }
+    patterns = {role: Pattern.of(own != 0, slots(cell, role), slots_there(cell, role)) for role, own in found.items()}
     biases = [getattr(module, f"bias_{side}{suffix}") for side in ("ih", "hh")]
     return Weights(
         cell,

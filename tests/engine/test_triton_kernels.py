@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence
 
-from sparse_rnn.engine import ops, plain, triton_kernels
+from sparse_rnn.engine import plain, triton_kernels
+from sparse_rnn.engine.slots import slots_of_unit
 
 pytestmark = pytest.mark.skipif(not triton_kernels.available(), reason="Triton is not installed")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -158,7 +159,7 @@ def test_the_kernels_compile_for_a_device(kind, values, batch):
     roles = ("ih_", "hh_", *(("ch_",) if kind == "peephole_lstm" else ()))
     tensors = {name: kind for role in roles for name, kind in types_of_kernel(role, values).items()}
     cell = "lstm" if is_lstm else kind
-    constants = {"CELL": cell, "SLOTS": ops.slots_of_unit(cell), "BATCH": batch}
+    constants = {"CELL": cell, "SLOTS": slots_of_unit(cell), "BATCH": batch}
     assert compile_for_a_device(triton_kernels._compute, tensors | dict.fromkeys(names, real), **constants)
     if kind.startswith("projected"):
         tensors = types_of_kernel("", values) | dict.fromkeys(("read", "h", "new_h", "out"), real)
