@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from sparse_rnn.engine.layers import DTYPES, SparseGRU, SparseLayer, SparseLSTM, SparsePeepholeLSTM, SparseRNN
+from sparse_rnn.engine.layers import SparseGRU, SparseLayer, SparseLSTM, SparsePeepholeLSTM, SparseRNN
+from sparse_rnn.engine.packed import DTYPES
 from sparse_rnn.engine.pattern import MOST, Pattern
 from sparse_rnn.engine.sequences import joined_bias
 from sparse_rnn.engine.slots import slots, slots_there

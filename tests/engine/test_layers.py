@@ -1,7 +1,3 @@
-import copy
-import io
-import pickle
-import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -118,75 +114,6 @@ def test_dropout_acts_between_layers_while_training(pruned, sparse):
     assert torch.equal(layer(x)[0], layer(x)[0])
     single = sparse(pruned("lstm")).train()
     assert torch.equal(single(x)[0], single(x)[0])
-
-
-def test_copies_compute_alike_and_on_their_own(pruned, sparse, kind):
-    layer = sparse(pruned(kind), torch.int8 if kind == "gru" else torch.float32)
-    x = torch.randn(5, 3, 20)
-    wanted = layer(x)
-    saved = io.BytesIO()
-    torch.save(layer, saved)
-    saved.seek(0)
-    copies = [copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), torch.load(saved, weights_only=False)]
-    for copied in copies:
-        assert copied.columns_ih_l0.dtype == torch.uint16
-        same(copied(x), wanted, 0)
-    for name, buffer in copies[0].named_buffers():
-        if name.startswith("values"):
-            buffer.zero_()
-    same(layer(x), wanted, 0)
-    assert not torch.equal(copies[0](x)[0], wanted[0])
-
-
-def test_a_state_dict_of_any_number_of_weights_is_taken(pruned, sparse):
-    layer, other = sparse(pruned("lstm")), SparseLSTM(20, 19)
-    x = torch.randn(5, 3, 20)
-    before = other(x)[0]
-    other.load_state_dict(layer.state_dict())
-    same(other(x), layer(x), 0)
-    assert not torch.equal(before, other(x)[0])
-    nn.Sequential(SparseLSTM(20, 19)).load_state_dict({f"0.{name}": t for name, t in layer.state_dict().items()})
-
-
-def damaged(name, change):
-    return lambda state: state | {name: change(state[name])}
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (damaged("columns_ih_l0", lambda t: t.fill_(20)), "columns_ih_l0 has a column 20; the kernel has 20."),
-        (damaged("offsets_hh_l0", lambda t: t.flip(0)), "offsets_hh_l0 does not rise from 0"),
-        (damaged("offsets_hh_l0", lambda t: t + 1), "offsets_hh_l0 does not rise from 0"),
-        (damaged("offsets_hh_l0", lambda t: t.clamp(max=3)), "offsets_hh_l0 does not rise from 0"),
-        (damaged("offsets_hh_l0", lambda t: t.long()), "offsets_hh_l0 is torch.int64; it must be torch.int32."),
-        (damaged("offsets_hh_l0", lambda t: t[:-1]), r"offsets_hh_l0 has shape [57]; it must have [58]."),
-        (damaged("values_ih_l0", lambda t: t[1:]), "it must have"),
-        (damaged("values_ih_l0", lambda t: t.float()), "values_ih_l0 is torch.float32; it must be torch.int8."),
-        (damaged("columns_ih_l0", lambda t: t.int()), "columns_ih_l0 is torch.int32; it must be torch.uint16."),
-        (damaged("scales_ih_l0", lambda t: t - 1), "scales_ih_l0 has a scale that is negative or no number."),
-        (damaged("scales_ih_l0", lambda t: t * torch.nan), "scales_ih_l0 has a scale that is negative or no number."),
-        (damaged("bias_l0", lambda t: t.double()), "bias_l0 is torch.float64; it must be torch.float32."),
-        (damaged("bias_l0", lambda t: t[1:]), "bias_l0 has shape [18, 4]; it must have [19, 4]."),
-    ],
-)
-def test_a_damaged_state_dict_is_refused_and_leaves_the_layer_as_it_was(pruned, sparse, damage, message):
-    layer = sparse(pruned("gru"), torch.int8)
-    x = torch.randn(5, 3, 20)
-    before = layer(x)
-    state = damage({name: tensor.clone() for name, tensor in layer.state_dict().items()})
-    with pytest.raises(UsageError, match=re.escape(message)):
-        layer.load_state_dict(state)
-    same(layer(x), before, 0)
-
-
-def test_a_pattern_that_was_put_into_a_layer_otherwise_is_refused_when_it_is_called(pruned, sparse):
-    layer = sparse(pruned("gru"))
-    layer.columns_hh_l0 = torch.full_like(layer.columns_hh_l0, 100)
-    with pytest.raises(UsageError, match="columns_hh_l0 has a column 100; the kernel has 19"):
-        layer(torch.randn(5, 3, 20))
-    with pytest.raises(UsageError, match=r"is torch.bfloat16; it must be torch.float32"):
-        sparse(pruned("gru")).bfloat16()(torch.randn(5, 3, 20))
 
 
 @pytest.mark.parametrize(
