@@ -14,7 +14,7 @@ from sparse_rnn import (
     NarangPruning,
     OneShotPruning,
 )
-from sparse_rnn.engine import live
+from sparse_rnn.engine import gathering, live
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.schedules import CosineDecay, Cubic, NarangRamp
 
@@ -52,7 +52,7 @@ class Project(LightningModule):
 
 @pytest.fixture(autouse=True)
 def _optimizers_step_on_kept_weights_of_small_kernels_too(monkeypatch):
-    monkeypatch.setattr(live, "LARGE", 1)
+    monkeypatch.setattr(gathering, "LARGE", 1)
 
 
 @pytest.fixture

@@ -158,20 +158,6 @@ def test_gradients_add_up_and_are_the_users_own(sparse):
     assert torch.allclose(weight.grad, once + other, atol=1e-5)
 
 
-def test_weights_that_change_are_gathered_anew(sparse):
-    model, x = nn.GRU(FEATURES, UNITS, dtype=torch.float64), INPUTS["batch"]()
-    masks = pruned(model)
-    engine = sparse(masks)
-    before = model(x)[0]
-    with torch.no_grad():
-        model.weight_hh_l0.mul_(2)
-    after = model(x)[0]
-    assert not torch.equal(before, after)
-    model.weight_hh_l0.data.mul_(0.5)  # which torch does not count
-    engine.forget()
-    assert torch.equal(model(x)[0], before)
-
-
 @pytest.mark.parametrize("before", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 def test_an_average_may_be_put_in_place_through_data_between_two_calls(before, sparse):
     model, x = nn.GRU(FEATURES, UNITS, dtype=torch.float64), INPUTS["batch"]()
@@ -298,18 +284,6 @@ def test_weight_drop_computes_sparse_what_it_computes_dense(layer, sparse):
     torch.testing.assert_close(evaluated, model(x)[0])
 
 
-def test_another_parameter_at_the_same_place_is_not_taken_for_the_one_before(sparse):
-    model, x = nn.GRU(FEATURES, UNITS, dtype=torch.float64), INPUTS["batch"]()
-    masks = pruned(model)
-    sparse(masks)
-    model(x)[0].sum().backward()
-    for _ in range(2):
-        model.weight_hh_l0 = nn.Parameter(model.weight_hh_l0.detach())
-        assert model.weight_hh_l0.grad is None
-        model(x)[0].sum().backward()
-        assert model.weight_hh_l0.grad is not None
-
-
 class Doubling(nn.GRU):
     def forward(self, input, hx=None):
         return super().forward(2 * input, hx)
@@ -339,28 +313,6 @@ def test_layers_that_share_their_kernels_add_up_their_gradients(sparse):
     dense = results(model, x)
     sparse(masks)
     assert same(results(model, x), dense, masks)
-
-
-def test_calls_of_one_step_share_what_was_gathered(sparse, monkeypatch):
-    model, x = nn.LSTM(FEATURES, UNITS, dtype=torch.float64), INPUTS["batch"]()
-    masks = pruned(model)
-
-    def stepwise():
-        model.zero_grad()
-        state, outputs = None, []
-        for step in x:
-            output, state = model(step.unsqueeze(0), state)
-            outputs.append(output)
-        torch.cat(outputs).sin().sum().backward()
-        return [torch.cat(outputs).detach()], {name: p.grad for name, p in model.named_parameters()}
-
-    dense = stepwise()
-    sparse(masks)
-    gathered = []
-    take = live.kernels().take
-    monkeypatch.setattr(live.kernels(), "take", lambda *args: gathered.append(args) or take(*args))
-    assert same(stepwise(), dense, masks)
-    assert len(gathered) == 2
 
 
 @pytest.mark.parametrize("layer", LAYERS)
