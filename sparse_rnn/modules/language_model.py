@@ -1,46 +1,32 @@
 """A recurrent network that predicts the next word of a text."""
 
-import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from sparse_rnn.checks import LARGEST, MOST_TIMES, check_whole, items_of
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.lexicon import KEY, Lexicon, lexicon_in
-from sparse_rnn.devices import refuse_mps
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.dropout import WordDropout
 from sparse_rnn.modules.generative import Generative
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
 from sparse_rnn.modules.optim.row_adam import RowAdam
-from sparse_rnn.modules.optim.row_gradients import RowGradients, require_sparse
-from sparse_rnn.modules.optim.schedule import Interval, warn_of_idle, with_scheduler
-from sparse_rnn.modules.optim.settings import settings_of
-from sparse_rnn.modules.perplexity import BitsPerToken, Perplexity, TokenLoss
-from sparse_rnn.modules.ranks import from_all_ranks, random_state, set_random_state
-from sparse_rnn.modules.regularisation import activation_penalty, check_regularisation, feature_dropout
-from sparse_rnn.modules.run_state import RunState
-from sparse_rnn.modules.softmax.output_layers import PADDING, AdaptiveSoftmax, FullSoftmax
+from sparse_rnn.modules.optim.schedule import Interval
+from sparse_rnn.modules.regularisation import check_regularisation, feature_dropout
+from sparse_rnn.modules.softmax.output_layers import AdaptiveSoftmax, FullSoftmax
 from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss
+from sparse_rnn.modules.text_training import State, TextTraining
 from sparse_rnn.recurrent.weight_drop import run_dropped
-from sparse_rnn.torch_compat import tree_leaves, tree_map_only
 
 Embedding = Literal["trained", "frozen", "tied"]
 Decoder = Literal["full", "sampled", "adaptive"]
-Batch = tuple[Tensor, Tensor]
-State = list[Any]  # of each layer h [1, B, H], or (h, c) of an LSTM
-
-_RANKS, _TOKENS = "ranks", "tokens_seen"  # keys in a checkpoint
 
 
-class LanguageModel(Generative, RowGradients):
+class LanguageModel(Generative, TextTraining):
     """An embedding, recurrent layers on top of each other, and an output layer over the vocabulary.
 
     Batches are pairs (x, y) of token ids, int64 [B, T], where y is x one token later; targets of -100 do not count.
@@ -162,17 +148,10 @@ class LanguageModel(Generative, RowGradients):
         alpha: float = 0.0,
         beta: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(carry_state, optimizer, lr_scheduler, lr_interval, alpha, beta)
         # Checkpoints hold primitives only, so that torch.load(weights_only=True) reads them.
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
         _check(self.hparams)
-        self.carry_state = carry_state
-        self.optimizer = optimizer
-        self.lr_scheduler = lr_scheduler
-        self.lr_interval = lr_interval
-        self.token_loss, self.perplexity, self.sample_perplexity = TokenLoss(), Perplexity(), Perplexity()
-        self.bits = BitsPerToken()
-        self.tokens_seen = 0
         self.lexicon: Lexicon | None = None
 
         # One module a layer: what nn.LSTM drops between its own layers has no mask for all steps, and on CUDA its
@@ -194,11 +173,6 @@ class LanguageModel(Generative, RowGradients):
         self.to_embedding = nn.Linear(sizes[-1], embedding_size) if widens else nn.Identity()
         if vocab_size is not None:
             self._build_vocabulary(vocab_size)
-
-        self._state: State | None = None
-        self._evaluation_state: State | None = None
-        self._saved: list[dict[str, Any]] | None = None
-        self._restart_clock()
 
     def _build_vocabulary(self, vocab_size: int) -> None:
         """Make the layers that have a row for every word, the embedding and the output layer."""
@@ -233,11 +207,7 @@ class LanguageModel(Generative, RowGradients):
         Raises:
             UsageError: If the model and the data have different sizes, or neither has one, or on Apple's MPS.
         """
-        refuse_mps(self.trainer)
-        # A checkpoint that was loaded earlier, as a start, is not the one that this run resumes.
-        self._saved = None
-        if stage == "fit":
-            self.tokens_seen = 0
+        super().setup(stage)
         text = self._text
         if text is not None and self.lexicon is not None:
             text.read_with(self.lexicon)
@@ -293,71 +263,6 @@ class LanguageModel(Generative, RowGradients):
             outputs += [raw_BTD, h_BTD]
         return self.to_embedding(h_BTD), after
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of the output layer, and log it as ``train/loss``.
-
-        Its exp is logged as ``train/ppl``; with a sampled softmax, where the targets compete with a sample only and it
-        is no perplexity of the text, as ``train/exp_loss``.
-
-        What is returned holds the penalties on activations too, and what is logged does not.
-        """
-        x_BT, y_BT = batch
-        outputs: list[Tensor] = []
-        h_ND, self._state = self._go_on(x_BT, self._state, batch_idx, outputs)
-        loss = self.decoder(h_ND, y_BT.flatten())
-        self.log("train/loss", loss, prog_bar=True)
-        self.log("train/exp_loss" if self.hparams["decoder"] == "sampled" else "train/ppl", loss.detach().exp())
-        options: Any = self.hparams
-        if options.alpha or options.beta:
-            raw_BTH, dropped_BTH = outputs
-            loss = loss + activation_penalty(raw_BTH, dropped_BTH, options.alpha, options.beta)
-        return loss
-
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Log ``val/loss``, the negative log-likelihood per token of the whole text, and its exp, ``val/ppl``.
-
-        Of a second loader the perplexity is logged as ``train/ppl_sample``.
-        """
-        if dataloader_idx == 0:
-            self._evaluate(batch, batch_idx, "val")
-        else:
-            self._evaluate_windows(batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log ``test/loss`` and ``test/ppl``, as in validation."""
-        self._evaluate(batch, batch_idx, "test")
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Predict the next token at every place of a batch, each after all tokens before it.
-
-        Returns:
-            ``token``, the most probable one, and ``target``, the one that comes, both [B, T] and -100 where the target
-            is padding; ``log_prob`` and ``target_log_prob``, the natural logarithms of their probabilities, [B, T].
-        """
-        x_BT, y_BT = batch
-        h_ND, self._evaluation_state = self._go_on(x_BT, self._evaluation_state, batch_idx)
-        token_N, target_N = self.decoder.most_probable(h_ND).where(y_BT.flatten() != PADDING, PADDING), y_BT.flatten()
-        found = {"token": token_N, "log_prob": self.decoder.log_prob(h_ND, token_N)}
-        found |= {"target": target_N, "target_log_prob": self.decoder.log_prob(h_ND, target_N)}
-        return {name: value.view_as(y_BT) for name, value in found.items()}
-
-    def configure_callbacks(self) -> list[Callback]:
-        """Bring along what a resumed run needs and Lightning does not save."""
-        return [RunState()]
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizer over all parameters that are trained, and the scheduler.
-
-        Raises:
-            UsageError: If the optimizer does not take the gradients of a sampled softmax, some of which are sparse, or
-                if the optimizer or the scheduler refuses its settings.
-        """
-        if isinstance(self.decoder, SampledSoftmaxLoss):
-            require_sparse(self.optimizer)
-        with settings_of("The optimizer"):
-            optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
-        return with_scheduler(self, optimizer, self.lr_scheduler, self.lr_interval, monitor="val/ppl")
-
     def on_validation_start(self) -> None:
         """Compare the sizes of the model's vocabulary and the data's."""
         self._fit_to_data()
@@ -370,115 +275,18 @@ class LanguageModel(Generative, RowGradients):
         """Compare the sizes, as in validation."""
         self._fit_to_data()
 
-    def on_train_start(self) -> None:
-        """Start the clock of ``train/tokens_per_s``, and warn of a scheduler that is never stepped."""
-        warn_of_idle(self)
-        self._restart_clock()
-
-    def on_validation_end(self) -> None:
-        """Leave the time of the validation out of ``train/tokens_per_s``."""
-        self._restart_clock()
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log ``train/tokens_per_s``, the tokens of all ranks together, each time that the trainer logs."""
-        trainer: Any = self.trainer  # as above
-        every = trainer.log_every_n_steps
-        if every and trainer.global_step % every == 0:
-            tokens = self.tokens_seen - self._tokens_before
-            self.log("train/tokens_per_s", tokens / (time.perf_counter() - self._since))
-            self._restart_clock()
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what each rank has of its own: the recurrent state and the random generators; and what ids stand for."""
-        state = tree_map_only(Tensor, lambda tensor: tensor.cpu().clone(), self._state)  # views would drag more along
-        own = {"state": state, "random": random_state(self.device)}
-        # A run that is resumed at the end of an epoch saves that end before it has taken up what was saved.
-        checkpoint[_RANKS] = from_all_ranks(own) if self._saved is None else self._saved
-        checkpoint[_TOKENS] = self.tokens_seen
+        """Add what ids stand for, too."""
+        super().on_save_checkpoint(checkpoint)
         if self.lexicon is not None and lexicon_in(checkpoint) is None:  # the data of this run do not have it
             checkpoint[KEY] = self.lexicon.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what each rank had until training goes on."""
-        self._saved = checkpoint.get(_RANKS)
-        self.tokens_seen = checkpoint.get(_TOKENS, 0)
+        """Take what ids stand for, too."""
+        super().on_load_checkpoint(checkpoint)
         self.lexicon = lexicon_in(checkpoint) or self.lexicon
         if self.lexicon is not None and self._text is not None:
             self._text.read_with(self.lexicon)
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Count the tokens, and restore what a checkpoint holds."""
-        # Not in the step, which scoring runs too, nor after it, where a checkpoint may have been written already.
-        self.tokens_seen += batch[1].numel() * self.trainer.world_size
-        self._take_up(batch, batch_idx)
-
-    def _take_up(self, batch: Batch, batch_idx: int) -> None:
-        """Restore what a checkpoint holds, once all is done that a resumed run does and an unbroken one does not."""
-        if self._saved is None:
-            return
-        saved, self._saved = self._saved, None
-        problem = _misfit(saved, self.trainer.world_size, len(batch[0]))
-        if problem is None:
-            own = saved[self.global_rank]
-            self._state = tree_map_only(Tensor, lambda tensor: tensor.to(self.device), own["state"])
-            set_random_state(own["random"], self.device)
-        elif batch_idx:
-            rank_zero_warn(f"{problem}: the recurrent state and the random numbers start anew.")
-
-    def _go_on(
-        self, x_BT: Tensor, state: State | None, batch_idx: int, outputs: list[Tensor] | None = None
-    ) -> tuple[Tensor, State | None]:
-        """Run a batch from the state after the batch before it; batch 0 begins a text."""
-        before = state if batch_idx else None
-        if _columns(before) not in (None, len(x_BT)):
-            raise UsageError(
-                f"A batch of {len(x_BT)} rows follows one of {_columns(before)}, but every row goes on from one batch "
-                "to the next: give batches of one size, or set carry_state=False."
-            )
-        h_BTD, after = self(x_BT, before, outputs)
-        return h_BTD.flatten(0, 1), tree_map_only(Tensor, Tensor.detach, after) if self.carry_state else None
-
-    def _evaluate(self, batch: Batch, batch_idx: int, stage: Literal["val", "test"]) -> None:
-        x_BT, y_BT = batch
-        # A state of its own: an evaluation in mid-epoch leaves that of training alone.
-        h_ND, self._evaluation_state = self._go_on(x_BT, self._evaluation_state, batch_idx)
-        nll, tokens = self._nll(h_ND, y_BT)
-        self.token_loss.update(nll, tokens)
-        self.perplexity.update(nll, tokens)
-        self.log(f"{stage}/loss", self.token_loss, batch_size=len(x_BT), add_dataloader_idx=False)
-        self.log(f"{stage}/ppl", self.perplexity, batch_size=len(x_BT), prog_bar=True, add_dataloader_idx=False)
-        trainer: Any = self.trainer  # as above
-        if getattr(trainer.datamodule, "of_characters", False):
-            self.bits.update(nll, tokens)
-            self.log(f"{stage}/bpc", self.bits, batch_size=len(x_BT), prog_bar=True, add_dataloader_idx=False)
-
-    def _evaluate_windows(self, batch: Batch) -> None:
-        x_BT, y_BT = batch
-        h_BTD, _ = self(x_BT)
-        self.sample_perplexity.update(*self._nll(h_BTD.flatten(0, 1), y_BT))
-        self.log("train/ppl_sample", self.sample_perplexity, batch_size=len(x_BT), add_dataloader_idx=False)
-
-    def _nll(self, h_ND: Tensor, y_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the summed negative log-likelihood, and the number of tokens that it is of."""
-        return self.decoder.nll(h_ND, y_BT.flatten()), (y_BT != PADDING).sum()
-
-    def _restart_clock(self) -> None:
-        self._tokens_before, self._since = self.tokens_seen, time.perf_counter()
-
-
-def _misfit(saved: list[dict[str, Any]], world_size: int, columns: int) -> str | None:
-    """Say why a run cannot go on with what the ranks of another run had; None if it can."""
-    if len(saved) != world_size:
-        return f"The checkpoint was saved by {len(saved)} ranks, and {world_size} resume it"
-    before = _columns(saved[0]["state"])
-    if before not in (None, columns):
-        return f"The checkpoint was saved at batch size {before}, and resumed at {columns}"
-    return None
-
-
-def _columns(state: State | None) -> int | None:
-    """Return the batch size of a state, or None where there is no state."""
-    return None if state is None else tree_leaves(state)[0].shape[1]
 
 
 def _check(options: Any) -> None:
