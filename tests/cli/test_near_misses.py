@@ -2,7 +2,7 @@ import pytest
 import torch
 from jsonargparse import Namespace
 
-from sparse_rnn.cli.hints import kept_settings
+from sparse_rnn.cli.near_misses import kept_settings
 
 
 @pytest.mark.parametrize(
