@@ -30,7 +30,8 @@ from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checkpoints import check_fits
 from sparse_rnn.checks import check_whole
 from sparse_rnn.cli.help import PROGRAM
-from sparse_rnn.cli.near_misses import explained, kept_settings, refuse_overridden, refuse_strange
+from sparse_rnn.cli.in_force import kept_settings, refuse_overridden, refuse_strange
+from sparse_rnn.cli.near_misses import explained
 from sparse_rnn.cli.restoring import DoesNotFitError, new_log_folders, restore_safely, take_back
 from sparse_rnn.cli.summary import LastValidation, how_to_go_on, summary
 from sparse_rnn.cli.threads import threads_for
