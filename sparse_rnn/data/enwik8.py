@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sparse_rnn.data.hundred_megabytes import HundredMegabytes, Published
+from sparse_rnn.data.options import described
 
 ENWIK8 = Published(
     "enwik8",
@@ -12,6 +13,7 @@ ENWIK8 = Published(
 )
 
 
+@described
 class Enwik8(HundredMegabytes):
     """enwik8: 90,000,000 bytes for training, 5,000,000 each for validation and the test; at most 205 different bytes.
 
@@ -23,18 +25,9 @@ class Enwik8(HundredMegabytes):
     Source: Mahoney, "About the test data" (mattmahoney.net/dc/textdata); the splits are the usual ones.
 
     Args:
-        batch_size: Columns of the training text, on each rank.
-        bptt: Steps of a batch, through which the gradient flows back.
-        eval_batch_size: Columns of the other texts, on all ranks together.
         vocabulary: The tokens and their ids, or the path of a checkpoint that has them. By default those of the
             checkpoint that is evaluated, and in training those of the training text.
         root: Folder of the file.
-        hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
-            train on: for choosing hyperparameters without a look at what results are reported on.
-        train_sample: Share of the training text to evaluate beside every validation, as ``train/ppl_sample``; arXiv
-            1912.00120 takes 0.01 of large texts. 0 for none.
-        subwords: Number of subwords to divide the text into, found in the training text by byte pair encoding, or the
-            path of a ``tokenizer.json`` of Hugging Face; null for none. They need the library tokenizers.
 
     Raises:
         UsageError: If one of the sizes is below 1, or a share is out of range.

@@ -6,6 +6,7 @@ from typing import Any
 from sparse_rnn.checks import check_seed
 from sparse_rnn.data.download import data_folder, download_archive
 from sparse_rnn.data.errors import DataError
+from sparse_rnn.data.options import described
 from sparse_rnn.data.text import TextData, matching
 from sparse_rnn.data.tokens.corpus import Corpus
 from sparse_rnn.data.tokens.tokenization import Words
@@ -25,6 +26,7 @@ TEST = "heldout-monolingual.tokenized.shuffled/news.en.heldout-00000-of-00050"
 SENTENCE_MARK = "<S>"
 
 
+@described
 class OneBillionWords(TextData):
     """The One Billion Word benchmark: 30,301,028 shuffled sentences of news for training; 793,471 words.
 
@@ -50,19 +52,8 @@ class OneBillionWords(TextData):
         val: The shards for validation; by default the second of the held-out shards.
         test: The shards of the test; by default the first of the held-out shards, as in published results.
         shuffle: Whether each rank sees the sentences of its share of the text in a new order in every epoch.
-        batch_size: Columns of the training text, on each rank.
-        bptt: Steps of a batch, through which the gradient flows back.
-        eval_batch_size: Columns of the other texts, on all ranks together.
         seed: Decides the orders of the sentences.
-        vocabulary: The words and their ids, ours or torchtext's, or the path of a checkpoint that has them. By default
-            those of the checkpoint that is evaluated, and in training those of the training text.
         root: Folder of the shards.
-        hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
-            train on: for choosing hyperparameters without a look at what results are reported on.
-        train_sample: Share of the training text to evaluate beside every validation, as ``train/ppl_sample``; arXiv
-            1912.00120 takes 0.01 of large texts. 0 for none.
-        subwords: Number of subwords to divide the text into, found in the training text by byte pair encoding, or the
-            path of a ``tokenizer.json`` of Hugging Face; null for none. They need the library tokenizers.
 
     Raises:
         UsageError: If one of the sizes is below 1, the seed is negative, or a share is out of range.

@@ -6,6 +6,7 @@ from typing import Any
 
 from sparse_rnn.data.download import check, data_folder, download
 from sparse_rnn.data.errors import DataError
+from sparse_rnn.data.options import described
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.corpus import Corpus
 
@@ -23,6 +24,7 @@ MIRRORS = (
 )
 
 
+@described
 class PennTreebank(TextData):
     """The Penn Treebank: 929,589 tokens for training, 73,760 for validation and 82,430 for the test; 10,000 words.
 
@@ -35,18 +37,7 @@ class PennTreebank(TextData):
     (Interspeech 2010), of Marcus, Santorini and Marcinkiewicz, "Building a large annotated corpus of English" (1993).
 
     Args:
-        batch_size: Columns of the training text, on each rank.
-        bptt: Steps of a batch, through which the gradient flows back.
-        eval_batch_size: Columns of the other texts, on all ranks together.
-        vocabulary: The words and their ids, ours or torchtext's, or the path of a checkpoint that has them. By default
-            those of the checkpoint that is evaluated, and in training those of the training text.
         root: Folder of the three files.
-        hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
-            train on: for choosing hyperparameters without a look at what results are reported on.
-        train_sample: Share of the training text to evaluate beside every validation, as ``train/ppl_sample``; arXiv
-            1912.00120 takes 0.01 of large texts. 0 for none.
-        subwords: Number of subwords to divide the text into, found in the training text by byte pair encoding, or the
-            path of a ``tokenizer.json`` of Hugging Face; null for none. They need the library tokenizers.
 
     Raises:
         UsageError: If one of the sizes is below 1, or a share is out of range.

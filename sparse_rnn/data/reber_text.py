@@ -7,6 +7,7 @@ import numpy as np
 from sparse_rnn.checks import check_seed
 from sparse_rnn.data.generated import cached_files
 from sparse_rnn.data.grammar import embed, spelled, walks
+from sparse_rnn.data.options import described
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.corpus import Corpus
 from sparse_rnn.data.tokens.tokenization import Characters
@@ -14,6 +15,7 @@ from sparse_rnn.data.tokens.tokenization import Characters
 SIZES = {"train": 18_750, "val": 3_125, "test": 3_125}
 
 
+@described
 class ReberText(TextData):
     """Strings of the Reber grammar, one behind the other, of which LanguageModel predicts letter by letter.
 
@@ -28,13 +30,8 @@ class ReberText(TextData):
 
     Args:
         embedded: Whether each string stands between two letters that must be the same: BT…TE or BP…PE.
-        batch_size: Columns of the training text, on each rank.
-        bptt: Steps of a batch, through which the gradient flows back.
-        eval_batch_size: Columns of the other texts, on all ranks together.
         seed: Decides the strings, at least 0.
         vocabulary: The letters and their ids, ours or torchtext's; by default those of the training text.
-        hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
-            train on: for choosing hyperparameters without a look at what results are reported on.
         train_sample: Share of the training text to evaluate beside every validation, as ``train/ppl_sample``. 0 for
             none.
 

@@ -14,10 +14,12 @@ from sparse_rnn.data.hold_out import check_hold_out, left_to_train_on
 from sparse_rnn.data.loaders.columns import ColumnLoader
 from sparse_rnn.data.loaders.resume import go_on_where_stopped
 from sparse_rnn.data.loaders.windows import WindowLoader, check_share
+from sparse_rnn.data.options import described
 from sparse_rnn.data.stored_text import StoredText
 from sparse_rnn.data.tokens.tokenization import Bytes, Characters
 
 
+@described
 class TextData(StoredText):
     """Running text as token ids, for language models; a subclass adds :meth:`corpus`.
 
@@ -37,17 +39,6 @@ class TextData(StoredText):
     Older folders stay until somebody deletes them, which is safe while no run reads them.
 
     Args:
-        batch_size: Columns of the training text, on each rank.
-        bptt: Steps of a batch, through which the gradient flows back.
-        eval_batch_size: Columns of the other texts, on all ranks together.
-        vocabulary: The words and their ids, ours or torchtext's, or the path of a checkpoint that has them. By default
-            those of the checkpoint that is evaluated, and in training those of the training text.
-        hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
-            train on: for choosing hyperparameters without a look at what results are reported on.
-        train_sample: Share of the training text to evaluate beside every validation, as ``train/ppl_sample``; arXiv
-            1912.00120 takes 0.01 of large texts. 0 for none.
-        subwords: Number of subwords to divide the text into, found in the training text by byte pair encoding, or the
-            path of a ``tokenizer.json`` of Hugging Face; null for none. They need the library tokenizers.
         divides: Whether the user has said what a token is, so that a checkpoint that says otherwise is refused.
 
     Raises:

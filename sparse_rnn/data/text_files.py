@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparse_rnn.data.errors import DataError
+from sparse_rnn.data.options import described
 from sparse_rnn.data.text import TextData, matching
 from sparse_rnn.data.tokens.corpus import Corpus
 from sparse_rnn.data.tokens.tokenization import Bytes, Characters, Tokenization, Words
@@ -14,6 +15,7 @@ Level = Literal["word", "char", "byte"]
 _LEVELS: dict[str, Tokenization] = {"word": Words(), "char": Characters(), "byte": Bytes()}
 
 
+@described
 class TextFiles(TextData):
     """Any UTF-8 text, divided into words, characters, bytes or subwords.
 
@@ -31,23 +33,6 @@ class TextFiles(TextData):
             their names.
         val: The same for validation.
         test: The same for the test.
-        level: What a token is, ``word``, ``char`` or ``byte``; by default as in the checkpoint that is evaluated, and
-            in training ``word``.
-        batch_size: Columns of the training text, on each rank.
-        bptt: Steps of a batch, through which the gradient flows back.
-        eval_batch_size: Columns of the other texts, on all ranks together.
-        vocabulary: The words and their ids, ours or torchtext's, or the path of a checkpoint that has them. By default
-            those of the checkpoint that is evaluated, and in training those of the training text.
-        hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
-            train on: for choosing hyperparameters without a look at what results are reported on.
-        train_sample: Share of the training text to evaluate beside every validation, as ``train/ppl_sample``; arXiv
-            1912.00120 takes 0.01 of large texts. 0 for none.
-        subwords: Number of subwords to divide the text into, found in the training text by byte pair encoding, or the
-            path of a ``tokenizer.json`` of Hugging Face; null for none. They need the library tokenizers.
-        vocab_size: Number of words to keep, the most frequent ones of the training text. ``<unk>`` is one of them and
-            stands for the rest. Null keeps all.
-        min_count: How often a word must occur in the training text to be kept. Null takes 2 for words, unless a
-            ``vocab_size`` leaves some out or the text has ``<unk>`` itself, as published ones do, and else 1.
 
     Raises:
         UsageError: If the level is unknown, one of the sizes is below 1, a share is out of range, or two arguments

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from sparse_rnn.data.download import check, data_folder, download_archive
 from sparse_rnn.data.errors import DataError
+from sparse_rnn.data.options import described
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.corpus import Corpus
 
@@ -118,6 +119,7 @@ class _WikiText(TextData):
         )
 
 
+@described
 class WikiText2(_WikiText):
     """WikiText-2: 2,088,628 tokens for training, 217,646 for validation and 245,569 for the test; 33,278 words.
 
@@ -129,18 +131,7 @@ class WikiText2(_WikiText):
     Source: Merity, Xiong, Bradbury and Socher, "Pointer sentinel mixture models" (arXiv 1609.07843).
 
     Args:
-        batch_size: Columns of the training text, on each rank.
-        bptt: Steps of a batch, through which the gradient flows back.
-        eval_batch_size: Columns of the other texts, on all ranks together.
-        vocabulary: The words and their ids, ours or torchtext's, or the path of a checkpoint that has them. By default
-            those of the checkpoint that is evaluated, and in training those of the training text.
         root: Folder of the three files.
-        hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
-            train on: for choosing hyperparameters without a look at what results are reported on.
-        train_sample: Share of the training text to evaluate beside every validation, as ``train/ppl_sample``; arXiv
-            1912.00120 takes 0.01 of large texts. 0 for none.
-        subwords: Number of subwords to divide the text into, found in the training text by byte pair encoding, or the
-            path of a ``tokenizer.json`` of Hugging Face; null for none. They need the library tokenizers.
 
     Raises:
         UsageError: If one of the sizes is below 1, or a share is out of range.
@@ -169,6 +160,7 @@ class WikiText2(_WikiText):
         )
 
 
+@described
 class WikiText103(_WikiText):
     """WikiText-103: 103,227,021 tokens for training, the validation and test text of WikiText-2; 267,735 words.
 
@@ -180,20 +172,9 @@ class WikiText103(_WikiText):
     Source: Merity, Xiong, Bradbury and Socher, "Pointer sentinel mixture models" (arXiv 1609.07843).
 
     Args:
-        batch_size: Columns of the training text, on each rank.
-        bptt: Steps of a batch, through which the gradient flows back.
-        eval_batch_size: Columns of the other texts, on all ranks together.
-        vocabulary: The words and their ids, ours or torchtext's, or the path of a checkpoint that has them. By default
-            those of the checkpoint that is evaluated, and in training those of the training text.
         root: Folder of the three files.
         train_file: Name of the training text in that folder. A text other than the published one, such as a part of
             it, is taken as it is, but only when it is named here. Its results cannot be compared with published ones.
-        hold_out: Share of the training text, its end, to validate on in place of the validation text, and not to
-            train on: for choosing hyperparameters without a look at what results are reported on.
-        train_sample: Share of the training text to evaluate beside every validation, as ``train/ppl_sample``; arXiv
-            1912.00120 takes 0.01 of large texts. 0 for none.
-        subwords: Number of subwords to divide the text into, found in the training text by byte pair encoding, or the
-            path of a ``tokenizer.json`` of Hugging Face; null for none. They need the library tokenizers.
 
     Raises:
         UsageError: If one of the sizes is below 1, or a share is out of range.

@@ -1,13 +1,8 @@
-"""What the options mean that several ways of pruning share; :func:`described` puts it into their docstrings."""
+"""What the options mean that several ways of pruning share; :data:`described` puts it into their docstrings."""
 
 from __future__ import annotations
 
-import inspect
-import re
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-Described = TypeVar("Described", bound=Callable[..., Any])
+from sparse_rnn.described import described_by
 
 SHARED = """
 Args:
@@ -48,46 +43,4 @@ Args:
         affected by it.
 """
 
-
-def described(thing: Described) -> Described:
-    """Complete the Args section of a docstring by the options that are described here, in the order of the signature.
-
-    Args:
-        thing: A function, or a class whose docstring describes the arguments of its ``__init__``.
-
-    Raises:
-        KeyError: If an argument is described neither in its docstring nor here.
-
-    Example:
-        >>> @described
-        ... def prune_all(model, seed=0):
-        ...     \"\"\"Prune everything.
-        ...
-        ...     Args:
-        ...         model: The model.
-        ...     \"\"\"
-        >>> print(prune_all.__doc__)  # doctest: +ELLIPSIS
-        Prune everything.
-        <BLANKLINE>
-        Args:
-            model: The model.
-            seed: Seed of all random numbers that the pruning draws, and of the samples ...
-    """
-    before, own, after = _sections(inspect.cleandoc(thing.__doc__ or ""))
-    function = vars(thing)["__init__"] if isinstance(thing, type) else thing
-    names = [name for name in inspect.signature(function).parameters if name != "self"]
-    entries = [own[name] if name in own else _DESCRIPTIONS[name] for name in names]
-    thing.__doc__ = "\n".join([before, "", "Args:", *entries, *(["", after] if after else [])])
-    return thing
-
-
-def _sections(text: str) -> tuple[str, dict[str, str], str]:
-    """Split a docstring into what comes before the Args section, its entries by name, and what comes after it."""
-    before, _, rest = text.partition("Args:\n")
-    arguments, *others = re.split(r"^(?=\S)", rest, maxsplit=1, flags=re.MULTILINE) if rest else [""]
-    entries = re.split(r"^(?= {4}\S)", arguments.rstrip(), flags=re.MULTILINE)
-    own = {entry.partition(":")[0].strip(): entry.rstrip() for entry in entries if entry.strip()}
-    return before.rstrip(), own, "".join(others)
-
-
-_, _DESCRIPTIONS, _ = _sections(SHARED)
+described = described_by(SHARED)

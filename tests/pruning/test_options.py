@@ -15,7 +15,6 @@ from sparse_rnn import (
     prune,
 )
 from sparse_rnn.pruning import options
-from sparse_rnn.pruning.options import described
 
 WAYS = [OneShotPruning, GradualPruning, IterativePruning, NarangPruning, DynamicSparsity, LotteryTicket]
 
@@ -66,60 +65,6 @@ def test_the_help_of_the_command_line_shows_the_text(run, capsys, way):
         assert said in text, name
         places.append(text.index(said))
     assert places == sorted(places)
-
-
-def test_an_argument_that_nobody_describes_is_an_error():
-    with pytest.raises(KeyError, match="sparsty"):
-
-        @described
-        def misspelt(module, sparsty):
-            """Prune.
-
-            Args:
-                module: The model.
-            """
-
-
-def test_own_texts_prevail_and_the_rest_of_the_docstring_stays():
-    @described
-    class Own:
-        """Do something.
-
-        More on it:
-        a second line.
-
-        Args:
-            first: One
-                that takes two lines.
-            seed: Mine.
-
-        Raises:
-            UsageError: If it must.
-
-        Example:
-            >>> 1 + 1
-            2
-        """
-
-        def __init__(self, seed, min_kept, first):
-            pass
-
-    text = Own.__doc__
-    assert list(entries(text)) == ["seed", "min_kept", "first"]
-    assert entries(text)["seed"] == "Mine."
-    assert entries(text)["first"] == "One that takes two lines."
-    assert entries(text)["min_kept"] == SHARED["min_kept"]
-    assert text.startswith("Do something.\n\nMore on it:\na second line.\n")
-    assert text.endswith("Raises:\n    UsageError: If it must.\n\nExample:\n    >>> 1 + 1\n    2")
-
-
-def test_a_docstring_without_arguments_of_its_own_gets_the_section():
-    @described
-    def plain(seed, rounds):
-        """Do it."""
-
-    assert plain.__doc__.startswith("Do it.\n")
-    assert entries(plain.__doc__) == {"seed": SHARED["seed"], "rounds": SHARED["rounds"]}
 
 
 def test_an_option_has_the_same_default_wherever_it_stands():
