@@ -16,12 +16,13 @@ from matplotlib.axes import Axes
 
 HERE = Path(__file__).parent
 PICTURE = HERE.parent / "docs" / "figures" / "front_page.png"
-COLOURS = {"dense": "#9aa5b1", "95 % sparse": "#1b6ca8", "random mask": "#8fbbdc"}
+SPARSE = "#1b6ca8"
+COLOURS = {"dense": "#9aa5b1", "95 % sparse": SPARSE, "recipe, 95 % sparse": SPARSE, "random, 95 % sparse": "#8fbbdc"}
 
 
 def errors() -> dict[str, tuple[float, float]]:
     """Read validation errors of GRU-100 after five epochs: mean and standard deviation over seeds."""
-    names = {"dense": "dense", "recipe": "95 % sparse", "Random": "random mask"}
+    names = {"dense": "dense", "recipe": "recipe, 95 % sparse", "Random": "random, 95 % sparse"}
     found: dict[str, list[float]] = {name: [] for name in names.values()}
     with (HERE / "recipe" / "mnist_100_5.csv").open() as file:
         for row in csv.DictReader(file):
@@ -61,7 +62,7 @@ def main() -> None:
     (sparse_size,) = last_of("engine_inference.txt", r"^GRU-400 +float32 ([\d,]+) bytes")
     both = ("dense", "95 % sparse")
     panels = [
-        ("Error, GRU-100, five epochs (%)", errors(), "{:.2f}"),
+        ("Validation error, GRU-100 (%)", errors(), "{:.2f}"),
         (
             "Size, GRU-400 (kB)",
             dict(zip(both, ((1000 * dense_size, 0), (sparse_size / 1000, 0)), strict=True)),

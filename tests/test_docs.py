@@ -147,3 +147,10 @@ def test_links_outside_of_docs_lead_somewhere(page):
 def test_the_citation_has_the_version():
     version = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert version[1] == import_module("sparse_rnn").__version__
+
+
+def test_an_interval_that_the_faq_names_stands_in_the_results():
+    intervals = re.findall(r"\[[+−][\d.]+, [+−][\d.]+\]", (DOCS / "faq.md").read_text())
+    results = (DOCS / "results.md").read_text()
+    assert intervals
+    assert [interval for interval in intervals if interval not in results] == []

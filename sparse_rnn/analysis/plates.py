@@ -93,7 +93,7 @@ def _gate_shares(numbers: Sequence[Numbers]) -> Plate | None:
     ]  # fmt: skip
     return Plate(
         "Remaining connections by gate and type",
-        "Each gate's share of a layer's remaining connections, beside its share before pruning (black lines); I/R "
+        "Each gate's share of a layer's remaining connections, beside its share before pruning (horizontal lines); I/R "
         "is the number of input connections to one recurrent connection. Figure 1 of the paper.",
         rows=rows,
         **both_widths(list(pruned[0].connections), draw, 3.2),

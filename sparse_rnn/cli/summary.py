@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 
 from sparse_rnn.callbacks.base import pruning_callbacks
 from sparse_rnn.checkpoints import load_checkpoint
@@ -64,11 +65,18 @@ def summary(trainer: Trainer, logs: str | None) -> str:
     return "\n\n".join([*_sparsity_tables(trainer), "\n".join(lines)])
 
 
-def _gains(trainer: Trainer) -> dict[str, str]:
+def _kept(trainer: Trainer) -> dict[str, Tensor]:
+    """Give the masks of a fit by the names of the kernels; none where they remove nothing."""
     masks = [callback.masks for callback in pruning_callbacks(trainer) if callback.masks is not None]
     if not any(mask.removes for mask in masks):
         return {}
-    kept = {name: mask for found in masks for name, mask in found.items()}
+    return {name: mask for found in masks for name, mask in found.items()}
+
+
+def _gains(trainer: Trainer) -> dict[str, str]:
+    kept = _kept(trainer)
+    if not kept:
+        return {}
     return gains(trainer.lightning_module, kept, getattr(datamodule_of(trainer), "batch_size", None) or _BATCH)
 
 
@@ -80,7 +88,7 @@ def _next_commands(trainer: Trainer) -> dict[str, str]:
         for callback in trainer.checkpoint_callbacks
     )
     commands: dict[str, list[str]] = {}
-    if path := next(filter(None, paths), None):
+    if _kept(trainer) and (path := next(filter(None, paths), None)):
         commands["figures"] = ["sparse_rnn", "analyze", "--checkpoint", path, "--output", "report"]
         commands["small model"] = ["sparse_rnn", "export", "--checkpoint", path, "--output", "model.safetensors"]
     if isinstance(trainer.logger, TensorBoardLogger):

@@ -50,9 +50,9 @@ def test_the_table_of_kept_weights_is_printed_once(run, digits, capsys, caplog, 
     assert " of 252 weights kept" in text
 
 
-def test_a_dense_network_saves_nothing(fitted):
+def test_a_dense_network_saves_nothing_and_is_told_no_command_that_refuses_it(fitted):
     out, _ = fitted("--pruning", "null")
-    assert not [line for line in out.splitlines() if line.startswith(("size ", "speed "))]
+    assert not [line for line in out.splitlines() if line.startswith(("size ", "speed ", "figures ", "small model "))]
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
