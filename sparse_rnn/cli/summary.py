@@ -16,7 +16,7 @@ from sparse_rnn.checkpoints import load_checkpoint
 from sparse_rnn.cli.gains import gains
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import callbacks_of, datamodule_of
-from sparse_rnn.sparsity.statistics import statistics, table
+from sparse_rnn.sparsity.statistics import bare_neurons, statistics, table
 
 _BATCH = 64  # where the data does not say
 
@@ -58,6 +58,7 @@ def summary(trainer: Trainer, logs: str | None) -> str:
     for checkpoint in trainer.checkpoint_callbacks:
         facts["last checkpoint"] = _last(checkpoint, trainer.global_step)
         facts["best checkpoint"] = _best(checkpoint)
+    facts["no weight left"] = _bare(trainer)
     facts |= _gains(trainer)
     facts["logs"] = str(logs)
     facts |= _next_commands(trainer)
@@ -71,6 +72,18 @@ def _kept(trainer: Trainer) -> dict[str, Tensor]:
     if not any(mask.removes for mask in masks):
         return {}
     return {name: mask for found in masks for name, mask in found.items()}
+
+
+def _bare(trainer: Trainer) -> str:
+    """Say how many neurons have lost all their weights; nothing where none has."""
+    counts = [
+        count
+        for callback in pruning_callbacks(trainer)
+        if callback.masks is not None
+        for count in bare_neurons(callback.masks).values()
+    ]
+    bare, neurons = (sum(numbers) for numbers in zip(*counts, strict=True)) if counts else (0, 0)
+    return f"{bare:,} of {neurons:,} neurons (a unit's incoming weights in one kernel)" if bare else ""
 
 
 def _gains(trainer: Trainer) -> dict[str, str]:

@@ -10,6 +10,8 @@ from torch import Tensor
 from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.sparsity.masks import Masks
 
+_MANY = 0.1  # of a kernel's neurons
+
 
 @dataclass(frozen=True)
 class GateStatistics:
@@ -139,29 +141,50 @@ def _is_by_position(kept: Tensor, scores: Tensor) -> bool:
     return bool(kept.any() and not kept.all() and (scores == scores.flatten()[0]).all())
 
 
-def emptied(masks: Masks) -> str | None:
-    """Name, in one sentence, the kernels and gates without any weight left, and count the neurons; None without any.
+def bare_neurons(masks: Masks) -> dict[str, tuple[int, int]]:
+    """Count the neurons without any weight left, and all neurons, of each kernel that keeps some weight.
 
-    A neuron is a unit's incoming weights in one kernel, over all gates. What lies in an emptied kernel is not told.
+    A neuron is a unit's incoming weights in one kernel, over all gates.
 
     Example:
         >>> import torch
-        >>> from sparse_rnn.sparsity import Masks
+        >>> lost = torch.ones(4, 4, dtype=torch.bool)
+        >>> lost[2] = False
+        >>> bare_neurons(Masks({"weight_hh_l0": lost}, torch.nn.RNN(3, 4)))
+        {'weight_hh_l0': (1, 4)}
+    """
+    by_gate = {name: masks.kernels[name].by_gate(mask) for name, mask in masks.items() if mask.any()}
+    return {name: (int((~mask.any(2).any(0)).sum()), mask.shape[1]) for name, mask in by_gate.items()}
+
+
+def emptied(masks: Masks) -> str | None:
+    """Name, in one sentence, the kernels and gates without any weight left, and where many neurons are; else None.
+
+    A neuron is a unit's incoming weights in one kernel, over all gates; many are a tenth of the kernel's. Fewer are
+    to be expected where a few weights a neuron are left, under a random mask, too. What lies in an emptied kernel is
+    not told.
+
+    Example:
+        >>> import torch
         >>> lost = torch.ones(4, 4, dtype=torch.bool)
         >>> lost[2] = False
         >>> emptied(Masks({"weight_hh_l0": lost}, torch.nn.RNN(3, 4))).split(":")[0]
-        'No weight is left of 1 neurons'
+        'No weight is left of 1 of 4 neurons of weight_hh_l0'
     """
     kernels = [name for name, mask in masks.items() if not mask.any()]
-    by_gate = {name: masks.kernels[name].by_gate(mask) for name, mask in masks.items() if name not in kernels}
-    gone = [
+    gates = [
         f"gate {gate} of {name}"
-        for name, mask in by_gate.items()
-        for gate, part in zip(masks.kernels[name].gates, mask, strict=True)
+        for name, mask in masks.items()
+        if name not in kernels
+        for gate, part in zip(masks.kernels[name].gates, masks.kernels[name].by_gate(mask), strict=True)
         if not part.any()
     ]
-    neurons = sum(int((~mask.any(2).any(0)).sum()) for mask in by_gate.values())
-    gone = [f"kernel {name}" for name in kernels] + gone + ([f"{neurons} neurons"] if neurons else [])
+    neurons = [
+        f"{bare} of {units} neurons of {name}"
+        for name, (bare, units) in bare_neurons(masks).items()
+        if bare >= _MANY * units
+    ]
+    gone = [f"kernel {name}" for name in kernels] + gates + neurons
     if not gone:
         return None
     return (

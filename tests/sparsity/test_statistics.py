@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from sparse_rnn.sparsity.masks import Masks
-from sparse_rnn.sparsity.statistics import emptied, statistics, table
+from sparse_rnn.sparsity.statistics import bare_neurons, emptied, statistics, table
 
 
 def test_statistics_count_gates_and_the_table_shows_the_total():
@@ -27,5 +27,16 @@ def test_what_lost_everything_is_named():
     masks = Masks({"weight_ih_l0": torch.zeros(15, 4, dtype=torch.bool), "weight_hh_l0": hh.view(15, 5)}, gru)
     message = emptied(masks)
     assert message is not None
-    assert message.startswith("No weight is left of kernel weight_ih_l0, gate z of weight_hh_l0, 2 neurons: ")
+    gone = "kernel weight_ih_l0, gate z of weight_hh_l0, 2 of 5 neurons of weight_hh_l0: "
+    assert message.startswith(f"No weight is left of {gone}")
     assert emptied(Masks.full(masks.kernels)) is None
+
+
+@pytest.mark.parametrize(("lost", "told"), [(1, False), (2, True)])
+def test_neurons_without_a_weight_are_counted_and_told_of_from_a_tenth_of_a_kernel_on(lost, told):
+    kept = torch.ones(3, 20, 20, dtype=torch.bool)
+    kept[:, :lost] = False
+    kept[0, lost] = False  # in one gate of three
+    masks = Masks({"weight_hh_l0": kept.view(60, 20)}, nn.GRU(4, 20))
+    assert bare_neurons(masks) == {"weight_hh_l0": (lost, 20)}
+    assert (emptied(masks) is not None) == told
