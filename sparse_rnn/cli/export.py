@@ -18,7 +18,7 @@ from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import LanguageModel, SequenceClassifier
 
 DTYPES = ("float32", "bfloat16", "int8")
-FORMATS = ("safetensors", "onnx")
+FORMATS = {".safetensors": "safetensors", ".onnx": "onnx"}
 _EXAMPLE = (2, 9)
 
 
@@ -34,10 +34,11 @@ def export(args: Sequence[str]) -> None:
         SystemExit: With status 0 after ``--help``.
     """
     known = _parser().parse_args(args)
-    if known.format == "onnx" and known.dtype != "float32":
+    written = _format(known.output, known.format)
+    if written == "onnx" and known.dtype != "float32":
         raise UsageError(f"--dtype {known.dtype}: ONNX files are dense and float32; leave --dtype out.")
     checkpoint = read(known.checkpoint)
-    if known.format == "onnx":
+    if written == "onnx":
         export_onnx(checkpoint.model, _example(checkpoint.model), known.output)
     else:
         _save(checkpoint, known.output, known.dtype)
@@ -56,8 +57,18 @@ def _parser() -> Parser:
     add("--checkpoint", required=True, help="checkpoint of the model")
     add("--output", type=output_argument, required=True, help="file to write; an earlier one is replaced")
     add("--dtype", choices=DTYPES, default="float32", help="what kept weights are stored in (default: %(default)s)")
-    add("--format", choices=FORMATS, default="safetensors", help="what to write (default: %(default)s)")
+    add("--format", choices=FORMATS.values(), help="what to write (default: as the suffix says, else safetensors)")
     return parser
+
+
+def _format(output: Path, asked: str | None) -> str:
+    """Decide what is written by the suffix of the file, or by what is asked for where the suffix says nothing."""
+    named = FORMATS.get(output.suffix.lower())
+    if asked and named and asked != named:
+        raise UsageError(
+            f"--format {asked} is not what {output} names: leave --format out, or end the name in another way."
+        )
+    return asked or named or "safetensors"
 
 
 def _save(checkpoint: Checkpoint, output: Path, dtype: str) -> None:

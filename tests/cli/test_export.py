@@ -36,7 +36,7 @@ def test_a_dense_model_is_refused(refused, dense, tmp_path):
 def test_onnx_is_written(run, capsys, jacobian, tmp_path):
     pytest.importorskip("onnx", reason="onnx is not installed")
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    run("export", "--checkpoint", str(jacobian), "--output", "model.onnx", "--format", "onnx")
+    run("export", "--checkpoint", str(jacobian), "--output", "model.onnx")
     x = torch.rand(5, 8, 8)
     [found] = runtime.InferenceSession("model.onnx").run(None, {"input": x.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), read(jacobian).model(x), atol=1e-5, rtol=1e-5)
@@ -52,6 +52,11 @@ def test_onnx_is_written(run, capsys, jacobian, tmp_path):
             ["--checkpoint", "nowhere.ckpt", "--output", "a", "--dtype", "int8", "--format", "onnx"],
             "--dtype int8: ONNX files are dense and float32; leave --dtype out.",
         ),
+        (
+            ["--checkpoint", "nowhere.ckpt", "--output", "a.ONNX", "--format", "safetensors"],
+            "--format safetensors is not what a.ONNX names: leave --format out, or ",
+        ),
+        (["--checkpoint", "nowhere.ckpt", "--output", "a.onnx", "--dtype", "int8"], "--dtype int8: ONNX files are"),
         (["--checkpoint", "a", "--output", "a", "--dtype", "int4"], "argument --dtype: invalid choice: 'int4'"),
     ],
 )
