@@ -9,7 +9,7 @@ from sparse_rnn.compare.cells import REFERENCE, compared_rows, last_values
 from sparse_rnn.compare.grid import TUNING_SEED, Cell, Grid
 from sparse_rnn.compare.methods import Method
 from sparse_rnn.compare.results import Result, decimals_of, metric
-from sparse_rnn.compare.statistics import Difference, paired_difference
+from sparse_rnn.compare.statistics import Difference, half_width, paired_difference
 from sparse_rnn.compare.tuning import at_edge, choose
 
 
@@ -31,7 +31,16 @@ def _missing(results: Sequence[Result], grid: Grid) -> list[str]:
 def _marks(grid: Grid) -> list[str]:
     if not compared_rows(grid):
         return []
-    return [f"A star marks what differs from {REFERENCE}: the 95 % interval of the paired differences excludes 0."]
+    said = [f"A star marks what differs from {REFERENCE}: the 95 % interval of the paired differences excludes 0."]
+    if grid.seeds > 2:
+        return said
+    few = (
+        "One seed has no interval, so that no difference here can be told from chance"
+        if grid.seeds == 1
+        else f"An interval of two seeds is next to nothing: it reaches {half_width(2):.0f} standard deviations of "
+        f"the differences to either side, that of three {half_width(3):.1f}, of five {half_width(5):.1f}"
+    )
+    return [*said, f"{few}: give --seeds 3 or more."]
 
 
 def _tuning(results: Sequence[Result], grid: Grid) -> list[str]:

@@ -44,6 +44,16 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
         return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
 
 
+def half_width(pairs: int) -> float:
+    """Give how many standard deviations of the differences an interval reaches to either side of their mean.
+
+    Example:
+        >>> [round(half_width(pairs), 1) for pairs in (2, 3, 5, 10)]
+        [9.0, 2.5, 1.2, 0.7]
+    """
+    return float(t.ppf((1 + CONFIDENCE) / 2, pairs - 1)) / pairs**0.5
+
+
 def paired_difference(values: Mapping[int, float], reference: Mapping[int, float]) -> Difference | None:
     """Compare two sets of runs, seed by seed, by Student's t of their differences.
 
@@ -62,5 +72,5 @@ def paired_difference(values: Mapping[int, float], reference: Mapping[int, float
     if not seeds:
         return None
     mean, sd = mean_and_sd([values[seed] - reference[seed] for seed in seeds])
-    half = t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1) * sd / len(seeds) ** 0.5
+    half = half_width(len(seeds)) * sd
     return Difference(mean, float(mean - half), float(mean + half), len(seeds))

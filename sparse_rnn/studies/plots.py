@@ -11,7 +11,7 @@ import numpy as np
 from sparse_rnn.compare.axes import described, points
 from sparse_rnn.compare.cells import last_values
 from sparse_rnn.compare.grid import DENSE, Cell
-from sparse_rnn.compare.plots import STYLES, subplots, with_legend
+from sparse_rnn.compare.plots import STYLES, set_scale, subplots, with_legend
 from sparse_rnn.compare.results import Result, metric
 from sparse_rnn.compare.statistics import mean_and_sd
 from sparse_rnn.studies.pruning import PruningStudy, after, epochs_to_recover
@@ -35,6 +35,7 @@ def against_sparsity(results: Sequence[Result], study: PruningStudy) -> Figure:
                 means, sds = np.transpose(spread)
                 style = {"marker": marker, "linestyle": line, "markersize": 4, "capsize": 3}
                 axes.errorbar(sparsities, means, yerr=np.nan_to_num(sds), label=said, **style)
+        set_scale(row)
     return with_legend(figure, panels)
 
 

@@ -1,5 +1,7 @@
 import math
 
+import pytest
+
 from sparse_rnn.compare.grid import Cell
 from sparse_rnn.compare.notes import interval, notes
 from sparse_rnn.compare.statistics import Difference
@@ -33,6 +35,13 @@ def test_too_little_is_no_verdict(invented):
     assert "two seeds" in note
     [note] = of_control(invented, [math.nan, 0, 0])
     assert "allocation" not in note
+
+
+@pytest.mark.parametrize(("seeds", "said"), [(1, "One seed has no interval"), (2, "reaches 9 standard"), (3, None)])
+def test_what_too_few_seeds_are_worth_is_told_beside_the_differences(invented, seeds, said):
+    grid, results = invented(lambda run: 1.0 + run.seed, "--criteria", "Random,SNIP", "--seeds", str(seeds))
+    told = [note for note in notes(results, grid) if note.endswith("give --seeds 3 or more.")]
+    assert (said in told[0]) if said else not told
 
 
 def test_a_method_that_moves_its_masks_has_no_control_and_a_sentence_says_so(invented):

@@ -29,6 +29,9 @@ def test_epochs_have_a_panel_a_column_and_a_mean_of_all_validations(invented):
     last = statistics.mean(error(result.run) for result in results if result.run.cell == cell)
     assert epochs == [1, 2]
     assert values == pytest.approx([last - 1, last])
+    band = figure.axes[1].collections[list(lines).index("SNIP")].get_paths()[0].vertices[:, 1]
+    of_seeds = [error(result.run) for result in results if result.run.cell == cell]
+    assert (band.min(), band.max()) == pytest.approx((min(of_seeds) - 1, max(of_seeds)))
 
 
 def test_sparsity_has_a_panel_a_combination_with_the_first_axis_from_left_to_right(invented):
@@ -50,6 +53,24 @@ def test_figures_say_metric_unit_direction_title_and_seeds(invented):
         assert figure.get_supylabel() == "val/error (%), less is better"
         assert figure.get_suptitle().startswith(f"{grid.output.name}: mean")
         assert figure.get_suptitle().endswith(f"seeds 0 to {grid.seeds - 1}")
+
+
+@pytest.mark.parametrize(("factor", "scale"), [(4, "linear"), (6, "log"), (0, "linear")])
+def test_values_far_apart_are_drawn_on_a_logarithmic_axis(invented, factor, scale):
+    grid, results = invented(lambda run: 2.0 if run.cell.method == "SNIP" else 1 + factor, *ARGS)
+    assert {axes.get_yscale() for axes in against_epochs(results, grid).axes} == {scale}
+
+
+def test_names_stand_where_the_lines_of_the_last_panel_end_and_do_not_overlap(invented):
+    errors = {"dense": 1.0, "SNIP": 3.0, "GraSP": 3.01, "Random": 3.02}
+    grid, results = invented(lambda run: errors[run.cell.method], "--criteria", "SNIP,GraSP,Random")
+    figure = against_epochs(results, grid)
+    assert not figure.legends
+    texts = sorted(figure.axes[-1].texts, key=lambda text: text.xyann[1])
+    assert [text.get_text() for text in texts] == list(errors)
+    assert min(np.diff([text.xyann[1] for text in texts])) >= 0.06 - 1e-9
+    [legend] = against_epochs([r for r in results if r.run.cell.method != "SNIP"], grid).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["dense", *[m.name for m in grid.methods]]
 
 
 def test_lines_differ_in_grey_and_missing_runs_leave_gaps(invented):
