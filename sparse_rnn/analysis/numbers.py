@@ -45,6 +45,7 @@ class Numbers:
         maps: Where they lie.
         spectra: Those of the temporal Jacobian; empty without data.
         curves: Metric to its curve; empty without event files.
+        validation_samples: How many samples a validation is of; None where that is not known.
     """
 
     trained: Trained
@@ -52,10 +53,11 @@ class Numbers:
     maps: Mapping[str, ConnectionMap]
     spectra: Spectra
     curves: Mapping[str, Curve]
+    validation_samples: int | None = None
 
 
-def measure(trained: Trained, spectra: Spectra) -> Numbers:
-    """Measure all numbers of a checkpoint but its spectra, which alone need data and are given."""
+def measure(trained: Trained, spectra: Spectra, validation_samples: int | None = None) -> Numbers:
+    """Measure all numbers of a checkpoint but those that need data, which are given."""
     layers = named_layers(find_recurrent(trained.model))
     return Numbers(
         trained=trained,
@@ -63,6 +65,7 @@ def measure(trained: Trained, spectra: Spectra) -> Numbers:
         maps={name: connection_map(layer, trained.masks) for name, layer in layers.items()},
         spectra=spectra,
         curves=read_curves(trained.folder),
+        validation_samples=validation_samples,
     )
 
 

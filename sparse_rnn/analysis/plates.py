@@ -11,6 +11,7 @@ from sparse_rnn.analysis import figures
 from sparse_rnn.analysis.curves import METRICS
 from sparse_rnn.analysis.maps import ConnectionMap
 from sparse_rnn.analysis.numbers import PRODUCT_SAMPLES, Numbers
+from sparse_rnn.analysis.origins import scoring_samples
 from sparse_rnn.analysis.panels import both_widths, legend_above, wrapped
 from sparse_rnn.recurrent.spectrum import NEAR_ZERO
 
@@ -75,7 +76,8 @@ def _summary(found: Numbers) -> Iterator[Row]:
             spectrum = found.spectra.steps[layer]
             row |= {"χ": spectrum.chi, "mean σ": spectrum.mean, "largest σ": spectrum.largest}
             row |= {f"share of σ below {NEAR_ZERO:g}": spectrum.near_zero}
-        yield row | metrics
+        row |= {"scoring samples": scoring_samples(trained), "validation samples": found.validation_samples}
+        yield {name: value for name, value in row.items() if value is not None} | metrics
 
 
 def _gate_shares(numbers: Sequence[Numbers]) -> Plate | None:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparse_rnn.analysis.numbers import Numbers
+from sparse_rnn.analysis.origins import init_args, origin, unequal_steps
 from sparse_rnn.analysis.plates import STEMS, STYLE, Plate, Row, plates, summary
 from sparse_rnn.analysis.runs import Trained
 from sparse_rnn.analysis.words import side_by_side
@@ -107,8 +108,13 @@ def _page(
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f'<p class="numbers">{html.escape(", ".join([f"Written on {date.today():%d %B %Y}", *commit()]))}</p>',
+        *(
+            f'<p class="numbers">Trained with {html.escape(said)}</p>'
+            for said in dict.fromkeys(map(origin, runs))
+            if said
+        ),
         f"<pre>{html.escape(command)}</pre>",
-        *(f'<p class="note">{html.escape(note)}</p>' for note in notes),
+        *(f'<p class="note">{html.escape(note)}</p>' for note in filter(None, [*notes, unequal_steps(runs)])),
         f'<h2>The checkpoints</h2>\n<div class="wide">{side_by_side(rows)}</div>',
         f'<p class="numbers">Numbers: {_link(_TABLE)}</p>',
         *sections,
@@ -171,15 +177,9 @@ def _elsewhere(trained: Trained) -> list[str]:
     """Give the arguments that keep a fit from writing over what the first one has left, such as a comparison's."""
     trainer = trained.config.get("trainer") or {}
     arguments = ["--trainer.default_root_dir", _AGAIN]
-    if "save_dir" in _init_args(trainer.get("logger")):
+    if "save_dir" in init_args(trainer.get("logger")):
         arguments += ["--trainer.logger.save_dir", _AGAIN]
     # Only the last callback's arguments can be set on a command line, and that is where a comparison has its recorder.
-    if path := _init_args(trainer.get("callbacks")).get("path"):
+    if path := init_args(trainer.get("callbacks")).get("path"):
         arguments += ["--trainer.callbacks.path", f"{_AGAIN}/{Path(path).name}"]
     return arguments
-
-
-def _init_args(given: Any) -> dict[str, Any]:
-    """Read the arguments of a class in a config, of the last one where there are several."""
-    last = given[-1] if isinstance(given, list) and given else given
-    return (last.get("init_args") or {}) if isinstance(last, dict) else {}

@@ -26,6 +26,8 @@ _MEANINGS = {
     "size of a small change that is the same in all units; below 1 it fades, above it grows",
     "mean σ": "mean singular value of the temporal Jacobian: 1 keeps a small change as it is",
     "largest σ": "the most that one step stretches any small change",
+    "scoring samples": "training samples that the criterion chose the weights on",
+    "validation samples": "that each val/ number below is a mean over",
     NEAR: "directions that one step forgets",
 }
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sparse_rnn.analysis.numbers import Spectra, measure, measure_spectra
+from sparse_rnn.analysis.origins import validation_samples
 from sparse_rnn.analysis.report import FILES, PAGE, write_report
 from sparse_rnn.analysis.runs import Trained, read_runs
 from sparse_rnn.checkpoints import data_of
@@ -36,7 +37,7 @@ def analyze(args: Sequence[str]) -> None:
     _check_replaceable(known.output)
     notes: list[str] = []
     numbers = [
-        measure(trained, _spectra(trained, known.data, notes))
+        measure(trained, *_on_data(trained, known.data, notes))
         for trained in read_runs(known.checkpoint, known.dense, known.module)
     ]
     with alone(_lock(known.output)), _complete_or_absent(known.output) as folder:
@@ -73,17 +74,21 @@ def _parser() -> Parser:
     return parser
 
 
-def _spectra(trained: Trained, data: str | None, notes: list[str]) -> Spectra:
-    """Measure the spectra of a checkpoint; give none, and note why, where its run's own data cannot be had."""
+def _on_data(trained: Trained, data: str | None, notes: list[str]) -> tuple[Spectra, int | None]:
+    """Measure the spectra of a checkpoint, and count what it was validated on.
+
+    Where its run's own data cannot be had there is neither, and a note says why; other data were not validated on.
+    """
     _tell(f"Singular values of {trained.name}")
     try:
-        return measure_spectra(trained, data_of(trained, data))
+        read = data_of(trained, data)
+        return measure_spectra(trained, read), validation_samples(read) if data is None else None
     except (UsageError, RuntimeError, OSError) as error:  # of a project's own data and training step, too
         if data is not None:
             raise UsageError(f"The data of {data} give no singular values of {trained.name}: {error}") from error
         notes.append(f"No singular values of {trained.name}: {error}")
         _tell(notes[-1])
-        return Spectra()
+        return Spectra(), None
 
 
 def _check_replaceable(output: Path) -> None:

@@ -20,7 +20,9 @@ def numbers(name, run, step, pruned=True):
     gru = torch.nn.GRU(3, 4, bidirectional=True)
     values = torch.rand(2, 4)
     return Numbers(
-        trained=SimpleNamespace(name=name, series=run, epoch=step // 3, step=step, pruned=pruned, folder=Path(run)),
+        trained=SimpleNamespace(
+            name=name, series=run, epoch=step // 3, step=step, pruned=pruned, folder=Path(run), config={}
+        ),
         connections=connections(gru),
         maps={layer: connection_map(found) for layer, found in named_layers(find_recurrent(gru)).items()},
         spectra=Spectra(

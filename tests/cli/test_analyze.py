@@ -2,6 +2,7 @@ import csv
 import re
 import shlex
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
 import matplotlib.image
@@ -92,6 +93,8 @@ def test_the_table_holds_what_was_logged_last(report):
         ]
         assert [step for step, _ in curve] == [2, 5]
         assert float(row["val/error"]) == curve[-1][1]
+        assert row["validation samples"] == "270"
+        assert row["scoring samples"] == ("" if row["checkpoint"] == "dense" else "8")
 
 
 def test_the_page_holds_everything_and_needs_nothing(report, jacobian):
@@ -103,6 +106,7 @@ def test_the_page_holds_everything_and_needs_nothing(report, jacobian):
     assert "prefers-color-scheme: dark" in page
     assert "<h1>SequenceClassifier on SequentialDigits: " in page
     assert f"{date.today():%d %B %Y}" in page
+    assert f"Trained with seed 0, lightning {version('lightning')}<" in page
     assert f"python -m sparse_rnn analyze --checkpoint {jacobian}" in page
     assert (jacobian.parents[1] / "config.yaml").read_text() in page
     assert f"python -m sparse_rnn fit --config {jacobian.parents[1] / 'config.yaml'}" in page

@@ -1,0 +1,84 @@
+"""How runs came about, as far as they have saved it, and what speaks against comparing them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+
+from sparse_rnn.analysis.runs import Trained
+from sparse_rnn.errors import UsageError
+from sparse_rnn.scores.criterion import criterion_named
+
+
+def origin(trained: Trained) -> str:
+    """Name seed, versions and machine of a run: all of them in a comparison's, Lightning's version in any other's.
+
+    Args:
+        trained: A checkpoint of the run.
+
+    Returns:
+        The facts, separated by commas; empty where nothing was saved.
+    """
+    seed = trained.config.get("seed_everything")
+    return ", ".join(([] if seed is None else [f"seed {seed}"]) + _made_by(trained))
+
+
+def _made_by(trained: Trained) -> list[str]:
+    callbacks = (trained.config.get("trainer") or {}).get("callbacks")
+    if path := init_args(callbacks).get("path"):  # of a comparison's recorder, which is the last callback
+        try:
+            return [json.loads((trained.folder / Path(path).name).read_text())["made_by"]]
+        except (OSError, ValueError, KeyError):  # moved away, or not a recorder's
+            pass
+    found = re.match(r"# \S*lightning\S*==(\S+)", trained.config_text)
+    return [f"lightning {found[1]}"] if found else []
+
+
+def unequal_steps(runs: Sequence[Trained]) -> str | None:
+    """Say, in one sentence, that the last checkpoints of some runs are of different steps; None where they are not.
+
+    Args:
+        runs: The checkpoints; earlier ones of the same run are there to be compared with it.
+    """
+    last: dict[str, int] = {}
+    for trained in runs:
+        last[trained.series] = max(trained.step, last.get(trained.series, 0))
+    if len(set(last.values())) < 2:
+        return None
+    steps = "; ".join(f"{name}: {step:,}" for name, step in last.items())
+    return f"These checkpoints are of different steps, so what differs may be the training, not the pruning. {steps}."
+
+
+def scoring_samples(trained: Trained) -> int | None:
+    """Return on how many training samples a criterion chose the weights at once; None where on none that is told."""
+    options = init_args(trained.config.get("pruning"))
+    criterion = options.get("criterion")
+    path = criterion.get("class_path", "") if isinstance(criterion, Mapping) else str(criterion)
+    try:
+        reads = criterion_named(path.rpartition(".")[2]).needs_data
+    except (UsageError, TypeError):  # one of the user's
+        reads = True
+    return options.get("num_samples") if reads else None
+
+
+def validation_samples(data: LightningDataModule) -> int | None:
+    """Return how many samples a validation is of; None where that is no number of samples, as of running text.
+
+    Args:
+        data: The data module of a run, set up.
+    """
+    try:
+        return len(data.val_dataloader().dataset)
+    except (AttributeError, TypeError):  # several loaders, or one of running text; a stream has no length
+        return None
+
+
+def init_args(given: Any) -> dict[str, Any]:
+    """Read the arguments of a class in a config, of the last one where there are several."""
+    last = given[-1] if isinstance(given, list) and given else given
+    return (last.get("init_args") or {}) if isinstance(last, dict) else {}

@@ -1,0 +1,46 @@
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from sparse_rnn.analysis.origins import origin, scoring_samples, unequal_steps, validation_samples
+from sparse_rnn.analysis.runs import read_runs
+from sparse_rnn.data import SequentialDigits
+
+
+@pytest.fixture(scope="module")
+def trained(jacobian):
+    [found] = read_runs([jacobian])
+    return found
+
+
+def test_a_run_of_a_comparison_tells_versions_and_machine_and_one_without_a_config_nothing(trained, tmp_path):
+    (tmp_path / "metrics.json").write_text(json.dumps({"made_by": "torch 2.13.0, a machine"}))
+    recorder = {"class_path": "Recorder", "init_args": {"path": "elsewhere/metrics.json"}}
+    config = {"seed_everything": 3, "trainer": {"callbacks": [recorder]}}
+    compared = replace(trained, folder=tmp_path, config=config)
+    assert origin(compared) == "seed 3, torch 2.13.0, a machine"
+    (tmp_path / "metrics.json").unlink()
+    assert origin(compared) == "seed 3"
+    assert origin(replace(compared, config={})) == ""
+
+
+def test_runs_of_different_lengths_are_told_and_earlier_checkpoints_are_none(trained):
+    short, long = replace(trained, series="a", step=5), replace(trained, series="b", step=1200)
+    said = unequal_steps([short, long])
+    assert said is not None
+    assert said.endswith("a: 5; b: 1,200.")
+    assert unequal_steps([replace(long, step=0), long, replace(short, step=1200)]) is None
+
+
+@pytest.mark.parametrize(("criterion", "samples"), [("SNIP", 16), ("Random", None), ("somebody.s.Own", 16)])
+def test_samples_count_where_the_criterion_reads_them(trained, criterion, samples):
+    pruning = {"class_path": "OneShotPruning", "init_args": {"num_samples": 16, "criterion": {"class_path": criterion}}}
+    assert scoring_samples(replace(trained, config={"pruning": pruning})) == samples
+    assert scoring_samples(replace(trained, config={})) is None
+
+
+def test_validation_samples_are_counted_where_there_are_any():
+    assert validation_samples(SequentialDigits(hold_out=0.1)) == 126
+    assert validation_samples(SimpleNamespace(val_dataloader=lambda: [1])) is None
