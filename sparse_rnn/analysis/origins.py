@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +15,33 @@ from sparse_rnn.errors import UsageError
 from sparse_rnn.scores.criterion import criterion_named
 
 
-def origin(trained: Trained) -> str:
-    """Name seed, versions and machine of a run: all of them in a comparison's, Lightning's version in any other's.
+def origins(runs: Iterable[Trained]) -> list[str]:
+    """Name seeds, versions and machine of runs: all of them of a comparison's, Lightning's version of any other's.
 
     Args:
-        trained: A checkpoint of the run.
+        runs: Checkpoints of the runs.
 
     Returns:
-        The facts, separated by commas; empty where nothing was saved.
+        A line for the runs that differ in their seeds alone; none for those that have saved nothing of it.
     """
-    seed = trained.config.get("seed_everything")
-    return ", ".join(([] if seed is None else [f"seed {seed}"]) + _made_by(trained))
+    seeds: dict[str, list[str]] = {}
+    for trained in runs:
+        seed = trained.config.get("seed_everything")
+        found = seeds.setdefault(_made_by(trained), [])
+        found += [] if seed is None or str(seed) in found else [str(seed)]
+    said = [(f"seed{'s' * (len(found) > 1)} {', '.join(found)}" if found else "", by) for by, found in seeds.items()]
+    return [", ".join(filter(None, parts)) for parts in said if any(parts)]
 
 
-def _made_by(trained: Trained) -> list[str]:
+def _made_by(trained: Trained) -> str:
     callbacks = (trained.config.get("trainer") or {}).get("callbacks")
     if path := init_args(callbacks).get("path"):  # of a comparison's recorder, which is the last callback
         try:
-            return [json.loads((trained.folder / Path(path).name).read_text())["made_by"]]
+            return str(json.loads((trained.folder / Path(path).name).read_text())["made_by"])
         except (OSError, ValueError, KeyError):  # moved away, or not a recorder's
             pass
     found = re.match(r"# \S*lightning\S*==(\S+)", trained.config_text)
-    return [f"lightning {found[1]}"] if found else []
+    return f"lightning {found[1]}" if found else ""
 
 
 def unequal_steps(runs: Sequence[Trained]) -> str | None:

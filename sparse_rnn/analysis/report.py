@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_rnn.analysis.numbers import Numbers
-from sparse_rnn.analysis.origins import init_args, origin, unequal_steps
+from sparse_rnn.analysis.origins import init_args, origins, unequal_steps
 from sparse_rnn.analysis.plates import STEMS, STYLE, Plate, Row, plates, summary
 from sparse_rnn.analysis.runs import Trained
 from sparse_rnn.analysis.words import side_by_side
@@ -108,11 +108,7 @@ def _page(
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f'<p class="numbers">{html.escape(", ".join([f"Written on {date.today():%d %B %Y}", *commit()]))}</p>',
-        *(
-            f'<p class="numbers">Trained with {html.escape(said)}</p>'
-            for said in dict.fromkeys(map(origin, runs))
-            if said
-        ),
+        *(f'<p class="numbers">Trained with {html.escape(said)}</p>' for said in origins(runs)),
         f"<pre>{html.escape(command)}</pre>",
         *(f'<p class="note">{html.escape(note)}</p>' for note in filter(None, [*notes, unequal_steps(runs)])),
         f'<h2>The checkpoints</h2>\n<div class="wide">{side_by_side(rows)}</div>',

@@ -80,6 +80,10 @@ class SparsityMonitor(Callback):
     def __repr__(self) -> str:
         return as_called(type(self), vars(self))
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave runs without a fit undescribed."""
+        tensorboard.describe_fits_only(trainer, stage)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Describe the run to TensorBoard."""
         self._logged = None

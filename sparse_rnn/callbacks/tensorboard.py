@@ -73,6 +73,17 @@ def describe_run(trainer: Trainer, model: LightningModule) -> None:
             add_summary(board, summary)
 
 
+def describe_fits_only(trainer: Trainer, stage: str) -> None:
+    """Keep Lightning from adding a row to the HPARAMS tab for a run that trains nothing.
+
+    Args:
+        trainer: The trainer, before it logs hyperparameters.
+        stage: What the run is for, as Lightning tells callbacks.
+    """
+    for logger in () if stage == "fit" else trainer.loggers:
+        log_no_default_metric(logger)
+
+
 def group_curves(trainer: Trainer) -> None:
     """Lay out the CUSTOM SCALARS tab."""
     groups = {"validation": {metric: ["Multiline", [metric]] for metric in watched_metrics(trainer)}}
@@ -82,6 +93,10 @@ def group_curves(trainer: Trainer) -> None:
 
 class RunDescription(Callback):
     """Describes a run to TensorBoard that no :class:`sparse_rnn.SparsityMonitor` watches."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave runs without a fit undescribed."""
+        describe_fits_only(trainer, stage)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fill the run's row, before Lightning does."""

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sparse_rnn.analysis.origins import origin, scoring_samples, unequal_steps, validation_samples
+from sparse_rnn.analysis.origins import origins, scoring_samples, unequal_steps, validation_samples
 from sparse_rnn.analysis.runs import read_runs
 from sparse_rnn.data import SequentialDigits
 
@@ -20,10 +20,11 @@ def test_a_run_of_a_comparison_tells_versions_and_machine_and_one_without_a_conf
     recorder = {"class_path": "Recorder", "init_args": {"path": "elsewhere/metrics.json"}}
     config = {"seed_everything": 3, "trainer": {"callbacks": [recorder]}}
     compared = replace(trained, folder=tmp_path, config=config)
-    assert origin(compared) == "seed 3, torch 2.13.0, a machine"
+    again = replace(compared, config=config | {"seed_everything": 4})
+    assert origins([compared, again, compared]) == ["seeds 3, 4, torch 2.13.0, a machine"]
     (tmp_path / "metrics.json").unlink()
-    assert origin(compared) == "seed 3"
-    assert origin(replace(compared, config={})) == ""
+    assert origins([compared]) == ["seed 3"]
+    assert origins([replace(compared, config={})]) == []
 
 
 def test_runs_of_different_lengths_are_told_and_earlier_checkpoints_are_none(trained):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -27,7 +27,13 @@ from sparse_rnn import (
     SparsityMonitor,
 )
 from sparse_rnn.callbacks import PruningCallback
-from sparse_rnn.callbacks.tensorboard import add_remaining_weights, boards, connection_image, watched_metrics
+from sparse_rnn.callbacks.tensorboard import (
+    RunDescription,
+    add_remaining_weights,
+    boards,
+    connection_image,
+    watched_metrics,
+)
 from sparse_rnn.modules import SequenceClassifier
 from sparse_rnn.pruning.schedules import CosineDecay, Cubic, NarangRamp
 from sparse_rnn.recurrent import ResetBeforeGRU, find_recurrent
@@ -164,6 +170,17 @@ def test_neither_a_metric_of_minus_one_nor_columns_of_the_command_line_are_added
     _, row = described(found)
     assert row["rate"] == 0.5
     assert not {"_class_path", "_instantiator"} & row.keys()
+
+
+@pytest.mark.parametrize("describing", [SparsityMonitor, RunDescription])
+def test_what_trains_nothing_has_no_row(describing, data, tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    Trainer(logger=logger, callbacks=[describing()], **quiet).validate(classifier(), data, verbose=False)
+    found = EventAccumulator(logger.log_dir).Reload()
+    assert {"val/error", "val/loss"} <= set(found.Tags()["scalars"])
+    assert "hp_metric" not in found.Tags()["scalars"]
+    assert "hparams" not in found.summary_metadata
 
 
 def test_tensors_and_arrays_of_a_number_are_numbers(train, tmp_path):
