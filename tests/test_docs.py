@@ -72,6 +72,13 @@ def test_examples_run(page, code, capsys, tmp_path, monkeypatch):
         assert "1620 of 32400 weights kept" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("page", sorted(ALL_PAGES))
+def test_code_fits_the_page(page):
+    """Longer lines are cut off at the edge of the column, where one has to scroll."""
+    blocks = re.findall(r"```(?:\{code-cell\} )?python\n(.*?)```", ALL_PAGES[page], re.DOTALL)
+    assert not [line for code in blocks for line in code.splitlines() if len(line) > 88]
+
+
 def test_a_criterion_takes_less_than_twenty_lines():
     [code] = [code for page, code in EXAMPLES if page == "how_to/criterion.md"]
     assert len([line for line in code.splitlines() if line.strip()]) < 20

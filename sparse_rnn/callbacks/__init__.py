@@ -1,4 +1,4 @@
-"""Lightning callbacks: hook wiring, state and agreement of ranks; no mathematics."""
+"""Callbacks for Lightning: methods of pruning, and what saves, watches and tests the networks that they prune."""
 
 from sparse_rnn.callbacks.base import PruningCallback
 from sparse_rnn.callbacks.checkpoint import SparseCheckpoint

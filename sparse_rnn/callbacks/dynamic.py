@@ -30,10 +30,11 @@ Redistribution = Literal["kernel", "gate"]
 
 @described
 class DynamicSparsity(ScheduledPruning):
-    """Prune as :class:`OneShotPruning` does before training; then move weights at every update of a schedule.
+    """Train a network that is sparse from the first step, and move its weights meanwhile (RigL, SET, Selfish-RNN).
 
-    The smallest weights (by |w|) of each kernel are dropped, and as many grown among all others: those with the largest
-    gradients (RigL, Evci et al. 2020, arXiv 1911.11134), or random ones (SET, Mocanu et al. 2018, arXiv 1707.04780;
+    It begins as :class:`OneShotPruning` does. At every update of a schedule the smallest weights (by |w|) of each
+    kernel are dropped, and as many grown among all others: those with the largest gradients (RigL, Evci et al. 2020,
+    arXiv 1911.11134), or random ones (SET, Mocanu et al. 2018, arXiv 1707.04780;
     Selfish-RNN, Liu et al. 2021, arXiv 2101.09048). Every kernel keeps exactly its number of weights; its gates
     exchange theirs unless told otherwise, as in Selfish-RNN. Grown weights start at 0, with a cleared optimizer state;
     one that is dropped and grown again at once stays as it is, as in the authors' code. With ``block_size`` whole tiles

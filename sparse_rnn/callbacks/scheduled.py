@@ -60,7 +60,7 @@ class Update:
 
 
 class ScheduledPruning(PruningCallback):
-    """Changes masks at the updates of a schedule. A subclass says in :meth:`change` to what, and no more.
+    """Change masks at the updates of a schedule: the base of methods of your own, which say in :meth:`change` to what.
 
     This class turns shares of the training into steps, again where the training turns out to be of another length; asks
     for a change at every update; warns where training ends, or has ended, before the schedule does, where the schedule
