@@ -312,7 +312,7 @@ def run(train, tmp_path, build, kind, method, first):
     pruning, average = METHODS[method](), AVERAGES[kind]()
     zeros = Zeros(pruning, average)
     pair = [average, pruning] if first else [pruning, average]
-    saving = ModelCheckpoint(tmp_path / "saved", every_n_train_steps=1, save_top_k=-1)
+    saving = ModelCheckpoint(tmp_path / "saved", every_n_train_steps=2, save_top_k=-1)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*returned `None`, this fit will run with no optimizer")
         trainer = train(build, [*pair, zeros, saving], max_epochs=3, enable_checkpointing=True)
@@ -321,7 +321,7 @@ def run(train, tmp_path, build, kind, method, first):
     assert pruning.masks.sparsity == pytest.approx(0.8, abs=0.01)
     zeros.look(trainer, trainer.lightning_module)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
-    for path in [*sorted((tmp_path / "saved").glob("*.ckpt"))[:20], tmp_path / "last.ckpt"]:
+    for path in [*(tmp_path / "saved").glob("*.ckpt"), tmp_path / "last.ckpt"]:
         saved = torch.load(path, weights_only=True)
         [state] = [state for state in saved["callbacks"].values() if "masks" in state]
         pruning.masks = type(pruning.masks).from_state_dict(state["masks"], trainer.lightning_module)
@@ -344,8 +344,9 @@ def test_whatever_optimizer_steps(train, tmp_path, kind, method):
     run(train, tmp_path, OPTIMIZERS[kind], "ByName", method, first=True)
 
 
-@pytest.mark.parametrize("method", ["one shot", "gradual", "random growth"])
-@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize(
+    ("method", "first"), [("one shot", False), ("gradual", True), ("random growth", False), ("random growth", True)]
+)
 @pytest.mark.parametrize("kind", AVERAGES)
 def test_whatever_callback_averages_in_either_order(train, tmp_path, kind, first, method):
     run(train, tmp_path, OPTIMIZERS["adam"], kind, method, first)

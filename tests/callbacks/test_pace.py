@@ -168,13 +168,13 @@ def test_a_single_batch_is_enough_and_says_nothing(train):
 
 class Slowly(Project):
     def on_train_batch_start(self, *args):
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("method", ["gradual", "iterative", "lottery"])
 def test_time_that_ends_the_training_is_shared_out(train, method):
     pruning = METHODS[method]()
-    _, trail = fit(train, Slowly, pruning, max_epochs=-1, max_time={"seconds": 3})
+    _, trail = fit(train, Slowly, pruning, max_epochs=-1, max_time={"seconds": 2})
     assert pruning.masks.sparsity == pytest.approx(0.9, abs=0.01)
     if method == "gradual":
         assert 0.2 * pruning.step < trail.first(0.9) < 0.8 * pruning.step

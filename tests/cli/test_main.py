@@ -1,5 +1,6 @@
 import errno
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -74,11 +75,12 @@ def test_help_lists_what_there_is_and_imports_nothing_slow():
     assert not {"sklearn", "tensorboard", "pooch", "sparse_rnn.analysis.figures"} & set(loaded.split())
 
 
-def test_python_m_runs_it():
-    command = [sys.executable, "-m", "sparse_rnn", "compare", "--sparsity", "0.9"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr == "error: the following arguments are required: -c/--config\n"
+def test_python_m_runs_it(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sparse_rnn", "compare", "--sparsity", "0.9"])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_module("sparse_rnn", run_name="__main__", alter_sys=True)
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == "error: the following arguments are required: -c/--config\n"
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

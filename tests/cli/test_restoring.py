@@ -170,22 +170,24 @@ def test_hyperparameters_of_another_model_are_refused(refused, digits, saved, tm
     assert_refused(refused, digits, tmp_path / "other.ckpt", "SequenceClassifier takes no depth")
 
 
-def assert_refused(refused, digits, path, said):
-    for command in ("fit", "test"):
+def assert_refused(refused, digits, path, said, commands=("fit", "test")):
+    for command in commands:
         line = refused(command, *digits, "--ckpt_path", str(path))
         assert said in line, line
         assert len(line) < 700
     assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize(("change", "said"), DAMAGES.values(), ids=list(DAMAGES))
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_refused_in_a_sentence_before_anything_is_made(
-    refused, digits, saved, tmp_path, change, said
+    refused, digits, saved, tmp_path, damage
 ):
+    change, said = DAMAGES[damage]
     other = copy.deepcopy(saved)
     change(other)
     torch.save(other, tmp_path / "damaged.ckpt")
-    assert_refused(refused, digits, tmp_path / "damaged.ckpt", said)
+    turn = list(DAMAGES).index(damage) % 2  # both commands read by one function: each damage tries one of them
+    assert_refused(refused, digits, tmp_path / "damaged.ckpt", said, [("fit", "test")[turn]])
 
 
 def test_another_object_is_refused(refused, digits, saved, tmp_path):

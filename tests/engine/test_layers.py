@@ -172,8 +172,10 @@ def test_under_autocast_it_takes_what_the_layers_before_it_give(pruned, sparse):
     assert output.dtype == torch.float32
 
 
-@pytest.mark.parametrize("kind", ["gru", "lstm", "diagonal_peephole_lstm"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("gru", torch.float32), ("lstm", torch.int8), ("diagonal_peephole_lstm", torch.float32)],
+)
 def test_it_is_exported_and_compiled_whole(pruned, sparse, kind, dtype):
     torch.compiler.reset()
     layer = sparse(pruned(kind, num_layers=2, bidirectional=kind == "gru"), dtype)

@@ -262,10 +262,23 @@ PRUNING = {
 }
 
 
+@pytest.fixture(scope="module")
+def alone():
+    """Gives what a training without us sees, which each data set makes once."""
+    seen = {}
+
+    def alone(train, path, name):
+        if name not in seen:
+            seen[name] = trained(train, path, name, [])
+        return seen[name]
+
+    return alone
+
+
 @pytest.mark.parametrize("name", LOADERS)
 @pytest.mark.parametrize("pruning", ["nothing", "nothing, chosen by scores", "jacobian", "magnitude", "all of it"])
-def test_training_sees_the_batches_that_it_sees_without_us(train, tmp_path, name, pruning):
-    alone = trained(train, tmp_path, name, [])
+def test_training_sees_the_batches_that_it_sees_without_us(train, tmp_path, alone, name, pruning):
+    alone = alone(train, tmp_path, name)
     seen = trained(train, tmp_path, name, [PRUNING[pruning]()])
     assert seen.numbers == alone.numbers
     assert all(map(torch.equal, seen.values, alone.values))
