@@ -4,7 +4,8 @@ import warnings
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule
+from last_step import Project as LastStep
+from lightning.pytorch import Callback
 from torch import nn
 
 from sparse_rnn import IterativePruning
@@ -13,18 +14,8 @@ DENSITIES = [0.8, 0.6, 0.4, 0.2, 0.1, 0.05]
 TOTAL = 4 * 8 * (3 + 8)
 
 
-class Project(LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn = nn.LSTM(3, 8, batch_first=True)
-        self.head = nn.Linear(8, 4)
-
-    def training_step(self, batch, batch_idx):
-        x, y = batch
-        return nn.functional.cross_entropy(self.head(self.rnn(x)[0][:, -1]), y)
-
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=0.01)
+class Project(LastStep):
+    layer = nn.LSTM
 
 
 class Kept(Callback):

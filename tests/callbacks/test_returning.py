@@ -8,7 +8,8 @@ import warnings
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from last_step import Project
+from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -17,20 +18,6 @@ from sparse_rnn.callbacks.returning import Return
 from sparse_rnn.pruning.schedules import CosineDecay, Cubic
 
 needs_gloo = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
-
-
-class Project(LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn = nn.GRU(3, 8, batch_first=True)
-        self.head = nn.Linear(8, 4)
-
-    def training_step(self, batch, batch_idx):
-        x, y = batch
-        return nn.functional.cross_entropy(self.head(self.rnn(x)[0][:, -1]), y)
-
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=0.01)
 
 
 def loader():

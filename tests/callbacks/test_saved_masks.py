@@ -4,8 +4,7 @@ import pickle
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
-from torch import nn
+from last_step import Project
 
 from sparse_rnn import DynamicSparsity, OneShotPruning
 from sparse_rnn.callbacks.saved_masks import SavedMasks
@@ -13,20 +12,6 @@ from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.schedules import CosineDecay
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.sparsity.masks import Masks
-
-
-class Project(LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn = nn.GRU(3, 8, batch_first=True)
-        self.head = nn.Linear(8, 4)
-
-    def training_step(self, batch, batch_idx):
-        x, y = batch
-        return nn.functional.cross_entropy(self.head(self.rnn(x)[0][:, -1]), y)
-
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=0.01)
 
 
 class Counting(SavedMasks):

@@ -2,35 +2,18 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from loops import INPUTS, UNITS, Loop, data
+from torch import nn
 
 from sparse_rnn import SNIP, GraSP, JacobianSpectrum, Magnitude, prune, register_cell
 from sparse_rnn.recurrent import registry
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.sparsity.connections import connections
 
-INPUTS, UNITS, STEPS, BATCH = 3, 4, 6, 5
-
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch):
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
-
-
-def data() -> Tensor:
-    return torch.randn(STEPS, BATCH, INPUTS, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-
-
-class Loop(nn.Module):
-    def __init__(self, cell: nn.Module, states: int = 1) -> None:
-        super().__init__()
-        self.cell, self.states = cell.double(), states
-
-    def forward(self, x: Tensor) -> None:
-        zeros = x.new_zeros(x.shape[1], UNITS)
-        state = zeros if self.states == 1 else (zeros,) * self.states
-        for x_t in x:
-            state = self.cell(x_t, state)
 
 
 class Simple(nn.Module):
