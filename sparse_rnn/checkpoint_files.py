@@ -11,6 +11,7 @@ from typing import IO, Any
 import torch
 
 from sparse_rnn.errors import MissingFileError, UsageError, one_line
+from sparse_rnn.paths import is_address
 
 _PARTS: dict[str, tuple[type, str]] = {
     "state_dict": (Mapping, "a mapping of names to tensors"),
@@ -57,7 +58,7 @@ def load_checkpoint(path: str | os.PathLike[str], mapped: bool = True) -> dict[s
         ...     load_checkpoint(Path(folder, "last.ckpt"))["state_dict"]["weight"].clone()
         tensor([1., 1.])
     """
-    if is_remote(path):
+    if is_address(path):
         content = _fetched(str(path))
         _check_archive(path, content)
         return _checked(path, _unpickled(path, content, mapped=False))
@@ -70,16 +71,6 @@ def load_checkpoint(path: str | os.PathLike[str], mapped: bool = True) -> dict[s
     except OSError as error:
         raise UsageError(f"{str(path)[:200]} cannot be read: {error.strerror or error}.") from error
     return _checked(path, _unpickled(path, Path(path), mapped))
-
-
-def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a path leads to another machine.
-
-    Example:
-        >>> is_remote("https://example.org/last.ckpt"), is_remote("last.ckpt")
-        (True, False)
-    """
-    return "://" in str(path)
 
 
 def _fetched(url: str) -> IO[bytes]:

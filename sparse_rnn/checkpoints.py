@@ -23,10 +23,11 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from torch import Tensor
 
-from sparse_rnn.checkpoint_files import is_remote, load_checkpoint
+from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.config_files import read_config
 from sparse_rnn.errors import UsageError, one_line, unwrapped
 from sparse_rnn.isolation import rng_kept
+from sparse_rnn.paths import is_address
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.saved_models import called, class_named, imported
 from sparse_rnn.sparsity.masks import Masks
@@ -126,7 +127,7 @@ def local(path: str | os.PathLike[str]) -> Path:
         Traceback (most recent call last):
         sparse_rnn.errors.UsageError: https://example.org/last.ckpt is an address: download the checkpoint and the ...
     """
-    if is_remote(path):
+    if is_address(path):
         raise UsageError(
             f"{path} is an address: download the checkpoint and the {CONFIG} of its run, and give the path of the copy."
         )

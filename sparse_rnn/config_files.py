@@ -11,6 +11,7 @@ import yaml
 from jsonargparse import get_loader, set_loader
 
 from sparse_rnn.errors import MissingFileError, UsageError, one_line
+from sparse_rnn.paths import check_local
 
 MODE = "sparse_rnn"
 """The parser mode of jsonargparse that reads configs with :func:`parse_config`."""
@@ -51,6 +52,7 @@ def find_config(name: str) -> list[str]:
         >>> [Path(path).name for path in find_config("gru_mnist_rigl.yaml")]
         ['gru_mnist.yaml', 'rigl.yaml']
     """
+    check_local(name)
     if Path(name).is_file():
         return [name]
     folder, shipped = _config_folder(), _shipped()

@@ -23,6 +23,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 
+from sparse_rnn.paths import is_address
+
 
 def combined_loader(trainer: Trainer) -> Any:
     """Find the loader of a fit that yields the batches of all training loaders; None until Lightning has set it up.
@@ -220,7 +222,7 @@ def claim_version(logger: Any) -> str | None:
         return None
     while True:
         folder = logger.log_dir
-        if "://" in folder:
+        if is_address(folder):
             return None
         try:
             os.makedirs(folder)

@@ -23,6 +23,7 @@ from sparse_rnn.checkpoints import load_checkpoint
 from sparse_rnn.checks import check_whole
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import callbacks_of, join_other_name
+from sparse_rnn.paths import check_served
 
 _OTHER = "pytorch_lightning.callbacks.Checkpoint"
 
@@ -73,6 +74,7 @@ class SparseCheckpoint(ModelCheckpoint):
         # Not in __new__, whose arguments the command line would take for those of the class.
         join_other_name(SparseCheckpoint, _OTHER)
         check_whole("every_n_train_steps", every_n_train_steps, optional=True)
+        check_served("dirpath", dirpath)
         super().__init__(
             dirpath,
             filename,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from sparse_rnn.calls import as_called
 from sparse_rnn.lightning_compat import datamodule_of, join_other_name
 from sparse_rnn.modules.ranks import from_all_ranks
+from sparse_rnn.paths import check_served, is_address
 
 _PADDING = -100
 _WORDS = {"token": "word", "target": "target_word"}
@@ -36,7 +38,10 @@ class PredictionFile(Callback):
 
     Args:
         path: The file; in the folder of the logs, or where there is none in ``default_root_dir``, unless it is
-            absolute. An earlier one is replaced.
+            absolute. An earlier one is replaced. It may be an address, as that folder may.
+
+    Raises:
+        UsageError: If it is an address that needs a package which is not installed.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -54,6 +59,7 @@ class PredictionFile(Callback):
 
     def __init__(self, path: str = "predictions.csv") -> None:
         join_other_name(PredictionFile)  # for projects that import pytorch_lightning
+        check_served("path", path)
         self.path = path
         self._parts: list[Columns] = []
         self._counted = 0  # of what loaders gave that know no places
@@ -85,7 +91,7 @@ class PredictionFile(Callback):
         """Collect the predictions of all ranks, and write them."""
         columns = {name: np.concatenate([part[name] for part in self._parts]) for name in (self._parts or [{}])[0]}
         ranks = from_all_ranks(columns)
-        path = Path(trainer.log_dir or trainer.default_root_dir, self.path)  # every rank asks: it is a broadcast
+        path = _below(trainer.log_dir or trainer.default_root_dir, self.path)  # every rank asks: it is a broadcast
         if trainer.is_global_zero and columns:
             _write(path, _merged(ranks), getattr(datamodule_of(trainer), "vocabulary", None))
             rank_zero_info(f"Predictions: {path}")
@@ -137,17 +143,37 @@ def _merged(ranks: list[Columns]) -> Columns:
     return {name: column[first] for name, column in joined.items()}
 
 
-def _write(path: Path, columns: Columns, vocabulary: Any) -> None:
-    """Write a CSV file, whole or not at all; token ids are followed by their words."""
+def _below(folder: str, path: str) -> str:
+    if is_address(folder) and not (is_address(path) or Path(path).is_absolute()):
+        return f"{folder.rstrip('/')}/{path}"
+    return path if is_address(path) else str(Path(folder, path))
+
+
+def _write(path: str, columns: Columns, vocabulary: Any) -> None:
+    """Write a CSV file; token ids are followed by their words."""
     texts: dict[str, list[Any]] = {}
     for name, column in columns.items():
         texts[name] = column.tolist()
         if name in _WORDS and vocabulary is not None:
             texts[_WORDS[name]] = vocabulary.lookup_tokens(texts[name])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
+    with _whole(path) as file:
         writer = csv.writer(file)
         writer.writerow(texts)
         writer.writerows(zip(*texts.values(), strict=True))
-    unfinished.replace(path)
+
+
+@contextmanager
+def _whole(path: str) -> Iterator[Any]:
+    """Open a file that is there whole or not at all, as what lies behind an address is by itself."""
+    if is_address(path):
+        import fsspec
+
+        with fsspec.open(path, "w", newline="", encoding="utf-8") as file:
+            yield file
+        return
+    place = Path(path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = place.with_name(f"{place.name}.part")
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
+        yield file
+    unfinished.replace(place)

@@ -14,6 +14,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 
 from sparse_rnn.errors import UsageError
+from sparse_rnn.paths import is_address
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -34,7 +35,7 @@ class WholeFiles(TorchCheckpointIO):
         Raises:
             UsageError: If the file cannot be written, as on a full disk.
         """
-        if storage_options is not None or "://" in str(path):
+        if storage_options is not None or is_address(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         content = io.BytesIO()

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from sparse_rnn.checkpoint_files import is_remote
 from sparse_rnn.compare.axes import Axis, parse_axis
 from sparse_rnn.errors import UsageError
+from sparse_rnn.paths import check_local
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,8 +36,10 @@ def sparsities_argument(text: str) -> tuple[float, ...]:
 
 def output_argument(text: str) -> Path:
     """Read the place of what a command writes, which is on this machine."""
-    if is_remote(text):
-        raise argparse.ArgumentTypeError(f"{text} is an address: give a path on this machine")
+    try:
+        check_local(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return Path(text)
 
 

@@ -6,13 +6,13 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -41,12 +41,14 @@ from sparse_rnn.data.tokens.lexicon import lexicon_in
 from sparse_rnn.devices import NO_MPS
 from sparse_rnn.errors import UsageError, check_text, unwrapped
 from sparse_rnn.lightning_compat import callbacks_of, claim_version
+from sparse_rnn.paths import check_served
 
 MatmulPrecision = Literal["highest", "high", "medium"]
 
 # Lightning is installed under two names, and what is told goes by the one that was imported last.
 _LOGGERS = [logging.getLogger(f"{name}.utilities.rank_zero") for name in ("lightning.pytorch", "pytorch_lightning")]
 _LARGEST_SEED = 2**32 - 1  # NumPy's
+_OF_FOLDERS = ("dir", "dirpath")  # ends of the names of options of trainers, loggers, profilers and checkpoints
 _KNOWN_TO_LIGHTNING = re.compile(r"last|hpc|registry.*")  # beside paths; best needs a fit before
 
 
@@ -124,9 +126,10 @@ class PruningCLI(LightningCLI):
         seed = config.get("seed_everything")
         if not isinstance(seed, bool):
             check_whole("seed_everything", seed, 0, _LARGEST_SEED, optional=True)
-        for name, value in config.items():
-            if isinstance(value, str):
-                check_text(name, value)
+        for name, text in _texts(config):
+            check_text(name, text)
+            if name.endswith(_OF_FOLDERS):
+                check_served(name, text)
         path = config.get("ckpt_path")
         if path == "":
             raise UsageError("ckpt_path='': give the path of a checkpoint, or leave it out.")
@@ -289,6 +292,18 @@ def resolve_configs(args: Sequence[str]) -> list[str]:
             resolved += ["--pruning", "null"] if is_overlay(path) else []
             resolved += ["--config", path]
     return resolved
+
+
+def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield all texts of a configuration, those in lists too, with the options that they are given as."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, (Namespace, Mapping)):
+        for key, part in value.items():
+            yield from _texts(part, f"{name}.{key}".removeprefix(".").replace(".init_args", ""))
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part, name)
 
 
 def _listed(callbacks: list[Callback] | Callback | None) -> list[Callback]:

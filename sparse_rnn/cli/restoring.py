@@ -16,6 +16,7 @@ from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.cli.optimizer_states import check_states
 from sparse_rnn.errors import UsageError, one_line
 from sparse_rnn.lightning_compat import restore_under
+from sparse_rnn.paths import is_address
 
 _OF_A_START = ("config.yaml", "hparams.yaml", "metrics.csv")
 
@@ -73,13 +74,14 @@ def _refused(path: Any) -> Iterator[None]:
 
 
 def new_log_folders(trainer: Trainer) -> list[Path]:
-    """List the folders that the loggers of a trainer will make.
+    """List the folders of this machine that the loggers of a trainer will make.
 
     Args:
         trainer: A trainer that has not run yet.
     """
     folders = [getattr(logger, "log_dir", None) for logger in trainer.loggers]
-    return [Path(folder) for folder in folders if isinstance(folder, (str, Path)) and not Path(folder).exists()]
+    here = [Path(folder) for folder in folders if isinstance(folder, (str, Path)) and not is_address(folder)]
+    return [folder for folder in here if not folder.exists()]
 
 
 def take_back(trainer: Trainer, folders: list[Path]) -> None:

@@ -16,6 +16,7 @@ from sparse_rnn.checkpoints import load_checkpoint
 from sparse_rnn.cli.gains import gains
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import callbacks_of, datamodule_of
+from sparse_rnn.paths import is_address
 from sparse_rnn.sparsity.statistics import bare_neurons, statistics, table
 
 _BATCH = 64  # where the data does not say
@@ -101,7 +102,7 @@ def _next_commands(trainer: Trainer) -> dict[str, str]:
         for callback in trainer.checkpoint_callbacks
     )
     commands: dict[str, list[str]] = {}
-    if _kept(trainer) and (path := next(filter(None, paths), None)):
+    if _kept(trainer) and (path := next(filter(None, paths), None)) and not is_address(path):
         commands["figures"] = ["sparse_rnn", "analyze", "--checkpoint", path, "--output", "report"]
         commands["small model"] = ["sparse_rnn", "export", "--checkpoint", path, "--output", "model.safetensors"]
     if isinstance(trainer.logger, TensorBoardLogger):

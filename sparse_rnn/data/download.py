@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.locks import alone
+from sparse_rnn.paths import check_local
 
 # Some servers turn away what does not call itself a browser.
 USER_AGENT = "Mozilla/5.0 (compatible; sparse_rnn)"
@@ -46,6 +47,7 @@ def data_folder(name: str, root: str | Path | None) -> Path:
 
     Raises:
         DataError: If ``root`` begins at the home folder of a user who has none.
+        UsageError: If ``$SPARSE_RNN_DATA`` is an address.
 
     Example:
         >>> from sparse_rnn.data.download import data_folder
@@ -55,6 +57,7 @@ def data_folder(name: str, root: str | Path | None) -> Path:
     if root is not None:
         return user_path(root)
     if shared := os.environ.get("SPARSE_RNN_DATA"):
+        check_local(shared)
         return Path(shared) / name
     return cache_folder(name)
 

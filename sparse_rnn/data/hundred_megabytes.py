@@ -12,6 +12,7 @@ from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.corpus import Corpus
 from sparse_rnn.data.tokens.tokenization import Bytes
+from sparse_rnn.paths import check_local
 
 MIRRORS = ("http://mattmahoney.net/dc/", "https://data.deepai.org/")
 
@@ -61,6 +62,7 @@ class HundredMegabytes(TextData):
     ) -> None:
         super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out, train_sample, subwords)
         self.published = published
+        check_local(root)
         self.root = root
 
     @property

@@ -14,6 +14,7 @@ from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.idx import read_idx
 from sparse_rnn.data.labelled import LabelledSequences, Splits, divide
 from sparse_rnn.errors import check_choice
+from sparse_rnn.paths import check_local
 
 Order = Literal["rows", "pixels", "permuted"]
 Division = Literal["standard", "paper"]
@@ -85,6 +86,7 @@ class SequentialMNIST(LabelledSequences):
         check_number("scale", scale)
         self.scale = scale
         self.split = split
+        check_local(root)
         self.root = root
 
     @property

@@ -11,6 +11,7 @@ from sparse_rnn.data.text import TextData, matching
 from sparse_rnn.data.tokens.corpus import Corpus
 from sparse_rnn.data.tokens.tokenization import Words
 from sparse_rnn.data.tokens.vocabulary import check_size
+from sparse_rnn.paths import check_local
 
 ARCHIVE = "1-billion-word-language-modeling-benchmark-r13output.tar.gz"
 SHA256 = "01ba60381110baf7f189dfd2b8374de371e8c9a340835793f190bdae9e90a34e"
@@ -92,7 +93,10 @@ class OneBillionWords(TextData):
         check_size(vocab_size)
         check_seed(seed, least=0)
         self.patterns = {"train": train, "val": val, "test": test}
+        for pattern in self.patterns.values():
+            check_local(pattern)
         self.shuffle = shuffle
+        check_local(root)
         self.root = root
         self._seed = seed
         self._words_to_keep = vocab_size if vocabulary is None else None

@@ -9,6 +9,7 @@ from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.options import described
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.corpus import Corpus
+from sparse_rnn.paths import check_local
 
 FILES = {"train": "ptb.train.txt", "val": "ptb.valid.txt", "test": "ptb.test.txt"}
 # SHA-256; the MD5 checksums of the same files are those in torchtext.
@@ -61,6 +62,7 @@ class PennTreebank(TextData):
         subwords: int | str | Path | None = None,
     ) -> None:
         super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out, train_sample, subwords)
+        check_local(root)
         self.root = root
 
     @property

@@ -19,6 +19,7 @@ from sparse_rnn.data.tokens.subwords import FEWEST, Subwords, read_subwords, tra
 from sparse_rnn.data.tokens.token_store import TokenStore, prepare
 from sparse_rnn.data.tokens.tokenization import Tokenization
 from sparse_rnn.data.tokens.vocabulary import Vocabulary, as_vocabulary
+from sparse_rnn.paths import check_local, is_address
 
 
 class StoredText(LightningDataModule):
@@ -37,7 +38,10 @@ class StoredText(LightningDataModule):
 
     def __init__(self, vocabulary: Any, subwords: int | str | Path | None, divides: bool = False) -> None:
         super().__init__()
-        given = vocabulary_of_checkpoint(user_path(vocabulary)) if isinstance(vocabulary, str | Path) else None
+        given = None
+        if isinstance(vocabulary, str | Path):
+            given = vocabulary_of_checkpoint(vocabulary if is_address(vocabulary) else user_path(vocabulary))
+        check_local(subwords)
         if not isinstance(subwords, str | Path):
             check_whole(
                 "subwords",

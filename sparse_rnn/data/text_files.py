@@ -10,6 +10,7 @@ from sparse_rnn.data.tokens.corpus import Corpus
 from sparse_rnn.data.tokens.tokenization import Bytes, Characters, Tokenization, Words
 from sparse_rnn.data.tokens.vocabulary import check_min_count, check_size
 from sparse_rnn.errors import UsageError, check_choice
+from sparse_rnn.paths import check_local
 
 Level = Literal["word", "char", "byte"]
 _LEVELS: dict[str, Tokenization] = {"word": Words(), "char": Characters(), "byte": Bytes()}
@@ -72,6 +73,8 @@ class TextFiles(TextData):
             batch_size, bptt, eval_batch_size, vocabulary, hold_out, train_sample, subwords, level is not None
         )
         self.patterns = {"train": train, "val": val, "test": test}
+        for pattern in self.patterns.values():
+            check_local(pattern)
         self.tokenization = tokenization_of(level)
         self._words_to_keep = vocab_size
         self._min_count = rare_below(level, vocab_size, min_count)

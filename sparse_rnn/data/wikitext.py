@@ -9,6 +9,7 @@ from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.options import described
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.corpus import Corpus
+from sparse_rnn.paths import check_local
 
 
 class Archive(NamedTuple):
@@ -75,6 +76,7 @@ class _WikiText(TextData):
         super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out, train_sample, subwords)
         self.archive = archive
         self.files = {"train": train_file, "val": VAL, "test": TEST}
+        check_local(root)
         self.root = root
 
     @property

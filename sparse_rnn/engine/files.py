@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from sparse_rnn.engine.compact import replaced
 from sparse_rnn.engine.layers import SparseGRU, SparseLayer, SparseLSTM, SparsePeepholeLSTM, SparseRNN
 from sparse_rnn.errors import MissingFileError, UsageError, one_line
+from sparse_rnn.paths import check_local
 
 FORMAT, VERSION = "sparse_rnn", "1"
 # As torch.save says it of a full disk, whether it notices at the first bytes, later, or at the end.
@@ -51,6 +52,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
         ...     load(f"{folder}/lstm.safetensors").hidden_size
         8
     """
+    check_local(path)
     path = Path(path)
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, SparseLayer)}
     if not layers:
@@ -94,6 +96,7 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Mod
         >>> again[0].density < 0.6
         True
     """
+    check_local(path)
     path = Path(path)
     tensors, metadata = _read(path)
     try:

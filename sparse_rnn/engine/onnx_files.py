@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sparse_rnn.engine.compact import replaced
 from sparse_rnn.engine.files import written_whole
 from sparse_rnn.errors import UsageError, one_line
+from sparse_rnn.paths import check_local
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 from sparse_rnn.torch_compat import tree_leaves
@@ -48,6 +49,7 @@ def export_onnx(model: nn.Module, example: Tensor, path: str | os.PathLike[str])
         raise UsageError(f"{kind} has a PeepholeLSTM, which ONNX has no operator for: take --format safetensors.")
     if example.dim() < 2:
         raise UsageError(f"The example of {kind} has shape {list(example.shape)}; it must have a batch and steps.")
+    check_local(path)
     path, model = Path(path), model.eval()
     in_front = [module for module in model.modules() if isinstance(module, ResetBeforeGRU)]
     known = replaced(model, {layer: _as_torch(layer) for layer in in_front}) if in_front else model
@@ -85,6 +87,7 @@ def onnx_session(path: str | os.PathLike[str]) -> Any:
         ...     export_onnx(nn.GRU(3, 4), torch.randn(5, 2, 3), f"{folder}/gru.onnx")  # doctest: +SKIP
         ...     onnx_session(f"{folder}/gru.onnx").run(None, {"input": np.zeros((5, 2, 3))})  # doctest: +SKIP
     """
+    check_local(path)
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -1,5 +1,6 @@
 import csv
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -116,3 +117,20 @@ def test_all_ranks_together_have_every_place_once(world_size):
             places = tokens.places(batch_idx)
             assert torch.equal(places[y != -100], y[y != -100])
             assert (places[y == -100] > 23).all()
+
+
+def test_an_address_is_written_to_as_a_folder_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = fsspec.filesystem("memory")
+    trained = SequenceClassifier(8, 10, hidden_size=4)
+    for path, place in (("deeper/x.csv", "/bucket/run/deeper/x.csv"), ("memory://other/y.csv", "/other/y.csv")):
+        trainer = Trainer(
+            default_root_dir="memory://bucket/run",
+            callbacks=[PredictionFile(path)],
+            logger=False,
+            accelerator="cpu",
+            enable_progress_bar=False,
+        )
+        trainer.predict(trained, SequentialDigits(), return_predictions=False)
+        assert files.cat(place).startswith(b"index,class,probability_0")
+    assert list(tmp_path.iterdir()) == []

@@ -169,7 +169,7 @@ def test_nor_can_it_in_a_config(refused, digits, tmp_path):
 @pytest.mark.parametrize("words", [words for words in PLACES.values() if words[-1] == "--output"], ids=lambda w: w[0])
 def test_what_is_written_is_written_here(refused, tmp_path, words):
     """The path of an address would be a folder with its scheme as its name."""
-    said = "s3://bucket/x is an address: give a path on this machine"
+    said = "s3://bucket/x is an address: give a path on this machine."
     assert refused(*words, "s3://bucket/x") == f"error: argument --output: {said}"
     assert list(tmp_path.iterdir()) == []
 
@@ -186,9 +186,32 @@ def test_an_empty_path_of_a_checkpoint_is_told(refused, digits):
     assert "ckpt_path='': give the path of a checkpoint" in refused("fit", *digits, "--ckpt_path", "")
 
 
-def test_a_package_that_an_address_needs_is_told(refused, digits, monkeypatch):
+S3 = "s3://bucket/x"
+ADDRESSES = {  # options that take one, each in a command that is complete otherwise, and how it is named
+    "the trainer's": (["--trainer.default_root_dir", S3], "trainer.default_root_dir"),
+    "a logger's": (["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", S3], "trainer.logger.save_dir"),
+    "a checkpoint's": (
+        ["--trainer.callbacks", "SparseCheckpoint", "--trainer.callbacks.dirpath", S3],
+        "trainer.callbacks.dirpath",
+    ),
+    "predictions'": (["--trainer.callbacks", "PredictionFile", "--trainer.callbacks.path", S3], "path"),
+}
+
+
+@pytest.mark.parametrize(("words", "name"), ADDRESSES.values(), ids=list(ADDRESSES))
+def test_a_package_that_an_address_needs_is_told(refused, digits, tmp_path, monkeypatch, words, name):
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    assert "Install s3fs" in refused("fit", *digits, "--trainer.default_root_dir", "s3://bucket/x")
+    line = refused("fit", *digits, *words)
+    wanted = f"{name}=s3://bucket/x cannot be reached (Install s3fs to access S3): install what is missing, or give"
+    assert wanted in line, line
+    assert len(line) < 300
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_are_read_from_this_machine(refused, tmp_path):
+    line = refused("fit", "--config", "gru_mnist.yaml", "--data.root", S3)
+    assert line == "error: s3://bucket/x is an address: give a path on this machine."
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("code", "told"), [(errno.ENOSPC, False), (errno.EBADF, True)])

@@ -1,0 +1,69 @@
+"""Paths that the user gives: places on this machine, and addresses such as ``s3://bucket/run``.
+
+Lightning's loggers and checkpoints write to addresses by fsspec, and so do our checkpoints and predictions. All other
+options take places on this machine, and say so: the path of an address would be a folder with its scheme as its name.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sparse_rnn.errors import UsageError
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path leads to another machine, or wherever else its scheme says.
+
+    Example:
+        >>> is_address("https://example.org/last.ckpt"), is_address("last.ckpt")
+        (True, False)
+    """
+    return "://" in str(path)
+
+
+def check_local(path: object) -> None:
+    """Refuse an address where a place on this machine is needed; what is no path is left alone.
+
+    Args:
+        path: What the user gave.
+
+    Raises:
+        UsageError: If it is an address.
+
+    Example:
+        >>> check_local("data/mnist")
+        >>> check_local("s3://bucket/mnist")
+        Traceback (most recent call last):
+        sparse_rnn.errors.UsageError: s3://bucket/mnist is an address: give a path on this machine.
+    """
+    if isinstance(path, (str, os.PathLike)) and is_address(str(path)):
+        raise UsageError(f"{str(path)[:200]} is an address: give a path on this machine.")
+
+
+def check_served(name: str, path: object) -> None:
+    """Refuse an address that nothing here can write to; other values are left alone.
+
+    Args:
+        name: What the user calls the option.
+        path: What the user gave.
+
+    Raises:
+        UsageError: If fsspec does not know its scheme, or needs a package for it that is not installed.
+
+    Example:
+        >>> check_served("dirpath", "checkpoints")
+        >>> check_served("dirpath", "nowhere://bucket/run")
+        Traceback (most recent call last):
+        sparse_rnn.errors.UsageError: dirpath=nowhere://bucket/run cannot be reached (Protocol not known: nowhere): ...
+    """
+    if not isinstance(path, (str, os.PathLike)) or not is_address(str(path)):
+        return
+    import fsspec  # slow, and needed for addresses only
+
+    try:
+        fsspec.get_filesystem_class(str(path).partition("://")[0].rpartition("::")[2])  # schemes may be chained
+    except (ImportError, ValueError) as error:
+        raise UsageError(
+            f"{name}={str(path)[:200]} cannot be reached ({str(error).rstrip('.')}): install what is missing, or give "
+            "a path on this machine."
+        ) from error
