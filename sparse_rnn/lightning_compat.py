@@ -324,7 +324,8 @@ class _UnderAnother(_CheckpointConnector):
     """A connector that restores within a context, which gets the path of the checkpoint."""
 
     context: Callable[[Any], AbstractContextManager[None]]
-    check: Callable[[Trainer], object]
+    before: Callable[[Trainer, dict[str, Any]], object]
+    after: Callable[[Trainer], object]
 
     def _restore_modules_and_callbacks(self, checkpoint_path: Any = None, *args: Any, **kwargs: Any) -> None:
         if not checkpoint_path:
@@ -334,23 +335,30 @@ class _UnderAnother(_CheckpointConnector):
 
     def restore_training_state(self) -> None:
         with self.context(self._ckpt_path):
+            if self._loaded_checkpoint:
+                self.before(self.trainer, self._loaded_checkpoint)
             super().restore_training_state()
             if self._ckpt_path:
-                self.check(self.trainer)
+                self.after(self.trainer)
 
 
 def restore_under(
-    trainer: Trainer, context: Callable[[Any], AbstractContextManager[None]], check: Callable[[Trainer], object]
+    trainer: Trainer,
+    context: Callable[[Any], AbstractContextManager[None]],
+    before: Callable[[Trainer, dict[str, Any]], object],
+    after: Callable[[Trainer], object],
 ) -> None:
     """Let a trainer restore checkpoints within a context, such as one that says what does not fit.
 
-    Lightning has no hook around it.
+    Lightning has no hook around it. What is given are functions of modules, as trainers are pickled.
 
     Args:
         trainer: The trainer.
-        context: Makes the context of the checkpoint's path; a function of a module, as trainers are pickled.
-        check: Is called with the trainer, within the context, once a fit has restored all; a function of a module, too.
+        context: Makes the context of the checkpoint's path.
+        before: Is called within it with the trainer and what the checkpoint holds, before optimizers, schedulers and
+            loops take their states.
+        after: Is called within it with the trainer, once they have.
     """
     connector = trainer._checkpoint_connector
     connector.__class__ = _UnderAnother
-    vars(connector).update(context=context, check=check)
+    vars(connector).update(context=context, before=before, after=after)

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from sparse_rnn.callbacks.whole_files import WholeFiles
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.cli.optimizer_states import check_states
+from sparse_rnn.cli.scheduler_states import check_schedulers
 from sparse_rnn.errors import UsageError, one_line
-from sparse_rnn.lightning_compat import restore_under
+from sparse_rnn.lightning_compat import callbacks_of, restore_under
 from sparse_rnn.paths import is_address
 
+_AVERAGING = "StochasticWeightAveraging"  # puts a scheduler of its own in the place of the run's
 _OF_A_START = ("config.yaml", "hparams.yaml", "metrics.csv")
 
 
@@ -53,7 +56,14 @@ def restore_safely(trainer: Trainer) -> None:
     elif type(io).load_checkpoint.__module__.partition(".")[0] in ("lightning", "pytorch_lightning"):
         # What wraps another gets a new one of Lightning's whenever it is asked for: that cannot be replaced for long.
         vars(io)["load_checkpoint"] = SafeCheckpointIO().load_checkpoint
-    restore_under(trainer, _refused, _check_optimizers)
+    restore_under(trainer, _refused, _check_schedulers, _check_optimizers)
+
+
+def _check_schedulers(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    averaging = any(kind.__name__ == _AVERAGING for found in callbacks_of(trainer) for kind in type(found).__mro__)
+    if trainer.state.fn == TrainerFn.FITTING and not averaging:
+        schedulers = [found.scheduler for found in trainer.lr_scheduler_configs]
+        check_schedulers(trainer.ckpt_path, schedulers, checkpoint.get("lr_schedulers", ()))
 
 
 def _check_optimizers(trainer: Trainer) -> None:
