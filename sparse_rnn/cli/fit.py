@@ -1,13 +1,11 @@
 """``python -m sparse_rnn {fit,validate,test,predict}``: Lightning's own command line, with pruning as one more key."""
 
 import logging
-import os
 import re
 import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +15,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 # The parser knows a class by its short name once its module is imported.
 import sparse_rnn.data
@@ -31,8 +29,9 @@ from sparse_rnn.checkpoints import check_fits
 from sparse_rnn.checks import check_whole
 from sparse_rnn.cli.help import PROGRAM
 from sparse_rnn.cli.in_force import kept_settings, refuse_overridden, refuse_strange
+from sparse_rnn.cli.log_folders import remove_empty, take_back, take_folders
 from sparse_rnn.cli.near_misses import explained
-from sparse_rnn.cli.restoring import DoesNotFitError, new_log_folders, restore_safely, take_back
+from sparse_rnn.cli.restoring import DoesNotFitError, restore_safely
 from sparse_rnn.cli.summary import LastValidation, how_to_go_on, summary
 from sparse_rnn.cli.threads import threads_for
 from sparse_rnn.config_files import MODE, find_config, is_overlay, read_text
@@ -40,7 +39,7 @@ from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.lexicon import lexicon_in
 from sparse_rnn.devices import NO_MPS
 from sparse_rnn.errors import UsageError, check_text, unwrapped
-from sparse_rnn.lightning_compat import callbacks_of, claim_version
+from sparse_rnn.lightning_compat import callbacks_of
 from sparse_rnn.paths import check_served
 
 MatmulPrecision = Literal["highest", "high", "medium"]
@@ -65,6 +64,7 @@ class PruningCLI(LightningCLI):
     def __init__(self, args: list[str]) -> None:
         _quieten_lightning()
         self._words = list(args)
+        self._folders: list[Path] = []
         try:
             super().__init__(
                 LightningModule,
@@ -87,6 +87,8 @@ class PruningCLI(LightningCLI):
         except (UsageError, OSError) as error:
             self._take_back(error)
             raise
+        finally:
+            remove_empty(self._folders)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # of one command line, not of the class
         """List the subcommands to parse: the one that the command line names, as each takes its time to set up."""
@@ -95,7 +97,7 @@ class PruningCLI(LightningCLI):
 
     def _take_back(self, error: Exception) -> None:
         """Leave nothing behind of a run that was refused before its first step."""
-        if hasattr(self, "_folders") and (isinstance(error, DoesNotFitError) or not self.trainer.global_step):
+        if self._folders and (isinstance(error, DoesNotFitError) or not self.trainer.global_step):
             take_back(self.trainer, self._folders)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -197,8 +199,6 @@ class PruningCLI(LightningCLI):
         except (ValueError, ImportError) as error:  # a logger, or an address, may need a package that is not there
             raise UsageError(str(error)) from error
         restore_safely(trainer)
-        # To ask for the folders of a fit would settle their numbers before they are made.
-        self._folders = [] if self.subcommand == "fit" else new_log_folders(trainer)
         return trainer
 
     def after_instantiate_classes(self) -> None:
@@ -223,8 +223,14 @@ class PruningCLI(LightningCLI):
             # A model that takes its size from the data is built before Lightning reads the checkpoint.
             self.datamodule.read_with(lexicon_in(checkpoint))
 
+    def _take_folders(self) -> None:
+        """Take folders of this run's own for its loggers; to ask for them before would settle their numbers."""
+        self._folders = take_folders(self.trainer)
+
+    before_fit = before_validate = before_test = before_predict = _take_folders
+
     def fit(self, **options: Any) -> None:
-        """Fit in folders of this run's own; where the user stops it, say what is there and how to go on.
+        """Fit; where the user stops it, say what is there and how to go on.
 
         Args:
             options: What ``Trainer.fit`` takes.
@@ -232,9 +238,6 @@ class PruningCLI(LightningCLI):
         Raises:
             SystemExit: With status 130 after Ctrl-C, 143 after a polite kill.
         """
-        first = getattr(rank_zero_only, "rank", 0) == 0  # set where Lightning sees it, and a type checker does not
-        claimed = [folder for logger in self.trainer.loggers if first and (folder := claim_version(logger))]
-        self._folders = [*map(Path, claimed), *new_log_folders(self.trainer)]
         for callback in pruning_callbacks(self.trainer):
             callback.tells_table = False  # the summary at the end has it
         try:
@@ -246,10 +249,6 @@ class PruningCLI(LightningCLI):
                 terminated = isinstance(stop, SIGTERMException)
                 raise SystemExit(128 + (signal.SIGTERM if terminated else signal.SIGINT)) from stop
             raise
-        finally:
-            for folder in claimed:
-                with suppress(OSError):  # it is in use
-                    os.rmdir(folder)
 
     def after_interrupt(self) -> None:
         """Print, on the first rank, what there is of an interrupted run, and the command that goes on with it."""

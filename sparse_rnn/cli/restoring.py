@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -18,10 +16,8 @@ from sparse_rnn.cli.optimizer_states import check_states
 from sparse_rnn.cli.scheduler_states import check_schedulers
 from sparse_rnn.errors import UsageError, one_line
 from sparse_rnn.lightning_compat import callbacks_of, restore_under
-from sparse_rnn.paths import is_address
 
 _AVERAGING = "StochasticWeightAveraging"  # puts a scheduler of its own in the place of the run's
-_OF_A_START = ("config.yaml", "hparams.yaml", "metrics.csv")
 
 
 class DoesNotFitError(UsageError):
@@ -81,34 +77,3 @@ def _refused(path: Any) -> Iterator[None]:
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, MisconfigurationException) as error:
         reason = one_line(f"{type(error).__name__}: {error}")[:300]
         raise DoesNotFitError(f"{path} does not fit this run, which cannot be restored from it: {reason}") from error
-
-
-def new_log_folders(trainer: Trainer) -> list[Path]:
-    """List the folders of this machine that the loggers of a trainer will make.
-
-    Args:
-        trainer: A trainer that has not run yet.
-    """
-    folders = [getattr(logger, "log_dir", None) for logger in trainer.loggers]
-    here = [Path(folder) for folder in folders if isinstance(folder, (str, Path)) and not is_address(folder)]
-    return [folder for folder in here if not folder.exists()]
-
-
-def take_back(trainer: Trainer, folders: list[Path]) -> None:
-    """Remove the folders of a run that was refused, with what loggers put there before the first step.
-
-    Args:
-        trainer: The trainer.
-        folders: What :func:`new_log_folders` has listed.
-    """
-    if not trainer.is_global_zero:
-        return
-    for logger in trainer.loggers:
-        with suppress(Exception):  # its file is about to go
-            logger.finalize("failed")
-    for folder in folders:
-        found = list(folder.rglob("*")) if folder.is_dir() else []
-        if all(path.name.startswith("events.") or path.name in _OF_A_START for path in found):
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # others are there
-                folder.parent.rmdir()

@@ -5,13 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from sparse_rnn.cli.fit import PruningCLI, _set_matmul_precision
+from sparse_rnn.cli.fit import _set_matmul_precision
 from sparse_rnn.data import mnist
-from sparse_rnn.lightning_compat import claim_version
 from sparse_rnn.modules import SequenceClassifier
 
 # A resumed run has a folder of its own, of which ModelCheckpoint warns.
@@ -294,18 +292,6 @@ def test_a_fit_that_is_stopped_says_what_is_there_and_goes_on(run, digits, sent,
     assert torch.load(last, weights_only=True)["global_step"] == 9
 
 
-def test_fits_that_begin_at_once_have_folders_of_their_own(tmp_path):
-    loggers = [TensorBoardLogger(tmp_path) for _ in range(3)]
-    folders = [loggers[0].log_dir, loggers[1].log_dir]
-    assert folders[0] == folders[1]  # both have counted
-    for logger in loggers[:2]:
-        logger._version = None
-    assert len({claim_version(logger) for logger in loggers}) == 3
-    named = TensorBoardLogger(tmp_path, version=0)
-    assert claim_version(named) is None
-    assert claim_version(CSVLogger(tmp_path)) == str(tmp_path / "lightning_logs" / "version_3")
-
-
 @pytest.mark.parametrize("callbacks", ["null", "SparsityMonitor"])
 def test_tensorboard_has_the_run_s_row_and_no_metric_of_minus_one_with_and_without_a_monitor(
     run, digits, callbacks, tmp_path
@@ -328,16 +314,3 @@ def test_a_model_that_no_memory_holds_takes_one_sentence(refused, digits, tmp_pa
     assert "The model does not fit into memory (" in line
     assert line.endswith(" bytes): give smaller sizes.")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_another_process_took_meanwhile_is_its_own(run, digits, tmp_path, monkeypatch):
-    ready = PruningCLI.after_instantiate_classes
-
-    def another_begins(cli):
-        ready(cli)
-        (tmp_path / "lightning_logs" / "version_0").mkdir(parents=True)
-
-    monkeypatch.setattr(PruningCLI, "after_instantiate_classes", another_begins)
-    run("fit", *digits)
-    assert list((tmp_path / "lightning_logs" / "version_0").iterdir()) == []
-    assert (tmp_path / "lightning_logs" / "version_1" / "checkpoints" / "last.ckpt").is_file()

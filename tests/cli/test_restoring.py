@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from sparse_rnn.checkpoint_files import load_checkpoint
-from sparse_rnn.cli.restoring import SafeCheckpointIO, new_log_folders, restore_safely, take_back
+from sparse_rnn.cli.restoring import SafeCheckpointIO, restore_safely
 from sparse_rnn.errors import UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")  # runs go on in folders of their own
@@ -230,20 +230,6 @@ def test_what_is_raised_in_restoring_is_laid_to_the_checkpoint(tmp_path, saved, 
     line = refused("fit", *digits, *as_saved, "--ckpt_path", str(tmp_path / "odd.ckpt"))
     assert "odd.ckpt does not fit this run, which cannot be restored from it: KeyError" in line
     assert not (tmp_path / "lightning_logs").exists()
-
-
-def test_folders_with_anything_of_the_user_s_stay(tmp_path):
-    trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path)
-    folders = new_log_folders(trainer)
-    [folder] = folders
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").touch()
-    (folder / "mine.txt").touch()
-    take_back(trainer, folders)
-    assert folder.is_dir()
-    (folder / "mine.txt").unlink()
-    take_back(trainer, folders)
-    assert not folder.parent.exists()
 
 
 def test_it_reads_what_lightning_s_own_reads(jacobian):
