@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from sparse_rnn.cli.help import LIGHTNING, OURS, overview, unknown, version_line
-from sparse_rnn.cli.ranks import leaves_it_to_the_first_rank, lost_another
+from sparse_rnn.cli.ranks import leaves_it_to_another_rank, lost_another
 from sparse_rnn.compare.orphans import end_with_parent
 from sparse_rnn.errors import UsageError, check_text, one_line
 
@@ -54,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except RuntimeError as error:
         if not lost_another(error):
             raise
-        if not leaves_it_to_the_first_rank():
+        if not leaves_it_to_another_rank():
             sys.stderr.write("Stopped, as another rank has ended, which says why.\n")
         sys.exit(2)
     except KeyboardInterrupt:
@@ -111,6 +111,6 @@ def _command(name: Sequence[str]) -> Callable[[list[str]], object]:
 
 
 def _exit(message: str) -> NoReturn:
-    if not leaves_it_to_the_first_rank():
+    if not leaves_it_to_another_rank():
         sys.stderr.write(f"error: {one_line(message)}\n")
     sys.exit(2)

@@ -8,7 +8,7 @@ import pytest
 import torch.distributed as dist
 
 from sparse_rnn.cli import main, ranks
-from sparse_rnn.cli.ranks import is_first_rank, leaves_it_to_the_first_rank, lost_another
+from sparse_rnn.cli.ranks import is_first_rank, leaves_it_to_another_rank, lost_another
 from sparse_rnn.errors import UsageError
 
 MINE = """
@@ -61,7 +61,7 @@ def test_the_first_rank_is_told_by_launchers(monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
         monkeypatch.delenv(name, raising=False)
     assert is_first_rank()
-    assert not leaves_it_to_the_first_rank()
+    assert not leaves_it_to_another_rank()
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert not is_first_rank()
     monkeypatch.setenv("RANK", "0")
@@ -72,13 +72,36 @@ def test_another_rank_speaks_only_where_the_first_lives_on(monkeypatch, capsys):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setattr(ranks, "_SECONDS", 0.1)
-    assert not leaves_it_to_the_first_rank()
+    assert not leaves_it_to_another_rank()
     monkeypatch.setattr(ranks, "_PARENT", -1)
-    assert leaves_it_to_the_first_rank()
+    assert leaves_it_to_another_rank()
     with pytest.raises(SystemExit) as exit_:
         main(["compare"])
     assert exit_.value.code == 2
     assert capsys.readouterr().err == ""
+
+
+def test_of_ranks_that_torchrun_started_the_first_one_to_fail_speaks(monkeypatch, capsys):
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    for attempt in ("0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
+        for rank in ("1", "0", "2"):
+            monkeypatch.setenv("RANK", rank)
+            with pytest.raises(SystemExit) as exit_:
+                main(["compare"])
+            assert exit_.value.code == 2
+            assert capsys.readouterr().err.startswith("error: ") == (rank == "1")
+
+
+def test_without_torchrun_s_store_each_launcher_s_way_holds(monkeypatch):
+    monkeypatch.setattr(ranks, "_SECONDS", 0.2)
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "TORCHELASTIC_USE_AGENT_STORE": "True", "RANK": "0"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert not leaves_it_to_another_rank()
 
 
 def fails(error):
