@@ -1,7 +1,9 @@
 """One process at a time: locks that the system takes back from a process that is killed."""
 
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -39,3 +41,47 @@ def alone(lock: Path, busy: str | None = None) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+@contextmanager
+def alone_for_now(lock: Path) -> Iterator[None]:
+    """Run what follows in one process at a time, waiting for others, and leave no file behind.
+
+    Whoever holds the lock removes its file. One who has opened the file before that gets a lock that nobody else will
+    ask for, and takes another one.
+
+    Args:
+        lock: A file of no content, in a folder that is there.
+
+    Raises:
+        OSError: If the file cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sparse_rnn.locks import alone_for_now
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with alone_for_now(Path(folder, ".lock")):
+        ...         print([path.name for path in Path(folder).iterdir()])
+        ...     print(list(Path(folder).iterdir()))
+        ['.lock']
+        []
+    """
+    if sys.platform == "win32":  # there the file cannot be removed while others have it open
+        with alone(lock):
+            yield
+        with suppress(OSError):
+            lock.unlink()
+        return
+    import fcntl  # not on Windows
+
+    while True:
+        with lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink:
+                try:
+                    yield
+                finally:
+                    if os.fstat(file.fileno()).st_nlink:  # nobody has cleaned up meanwhile
+                        lock.unlink()
+                return

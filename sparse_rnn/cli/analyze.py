@@ -19,7 +19,7 @@ from sparse_rnn.analysis.runs import Trained, read_runs
 from sparse_rnn.checkpoints import data_of
 from sparse_rnn.cli.arguments import Parser, output_argument
 from sparse_rnn.errors import UsageError
-from sparse_rnn.locks import alone
+from sparse_rnn.locks import alone_for_now
 
 
 def analyze(args: Sequence[str]) -> None:
@@ -40,7 +40,7 @@ def analyze(args: Sequence[str]) -> None:
         measure(trained, *_on_data(trained, known.data, notes))
         for trained in read_runs(known.checkpoint, known.dense, known.module)
     ]
-    with alone(_lock(known.output)), _complete_or_absent(known.output) as folder:
+    with alone_for_now(_lock(known.output)), _complete_or_absent(known.output) as folder:
         write_report(folder, numbers, shlex.join(["python", "-m", "sparse_rnn", "analyze", *args]), notes, _tell)
     print(known.output / PAGE)
 
