@@ -73,6 +73,32 @@ def load_checkpoint(path: str | os.PathLike[str], mapped: bool = True) -> dict[s
     return _checked(path, _unpickled(path, Path(path), mapped))
 
 
+def saved_step(path: str | os.PathLike[str]) -> int | None:
+    """Tell the step that a checkpoint was saved after; the weights are not read.
+
+    Args:
+        path: The checkpoint.
+
+    Returns:
+        The step; None where it is no checkpoint of this machine, or does not say it.
+
+    Example:
+        >>> import torch
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     torch.save({"state_dict": {"weight": torch.ones(2)}, "global_step": 7}, Path(folder, "last.ckpt"))
+        ...     saved_step(Path(folder, "last.ckpt")), saved_step(Path(folder, "none.ckpt"))
+        (7, None)
+    """
+    if is_address(path) or not os.path.isfile(path):
+        return None
+    try:
+        return _checked(path, _unpickled(path, Path(path), mapped=True)).get("global_step")
+    except UsageError:
+        return None
+
+
 def _fetched(url: str) -> IO[bytes]:
     import fsspec  # Lightning reads remote files by it, too
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparse_rnn.checkpoint_files import load_checkpoint
+from sparse_rnn.checkpoint_files import load_checkpoint, saved_step
 from sparse_rnn.errors import MissingFileError, UsageError
 
 AN_ARCHIVE = b"PK\5\6" + bytes(18)  # an empty zip, which torch.save's files are
@@ -72,3 +72,12 @@ def test_parts_may_be_shared_and_lie_as_deep_as_lightning_s_do(tmp_path):
 def test_a_name_that_no_file_can_have_takes_one_sentence():
     with pytest.raises(UsageError, match="cannot be read: File name too long"):
         load_checkpoint("n" * 300)
+
+
+def test_a_step_is_read_without_the_weights(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {"weight": torch.ones(2)}, "global_step": 7}, path)
+    monkeypatch.setattr("sparse_rnn.checkpoint_files._check_archive", None)  # it reads all of a file
+    assert saved_step(path) == 7
+    path.write_bytes(path.read_bytes()[:100])
+    assert [saved_step(place) for place in (path, tmp_path, "", "s3://bucket/last.ckpt")] == [None] * 4

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sparse_rnn.callbacks.whole_files import write_whole
 from sparse_rnn.calls import as_called
-from sparse_rnn.checkpoints import load_checkpoint
+from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checks import check_whole
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import callbacks_of, join_other_name

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparse_rnn.callbacks.base import SPARSE
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
-from sparse_rnn.checkpoints import load_checkpoint
+from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checks import check_number
 from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.errors import UsageError

@@ -25,8 +25,8 @@ from sparse_rnn.callbacks import PredictionFile, PruningCallback, SparsityMonito
 from sparse_rnn.callbacks.base import pruning_callbacks
 from sparse_rnn.callbacks.tensorboard import RunDescription
 from sparse_rnn.checkpoint_files import load_checkpoint
-from sparse_rnn.checkpoints import check_fits
 from sparse_rnn.checks import check_whole
+from sparse_rnn.cli.checkpoint_fits import check_fits
 from sparse_rnn.cli.help import PROGRAM
 from sparse_rnn.cli.in_force import kept_settings, refuse_overridden, refuse_strange
 from sparse_rnn.cli.log_folders import remove_empty, take_back, take_folders
@@ -140,7 +140,7 @@ class PruningCLI(LightningCLI):
         # None where Lightning finds the path once the trainer runs; what it reads then, it reads as safely.
         self._checkpoint: dict[str, Any] | None = None
         if path and not _KNOWN_TO_LIGHTNING.fullmatch(path):
-            self._checkpoint = load_checkpoint(path)
+            self._checkpoint = load_checkpoint(path, mapped=False)  # the trainer goes on with it
 
     def before_instantiate_classes(self) -> None:
         """Say what holds of all that was given, and set the precision of products.
@@ -198,7 +198,7 @@ class PruningCLI(LightningCLI):
             trainer = super().instantiate_trainer(callbacks=[*theirs, *ours], **kwargs)
         except (ValueError, ImportError) as error:  # a logger, or an address, may need a package that is not there
             raise UsageError(str(error)) from error
-        restore_safely(trainer)
+        restore_safely(trainer, config.ckpt_path, self._checkpoint)
         return trainer
 
     def after_instantiate_classes(self) -> None:

@@ -27,31 +27,46 @@ class DoesNotFitError(UsageError):
 class SafeCheckpointIO(WholeFiles):
     """Writes files whole, and reads them without running what they hold, wherever they lie and whatever version it is.
 
+    Args:
+        path: A checkpoint that has been read.
+        content: What it holds, which is given out once, where that path is to be loaded.
+
     Example:
         >>> SafeCheckpointIO().load_checkpoint("nowhere.ckpt")
         Traceback (most recent call last):
         sparse_rnn.errors.MissingFileError: There is no checkpoint nowhere.ckpt.
     """
 
+    def __init__(self, path: str | None = None, content: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self._read = {} if path is None or content is None else {path: content}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_read": {}}  # processes that a fit starts read for themselves
+
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Load a checkpoint; what is asked about ``weights_only`` changes nothing."""
-        return load_checkpoint(path, mapped=False)
+        content = self._read.pop(str(path), None)
+        return load_checkpoint(path, mapped=False) if content is None else content
 
 
-def restore_safely(trainer: Trainer) -> None:
+def restore_safely(trainer: Trainer, path: str | None = None, content: dict[str, Any] | None = None) -> None:
     """Let a trainer read checkpoints safely, and refuse in a sentence what it cannot go on with.
 
     A ``CheckpointIO`` that reads in its own way stays; Lightning's ``AsyncCheckpointIO`` has none of its own.
 
     Args:
         trainer: The trainer.
+        path: A checkpoint that has been read, and is not to be read again.
+        content: What it holds.
     """
+    safe = SafeCheckpointIO(path, content)
     io = trainer.strategy.checkpoint_io
     if type(io).__name__ in ("TorchCheckpointIO", "WholeFiles"):
-        trainer.strategy.checkpoint_io = SafeCheckpointIO()
+        trainer.strategy.checkpoint_io = safe
     elif type(io).load_checkpoint.__module__.partition(".")[0] in ("lightning", "pytorch_lightning"):
         # What wraps another gets a new one of Lightning's whenever it is asked for: that cannot be replaced for long.
-        vars(io)["load_checkpoint"] = SafeCheckpointIO().load_checkpoint
+        vars(io)["load_checkpoint"] = safe.load_checkpoint
     restore_under(trainer, _refused, _check_schedulers, _check_optimizers)
 
 

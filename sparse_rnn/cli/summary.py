@@ -12,14 +12,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from sparse_rnn.callbacks.base import pruning_callbacks
-from sparse_rnn.checkpoints import load_checkpoint
+from sparse_rnn.checkpoint_files import saved_step
 from sparse_rnn.cli.gains import gains
-from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import callbacks_of, datamodule_of
 from sparse_rnn.paths import is_address
 from sparse_rnn.sparsity.statistics import bare_neurons, statistics, table
 
 _BATCH = 64  # where the data does not say
+_LARGEST_BATCH = 1024  # a batch size may be more than all data, and than memory holds
 
 
 class LastValidation(Callback):
@@ -91,7 +91,8 @@ def _gains(trainer: Trainer) -> dict[str, str]:
     kept = _kept(trainer)
     if not kept:
         return {}
-    return gains(trainer.lightning_module, kept, getattr(datamodule_of(trainer), "batch_size", None) or _BATCH)
+    batch = getattr(datamodule_of(trainer), "batch_size", None) or _BATCH
+    return gains(trainer.lightning_module, kept, min(batch, _LARGEST_BATCH))
 
 
 def _next_commands(trainer: Trainer) -> dict[str, str]:
@@ -122,7 +123,7 @@ def how_to_go_on(trainer: Trainer, words: Sequence[str]) -> str:
     """
     paths = [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
     paths += [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
-    found = next(((path, step) for path in paths if path and (step := _step(path)) is not None), None)
+    found = next(((path, step) for path in paths if path and (step := saved_step(path)) is not None), None)
     if found is None:
         return f"Stopped after step {trainer.global_step:,}; there is no checkpoint. The same command starts anew."
     path, step = found
@@ -148,22 +149,14 @@ def _validated(trainer: Trainer) -> int | None:
 def _last(checkpoint: Any, end: int) -> str:
     """Say where the last checkpoint is, and of which step where training went on after it."""
     path = getattr(checkpoint, "last_model_path", "")
-    step = _step(path)
+    step = saved_step(path)
     return path if step in (None, end) else f"{path} (after step {step:,}; training ended after step {end:,})"
 
 
 def _best(checkpoint: Any) -> str:
     """Say where the best checkpoint is, of which step, and how good."""
     path, monitor = (getattr(checkpoint, name, None) or "" for name in ("best_model_path", "monitor"))
-    score, step = getattr(checkpoint, "best_model_score", None), _step(path)
+    score, step = getattr(checkpoint, "best_model_score", None), saved_step(path)
     told = [f"{monitor} {float(score):.4g}"] if monitor and score is not None else []
     told += [] if step is None else [f"after step {step:,}"]
     return f"{path} ({', '.join(told)})" if path and told else path
-
-
-def _step(path: str) -> int | None:
-    """Read the step of a checkpoint; None where it is not a file of this machine."""
-    try:
-        return load_checkpoint(path).get("global_step")
-    except UsageError:
-        return None

@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from sparse_rnn import checkpoint_files
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.cli.restoring import SafeCheckpointIO, restore_safely
 from sparse_rnn.errors import UsageError
@@ -69,21 +70,27 @@ PLUGINS = [[], ["--trainer.plugins", "lightning.pytorch.plugins.io.AsyncCheckpoi
 
 
 @pytest.mark.parametrize("plugins", PLUGINS)
-def test_each_reading_is_safe_as_another_machine_may_answer_each_otherwise(
-    refused, digits, served, saved, tmp_path, plugins, monkeypatch
+@pytest.mark.parametrize("place", ["here", "elsewhere"])
+def test_a_checkpoint_is_read_once_as_another_machine_may_answer_each_time_otherwise(
+    run, digits, served, saved, tmp_path, plugins, place, monkeypatch
 ):
     folder, address = served
-    trace, path = tmp_path / "trace", folder / "last.ckpt"
-    torch.save(saved, path)
+    torch.save(saved, folder / "last.ckpt")
+    read = []
+    reads = checkpoint_files._check_archive
+    monkeypatch.setattr(checkpoint_files, "_check_archive", lambda *args: (read.append(args), reads(*args)))
+    run("test", *digits, *plugins, "--ckpt_path", f"{folder if place == 'here' else address}/last.ckpt")
+    assert len(read) == 1
 
-    def first(address):
-        found = load_checkpoint(address)
-        torch.save({**saved, "evil": Evil(trace)}, path)
-        return found
 
-    monkeypatch.setattr("sparse_rnn.cli.fit.load_checkpoint", first)
-    assert "holds Python's getattr" in refused("test", *digits, *plugins, "--ckpt_path", f"{address}/last.ckpt")
-    assert not trace.exists()
+def test_what_was_read_is_given_out_once_and_not_to_other_processes(jacobian, saved):
+    io = SafeCheckpointIO(str(jacobian), saved)
+    assert pickle.loads(pickle.dumps(io)).load_checkpoint(jacobian) is not saved
+    assert len(pickle.dumps(io)) < 500
+    assert io.load_checkpoint(jacobian) is saved
+    again = io.load_checkpoint(jacobian)
+    assert again is not saved
+    assert again.keys() == saved.keys()
 
 
 @pytest.mark.parametrize("plugins", PLUGINS)

@@ -93,3 +93,11 @@ def test_a_last_checkpoint_that_is_not_the_last_model_is_told_as_such(tmp_path, 
     out = capsys.readouterr().out
     path = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
     assert f"last checkpoint  {path} (after step 3; training ended after step 9)" in out
+
+
+def test_a_batch_size_that_no_memory_holds_is_not_timed(fitted, monkeypatch):
+    """Where it is more than all data, a batch is smaller."""
+    timed = []
+    monkeypatch.setattr("sparse_rnn.cli.summary.gains", lambda model, masks, batch: timed.append(batch) or {})
+    fitted("--data.batch_size", str(10**12))
+    assert timed == [1024]
