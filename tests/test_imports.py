@@ -12,7 +12,14 @@ ORDER = [
     [
         *("errors", "calls", "checks", "described", "devices", "isolation", "locks", "paths", "versions"),
         *("checkpoint_files", "config_files"),
-        *("lightning_compat", "process_settings", "saved_models", "torch_compat", "training_length"),
+        *(
+            "lightning_compat",
+            "lightning_loaders",
+            "process_settings",
+            "saved_models",
+            "torch_compat",
+            "training_length",
+        ),
     ],
     ["recurrent"],
     ["sparsity"],

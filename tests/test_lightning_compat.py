@@ -75,52 +75,6 @@ def fit(tmp_path):
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
 
-def test_combined_loader(fit):
-    assert compat.combined_loader(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)) is None
-    [found, *_] = fit(compat.combined_loader)
-    assert [len(loader) for loader in found.flattened] == [5]
-    assert len(list(found)) == 5
-
-
-@pytest.mark.parametrize("sized", [True, False])
-def test_a_fit_begins_with_what_was_read_ahead(fit, sized):
-    read, trained = [], []
-
-    class Reader(Callback):
-        def on_fit_start(self, trainer, pl_module):
-            trainer.fit_loop.setup_data()
-            for number in (2, 4):
-                batches = compat.read_ahead(trainer)
-                read.append([next(batches) for _ in range(number)])
-            assert len(list(compat.read_ahead(trainer))) == 5
-
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            trained.append(batch)
-
-    batches = [torch.full((1, 1), float(number)) for number in range(5)]
-    trainer = Trainer(
-        accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[Reader()],
-    )  # fmt: skip
-    trainer.fit(Model(), DataLoader(torch.cat(batches), 1) if sized else iter(batches))
-    assert [len(found) for found in read] == [2, 4]
-    for found in (*read, trained[:5]):
-        assert all(map(torch.equal, found, batches))
-    assert len(trained) == (10 if sized else 5)
-
-
-def test_on_before_batch_transfer():
-    class Data(LightningDataModule):
-        def on_before_batch_transfer(self, batch, dataloader_idx):
-            return batch + 1
-
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    model = Model()
-    model._trainer, trainer.strategy._lightning_module = trainer, model
-    trainer._data_connector.attach_data(model, datamodule=Data())
-    assert compat.before_transfer(model, torch.zeros(1)).item() == 1
-
-
 def test_should_accumulate_and_batches_that_stepped(fit):
     seen = fit(lambda trainer: (compat.only_accumulates(trainer), compat.logged_step(trainer)),
                accumulate_grad_batches=2)  # fmt: skip
@@ -180,14 +134,6 @@ def test_a_class_joins_the_other_name_once_it_is_imported(monkeypatch):
     for _ in range(2):
         compat.join_other_name(Ours)
     assert Ours.__bases__ == (Callback, Other)
-
-
-def test_combined_loader_states_to_load():
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    assert compat.loader_states(trainer) == []
-    trainer.fit_loop.on_load_checkpoint({"combined_loader": [{"position": 3}]})
-    compat.loader_states(trainer)[0]["position"] -= 1
-    assert trainer.fit_loop._combined_loader_states_to_load == [{"position": 2}]
 
 
 @pytest.mark.parametrize(("strategy", "by_fit"), [("auto", False), ("ddp_spawn", True), ("ddp_notebook", True)])

@@ -20,7 +20,8 @@ from sparse_rnn.callbacks.borrowing.samples import TrainingSamples, training_los
 from sparse_rnn.calls import as_called
 from sparse_rnn.checks import check_number, check_whole
 from sparse_rnn.errors import UsageError
-from sparse_rnn.lightning_compat import callbacks_of, combined_loader, join_other_name, launched_by_fit
+from sparse_rnn.lightning_compat import callbacks_of, join_other_name, launched_by_fit
+from sparse_rnn.lightning_loaders import combined_loader
 from sparse_rnn.pruning.structured import (
     Exact,
     Plan,

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from sparse_rnn.callbacks.borrowing.positions import can_be_read_twice, put_back
 from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import OwnRandomness, mixed_with_the_random_state
-from sparse_rnn.lightning_compat import combined_loader, read_ahead
+from sparse_rnn.lightning_loaders import combined_loader, read_ahead
 from sparse_rnn.torch_compat import copied_loader
 
 

@@ -20,7 +20,7 @@ from sparse_rnn.callbacks.borrowing.side_effects import side_effect_free
 from sparse_rnn.engine.live import paused
 from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import leave_no_trace, random_state, seeded, set_random_state
-from sparse_rnn.lightning_compat import before_transfer
+from sparse_rnn.lightning_loaders import before_transfer
 from sparse_rnn.pruning.prune import score_batch
 from sparse_rnn.recurrent.capture import LossFn
 from sparse_rnn.recurrent.kernels import Targets

@@ -9,11 +9,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from sparse_rnn.lightning_compat import (
     count_logged_step,
     enter_epoch,
-    loader_states,
     validate_anew,
     validates_in_epoch,
     validation_is_over,
 )
+from sparse_rnn.lightning_loaders import loader_states
 
 
 def go_on_where_stopped(trainer: Trainer) -> None:
