@@ -5,9 +5,11 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import lightning
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from packaging.version import Version
 
 from sparse_rnn import checkpoint_files
 from sparse_rnn.checkpoint_files import load_checkpoint
@@ -16,6 +18,9 @@ from sparse_rnn.errors import UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")  # runs go on in folders of their own
 COMMANDS = ("fit", "validate", "test", "predict")
+since_2_6 = pytest.mark.skipif(
+    Version(lightning.__version__) < Version("2.6"), reason="Lightning has no --weights_only, nor reads hyperparameters"
+)
 
 
 class Evil:
@@ -100,6 +105,7 @@ def test_what_lightning_finds_itself_is_read_as_safely(refused, digits, saved, t
     assert [found.name for found in tmp_path.iterdir()] == ["hpc_ckpt_1.ckpt"]
 
 
+@since_2_6
 def test_nothing_turns_that_off(refused, digits, jacobian):
     words = ["--ckpt_path", str(jacobian), "--weights_only", "false"]
     assert "what a checkpoint holds is never run" in refused("test", *digits, *words)
@@ -170,6 +176,7 @@ DAMAGES = {  # what changes a checkpoint, and what is said of it
 }
 
 
+@since_2_6
 def test_hyperparameters_of_another_model_are_refused(refused, digits, saved, tmp_path):
     other = copy.deepcopy(saved)
     other["hyper_parameters"]["depth"] = 3
