@@ -1,4 +1,3 @@
-import os
 import re
 from pathlib import Path
 
@@ -29,9 +28,7 @@ SMALL += ["--model.last_size", "null"]
 
 @pytest.fixture(autouse=True)
 def _mnist(monkeypatch):
-    """Stands noise in for MNIST where its files are not at hand."""
-    if "SPARSE_RNN_DATA" in os.environ:
-        return
+    """Stands noise in for MNIST, which takes its time to read and may not be at hand."""
     noise = TensorDataset(torch.rand(256, 28, 28), torch.randint(10, (256,)))
     monkeypatch.setattr(SequentialMNIST, "prepare_data", lambda self: None)
     monkeypatch.setattr(SequentialMNIST, "load", lambda self: Splits(noise, noise, noise))

@@ -35,6 +35,7 @@ def words(tmp_path):
     return words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", CELLS)
 def test_a_table_is_one_comparison_that_can_run(words, table):
     python, module, command, *args = words(table)

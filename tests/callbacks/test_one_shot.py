@@ -357,13 +357,13 @@ def test_where_no_data_are_needed_none_are_read(tmp_path, options, calls):
 
 def test_scores_that_need_no_data_do_not_depend_on_how_many_samples_a_batch_holds(tmp_path):
     def masks(batch_size):
-        callback = OneShotPruning(criterion="random", rescale="chi", num_samples=32)
+        callback = OneShotPruning(criterion="random", rescale="chi", num_samples=8)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="rescale='chi'")
             fit(Project(), [callback], tmp_path, data=loader(batch_size=batch_size), max_epochs=1)
         return callback.masks.digest()
 
-    assert masks(4) == masks(32)
+    assert masks(4) == masks(8)
 
 
 def test_too_few_samples_are_said_and_taken(tmp_path):

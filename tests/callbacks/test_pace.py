@@ -171,7 +171,7 @@ class Slowly(Project):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("method", ["gradual", "iterative", "lottery"])
+@pytest.mark.parametrize("method", ["gradual", "lottery"])
 def test_time_that_ends_the_training_is_shared_out(train, method):
     pruning = METHODS[method]()
     _, trail = fit(train, Slowly, pruning, max_epochs=-1, max_time={"seconds": 2})
