@@ -1,6 +1,7 @@
 """``python -m sparse_rnn``: hands the arguments to a command and says in one line what the user can mend."""
 
 import errno
+import os
 import signal
 import sys
 import threading
@@ -41,7 +42,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         for word in args:
             check_text("The argument", word)
-        with _polite_end(args[:1]), _full_disk_told_once():
+        with _polite_end(args[:1]), _full_disk_told_once(), _whoever_reads():
             _command(args[:1])(args)
     except UsageError as error:
         _exit(str(error))
@@ -60,6 +61,29 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("Stopped. What was written before is as it was; the same command starts anew.\n")
         sys.exit(128 + signal.SIGINT)
+
+
+@contextmanager
+def _whoever_reads() -> Iterator[None]:
+    """End in silence where nobody reads on what is printed, as behind ``| head``."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # what is left would be tried, and complained about, at Python's end
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + getattr(signal, "SIGPIPE", 13))
+
+
+def _nobody_reads() -> bool:
+    try:
+        print(flush=True)  # where nothing is buffered, only what is written meets the closed pipe
+    except BrokenPipeError:
+        return True
+    return False
 
 
 @contextmanager

@@ -75,6 +75,27 @@ def test_help_lists_what_there_is_and_imports_nothing_slow():
     assert not {"sklearn", "tensorboard", "pooch", "sparse_rnn.analysis.figures"} & set(loaded.split())
 
 
+@pytest.mark.parametrize("words", [["configs"], ["compare", "--help"], ["--version"]])
+def test_a_reader_that_has_seen_enough_ends_it_in_silence(words, monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        with pytest.raises(SystemExit) as exit_:
+            main(words)
+    assert exit_.value.code in (0, 141)  # argparse says nothing of help that nobody reads
+    assert capsys.readouterr().err == ""
+
+
+def test_a_pipe_of_ours_that_breaks_keeps_its_traceback(monkeypatch):
+    def fails(args):
+        raise BrokenPipeError(errno.EPIPE, "ours")
+
+    monkeypatch.setattr(sys.modules["sparse_rnn.cli.main"], "_command", lambda name: fails)
+    with pytest.raises(BrokenPipeError, match="ours"):
+        main(["configs"])
+
+
 def test_python_m_runs_it(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["sparse_rnn", "compare", "--sparsity", "0.9"])
     with pytest.raises(SystemExit) as exit_:
