@@ -109,6 +109,26 @@ def check_flag(name: str, value: Any) -> None:
         raise UsageError(f"{name}={value!r}: give True or False.")
 
 
+def check_function(name: str, value: Any, wanted: str) -> None:
+    """Refuse what cannot be called.
+
+    Args:
+        name: What the user calls the option.
+        value: What the user gave.
+        wanted: What the function is from and to.
+
+    Raises:
+        UsageError: If it cannot be called.
+
+    Example:
+        >>> check_function("optimizer", None, "from parameters to an optimizer")
+        Traceback (most recent call last):
+        sparse_rnn.errors.UsageError: optimizer=None: give a class or a function from parameters to an optimizer.
+    """
+    if not callable(value):
+        raise UsageError(f"{name}={value!r}: give a class or a function {wanted}.")
+
+
 def check_seed(seed: Any, least: int = -LARGEST - 1) -> None:
     """Refuse what is no seed: a whole number of 64 bits, of at least 0 where NumPy draws.
 

@@ -148,7 +148,7 @@ class SavedMasks(Callback):
 def _check_state(state: Mapping[str, Any]) -> None:
     """Refuse what no pruning callback has saved: it may come from anywhere."""
     masks, step = state.get("masks"), state.get("step", 0)
-    if not isinstance(masks, Mapping):
+    if not isinstance(masks, Mapping) or not masks:
         raise UsageError("It has no masks.")
     if type(step) is not int or step < 0:
         raise UsageError(f"Its step {str(step)[:60]!r} is no whole number of at least 0.")

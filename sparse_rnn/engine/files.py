@@ -102,7 +102,7 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Mod
     try:
         layers = {name: _layer(known) for name, known in json.loads(metadata["layers"]).items()}
         tensors |= {name: tensors[source] for name, source in json.loads(metadata["shared"]).items()}
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UsageError(f"{path} is damaged: it does not say what its layers are ({error}).") from error
     if model is None and "" in layers:
         whole: nn.Module = layers[""]

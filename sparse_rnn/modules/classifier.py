@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torchmetrics.classification import MulticlassAccuracy
 
-from sparse_rnn.checks import check_whole
+from sparse_rnn.checks import check_function, check_whole
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
@@ -96,6 +96,7 @@ class SequenceClassifier(pl.LightningModule):
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
         check_choice("nonlinearity", nonlinearity, Nonlinearity)
         check_whole("num_classes", num_classes, 2)
+        check_function("optimizer", optimizer, "from parameters to an optimizer")
         options = {"nonlinearity": nonlinearity} if cell == "rnn" else {}
         self.embedding = _embedding(input_size, embedding_size)
         features = embedding_size or input_size

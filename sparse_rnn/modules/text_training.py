@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from sparse_rnn.checks import check_function
 from sparse_rnn.devices import refuse_mps
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules.optim.row_gradients import RowGradients, require_sparse
@@ -59,6 +60,7 @@ class TextTraining(RowGradients):
         alpha: float,
         beta: float,
     ) -> None:
+        check_function("optimizer", optimizer, "from parameters to an optimizer")
         super().__init__()
         self.carry_state = carry_state
         self.optimizer = optimizer

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import leave_no_trace
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.rescale import Rescale, layer_chi
@@ -15,6 +16,7 @@ from sparse_rnn.pruning.rounds import prune_targets
 from sparse_rnn.recurrent.capture import LossFn
 from sparse_rnn.recurrent.kernels import Targets, find_targets
 from sparse_rnn.scores import Criterion, Scores, criterion_named
+from sparse_rnn.scores.criterion import criterion_names
 from sparse_rnn.sparsity.allocation import Allocation, check_sparsity
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.selection import Selection
@@ -91,7 +93,10 @@ def as_criterion(criterion: Criterion | str, sparsity: float) -> Criterion:
     """Return the criterion itself, or the one of that name, for a final sparsity.
 
     Raises:
-        UsageError: If the sparsity is outside [0, 1), or there is no criterion of that name.
+        UsageError: If the sparsity is outside [0, 1), there is no criterion of that name, or it is none.
     """
     check_sparsity(sparsity)
-    return (criterion_named(criterion) if isinstance(criterion, str) else criterion).at(1 - sparsity)
+    found = criterion_named(criterion) if isinstance(criterion, str) else criterion
+    if not isinstance(found, Criterion):
+        raise UsageError(f"criterion={found!r}: give a criterion, or the name of one ({', '.join(criterion_names())}).")
+    return found.at(1 - sparsity)

@@ -168,6 +168,7 @@ DAMAGES = {  # what changes a checkpoint, and what is said of it
     "optimizers of numbers": (lambda c: c.update(optimizer_states=[1]), "optimizer_states should be"),
     "a state of text": (lambda c: callback(c)[0].update({callback(c)[1]: "x"}), "no state that OneShotPruning"),
     "no masks": (lambda c: callback(c)[0][callback(c)[1]].pop("masks"), "no state that OneShotPruning"),
+    "masks of nothing": (lambda c: masks(c).clear(), "It has no masks"),
     "too few bits": (with_mask(bits=torch.zeros(1, dtype=torch.uint8)), "is damaged"),
     "bits of floats": (with_mask(bits=torch.zeros(9)), "is damaged"),
     "a shape of text": (with_mask(shape="big"), "is damaged"),

@@ -196,6 +196,7 @@ def test_a_missing_tensor_is_refused(saved):
         ({"layers": '{"": {"class": "Own", "options": {"dtype": "int8"}}}'}, "is damaged: it does not say"),
         ({"layers": '{"": {"class": "SparseLSTM", "options": {"dtype": "int8"}}}'}, "is damaged: it does not say"),
         ({"layers": '{"": {"class": "SparseLSTM", "options": {"dtype": "load"}}}'}, "is damaged: it does not say"),
+        ({"layers": '{"": {"class": "SparseLSTM", "options": ["x"]}}'}, "is damaged: it does not say"),
         ({"shared": '{"a": "b"}'}, "is damaged: it does not say"),
     ],
 )

@@ -111,6 +111,11 @@ def test_data_of_another_size_are_refused():
         classifier()(torch.zeros(2, STEPS, 8))
 
 
+def test_no_optimizer_is_refused():
+    with pytest.raises(UsageError, match="optimizer=None: give a class or a function from parameters to an optimizer"):
+        classifier(optimizer=None)
+
+
 def test_settings_that_an_optimizer_refuses_are_one_sentence():
     model = classifier(optimizer=lambda parameters: torch.optim.Adam(parameters, lr=-1.0))
     with pytest.raises(UsageError, match=r"^The optimizer refuses its settings: Invalid learning rate: -1\.0\.$"):

@@ -62,6 +62,11 @@ def test_perplexity_is_of_every_target_under_the_full_softmax(tmp_path, options)
         assert metrics == {f"{stage}/{name}": pytest.approx(value, rel=1e-5) for name, value in expected.items()}
 
 
+def test_no_optimizer_is_refused():
+    with pytest.raises(UsageError, match="optimizer=None: give a class or a function from parameters to an optimizer"):
+        language_model(optimizer=None)
+
+
 def test_bits_per_character_are_of_data_in_characters(tmp_path):
     class Letters(Text):
         of_characters = True

@@ -122,6 +122,8 @@ def test_a_recurrent_layer_that_gets_no_input_is_named(model, x):
 def test_an_unknown_criterion_is_refused(model, x):
     with pytest.raises(ValueError, match=r"criterion='jacobi': choose one of .*grasp, jacobian, magnitude"):
         prune(model, x, sparsity=0.5, criterion="jacobi")
+    with pytest.raises(ValueError, match="criterion=None: give a criterion, or the name of one"):
+        prune(model, x, sparsity=0.5, criterion=None)
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "random"])

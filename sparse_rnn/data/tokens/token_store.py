@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ class TokenStore:
     def _open(self, split: str) -> np.memmap:
         try:
             ids: np.memmap = np.load(self.folder / f"{split}.npy", mmap_mode="r")
-        except (EOFError, OSError, ValueError) as error:
+        except (EOFError, OSError, SyntaxError, TokenError, ValueError) as error:  # its header is Python
             raise self._damaged(f"{split}.npy", error) from None
         if ids.dtype != np.int32 or ids.shape != (self.about["splits"][split].get("tokens"),) or not len(ids):
             raise self._damaged(f"{split}.npy", ValueError(f"it holds {ids.dtype} {list(ids.shape)}"))

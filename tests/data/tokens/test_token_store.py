@@ -287,6 +287,12 @@ def test_a_store_of_another_version_is_refused(write, tmp_path):
         prepare(corpus, tmp_path)
 
 
+def other_header(path, before, after):
+    whole = path.read_bytes()
+    assert before in whole
+    path.write_bytes(whole.replace(before, after, 1))
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
@@ -309,6 +315,8 @@ def test_a_store_of_another_version_is_refused(write, tmp_path):
         (other_ids(lambda ids: np.array([{}] * len(ids))), r"train\.npy cannot be read"),
         (other_counts, r"vocabulary\.json cannot be read \(it does not count each"),
         (lambda folder: (folder / "train.npy").unlink(), r"train\.npy cannot be read"),
+        (lambda folder: other_header(folder / "train.npy", b"'descr'", b"('desc'"), r"train\.npy"),
+        (lambda folder: other_header(folder / "train.npy", b"'descr'", b"\\descr'"), r"train\.npy"),
     ],
 )
 def test_a_store_that_is_damaged_is_refused_and_made_anew_from_its_text(harm, message, write, tmp_path):
