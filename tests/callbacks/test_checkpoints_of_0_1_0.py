@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule
-from torch import nn
+from last_step import Project as LastStep
+from lightning.pytorch import Callback
 from torch.utils.data import DataLoader, TensorDataset
 
 from sparse_rnn import DynamicSparsity, GradualPruning, IterativePruning, LotteryTicket, NarangPruning, OneShotPruning
@@ -23,16 +23,7 @@ CALLBACKS = {
 }
 
 
-class Classifier(LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.rnn = nn.GRU(3, 8, batch_first=True)
-        self.head = nn.Linear(8, 4)
-
-    def training_step(self, batch, batch_idx):
-        x, y = batch
-        return nn.functional.cross_entropy(self.head(self.rnn(x)[0][:, -1]), y)
-
+class Classifier(LastStep):
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 

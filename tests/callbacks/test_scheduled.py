@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from lightning.pytorch import Callback, LightningModule
-from torch import nn
+from last_step import Project as LastStep
+from lightning.pytorch import Callback
 
 from sparse_rnn import SNIP, GradualPruning, Magnitude, Random
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
@@ -24,16 +24,7 @@ TOTAL = 3 * 8 * (3 + 8)
 # The `data` of these tests: 96 samples in batches of 16, so an epoch has 6 steps, and a fit of two epochs 12.
 
 
-class Project(LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn = nn.GRU(3, 8, batch_first=True)
-        self.head = nn.Linear(8, 4)
-
-    def training_step(self, batch, batch_idx):
-        x, y = batch
-        return nn.functional.cross_entropy(self.head(self.rnn(x)[0][:, -1]), y)
-
+class Project(LastStep):
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters(), lr=0.01, weight_decay=0.1)
 
