@@ -156,6 +156,19 @@ LARGE: Plan = [
     ("dense", GRU_400 | {"sparsity": 0.0}, {0.003: ONE}),
 ]
 
+FIFTY = {"epochs": 50}
+# 95 % within the first of fifty epochs; what decays the weights, or drops some of the state, is there against overfitting.
+FIRST_OF_FIFTY = FIFTY | removed(0.02) | BIAS
+LONG: Plan = [
+    ("first epoch, bias 1", FIRST_OF_FIFTY, {0.003: ONE, 0.01: ONE}),
+    ("first epoch, bias 1, decay 0.1", FIRST_OF_FIFTY | {"weight_decay": 0.1}, {0.003: ONE, 0.01: ONE}),
+    ("first epoch, bias 1, dropout 0.2", FIRST_OF_FIFTY | {"dropout": 0.2}, {0.01: ONE}),
+    ("first epoch, bias 1, RigL", FIRST_OF_FIFTY | RIGL, {0.003: ONE, 0.01: ONE}),
+    ("first epoch, bias 1, RigL, decay 0.1", FIRST_OF_FIFTY | RIGL | {"weight_decay": 0.1}, {0.01: ONE}),
+    ("random", FIFTY, {0.003: ONE, 0.01: ONE}),
+    ("dense", FIFTY | {"sparsity": 0.0}, {0.001: ONE, 0.003: ONE}),
+]
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -211,7 +224,7 @@ def missing(candidates: Sequence[Candidate], rows: Sequence[Row]) -> Iterator[tu
 def planned(only: str) -> list[Candidate]:
     return [
         Candidate(name, Settings(lr=lr, **settings), seeds)
-        for name, settings, rates in SCORED + MOVING + STATIC + DENSE_AT_FIRST + LARGE
+        for name, settings, rates in SCORED + MOVING + STATIC + DENSE_AT_FIRST + LARGE + LONG
         for lr, seeds in rates.items()
         if fnmatchcase(name, only)
     ]

@@ -42,10 +42,12 @@ class Settings:
         decay: How it falls to 0: ``linear`` or ``cosine``.
         clip: Norm at which gradients are clipped.
         betas: Adam's.
+        weight_decay: AdamW's; 0: Adam.
         kernel_rate: The kernels' rate is ``lr`` times this power of 1 / density (1: SμPar).
         init: Distribution of the kernels; see :func:`sparse_rnn.modules.init.init_kernel_`.
         init_scale: Its scale.
         update_bias: Bias of the update gate z at first; above 0 the state is kept longer.
+        dropout: Of what the classifier reads of the state, in training.
         sparsity: Share of the weights that are removed; 0: dense.
         criterion: What chooses the first mask: a name of the library's, that name and arguments, or ``std``, random
             with the columns of the input kernel in proportion to the standard deviation of that input.
@@ -67,10 +69,12 @@ class Settings:
     decay: str = "linear"
     clip: float | None = 1.0
     betas: Sequence[float] = (0.9, 0.999)
+    weight_decay: float = 0.0
     kernel_rate: float = 0.0
     init: Any = "normal"
     init_scale: float | None = None
     update_bias: float = 0.0
+    dropout: float = 0.0
     sparsity: float = 0.95
     criterion: Any = "Random"
     shuffle: bool = False
@@ -109,6 +113,7 @@ class Classifier(nn.Module):
         super().__init__()
         units = settings.units
         self.rnn = nn.GRU(INPUTS, units, batch_first=True)
+        self.dropout = nn.Dropout(settings.dropout)
         self.head = nn.Linear(units, CLASSES)
         init_recurrent_(self.rnn, "gru", units, settings.init, settings.init_scale, forget_bias=1.0)
         nn.init.xavier_uniform_(self.head.weight)
@@ -117,7 +122,7 @@ class Classifier(nn.Module):
             self.rnn.get_parameter("bias_ih_l0")[units : 2 * units] = settings.update_bias  # gates: r, z, n
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.rnn(x)[1][-1])
+        return self.head(self.dropout(self.rnn(x)[1][-1]))
 
 
 class InputDeviation(Criterion):
@@ -263,12 +268,13 @@ class Run:
         if self.masks is not None:
             self._hold(self.masks)
 
-    def _optimizer(self) -> torch.optim.Adam:
+    def _optimizer(self) -> torch.optim.AdamW:
         faster = (1 - self.settings.sparsity) ** -self.settings.kernel_rate
         others = [p for name, p in self.model.named_parameters() if name not in self.kernels]
         groups = [{"params": [kernel], "lr": self.settings.lr * faster} for kernel in self.kernels.values()]
         betas = self.settings.betas[0], self.settings.betas[1]
-        return torch.optim.Adam([*groups, {"params": others, "lr": self.settings.lr}], betas=betas, foreach=True)
+        groups.append({"params": others, "lr": self.settings.lr})
+        return torch.optim.AdamW(groups, betas=betas, weight_decay=self.settings.weight_decay, foreach=True)
 
     def _rate(self, step: int) -> float:
         left = (self.total - step) / self.total
@@ -326,7 +332,9 @@ class Run:
     def validate(self, split: Split) -> tuple[float, float]:
         """Return error in % and loss."""
         self.engine.forget()
+        self.model.eval()
         logits = torch.cat([self.model(images) for images in split[0].split(500)])
+        self.model.train()
         error = 100 * (logits.argmax(1) != split[1]).float().mean()
         return float(error), float(cross_entropy(logits, split[1]))
 
