@@ -157,7 +157,7 @@ LARGE: Plan = [
 ]
 
 FIFTY = {"epochs": 50}
-# 95 % within the first of fifty epochs; what decays the weights, or drops some of the state, is there against overfitting.
+# 95 % within the first of fifty epochs; decaying weights and dropping some of the state are there against overfitting.
 FIRST_OF_FIFTY = FIFTY | removed(0.02) | BIAS
 LONG: Plan = [
     ("first epoch, bias 1", FIRST_OF_FIFTY, {0.003: ONE, 0.01: ONE}),

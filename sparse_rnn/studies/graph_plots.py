@@ -52,8 +52,7 @@ def plates(
         ),
         "correlations": Plate(
             f"Correlation of the properties with {reached}",
-            "Pearson's, and what is left of it once the number of sources is taken out of both; lines are 95 % "
-            "intervals.",
+            "Pearson's, and what is left of it among graphs with the same number of sources; lines are 95 % intervals.",
             lambda: _panels(networks, "", lambda axes, cell: _correlations(axes, correlated[cell]), height=5.5),
             [
                 {"cell": cell, "property": name, **_spread("Pearson", c.pearson), **_spread("Spearman", c.spearman),

@@ -13,7 +13,7 @@ from sparse_rnn.compare.statistics import mean_and_sd
 from sparse_rnn.compare.table import aligned
 from sparse_rnn.studies.graph_plots import plates
 from sparse_rnn.studies.graphs import FAMILIES, GraphStudy
-from sparse_rnn.studies.prediction import Correlation, Explained, correlations, explained
+from sparse_rnn.studies.prediction import Correlation, Estimate, Explained, correlations, explained
 from sparse_rnn.studies.properties import SOURCES, properties
 
 _STRONGEST = 8
@@ -107,19 +107,21 @@ def _tables(findings: Findings) -> list[str]:
     parts = [f"{findings.reached} of the last validation, mean ± standard deviation (smallest to largest)"]
     parts.append(aligned(header, body))
     regressions = [
-        [cell, name, str(found.every), str(found.base), str(found.gain)]
+        [cell, name, str(found.every), str(found.base), str(found.gain), str(Estimate(found.importance[SOURCES]))]
         for cell, of_cell in findings.regressions.items()
         for name, found in of_cell.items()
     ]
     if regressions:
         parts.append(
             "R² on graphs that were not fitted to, by ten times five-fold cross-validation, with 95 % intervals: all "
-            "23 properties, the number of sources alone, and how much more all of them explain"
+            "23 properties, the number of sources alone (by a random forest, which follows any curve), how much more "
+            "all of them explain, and how much of what a regression of all of them goes by is the number of sources"
         )
-        parts.append(aligned(["", "regression", "all", "sources alone", "gain"], regressions))
+        header = ["", "regression", "all", "sources alone", "gain", "importance of sources"]
+        parts.append(aligned(header, regressions))
     parts.append(
         f"The {_STRONGEST} properties with the strongest correlation with {findings.reached}, with 95 % intervals; "
-        "beyond sources: the partial correlation, the number of sources taken out"
+        "beyond sources: among graphs with the same number of sources"
     )
     parts.append(aligned(["", "property", "Pearson", "Spearman", "beyond sources"], list(_strongest(findings))))
     return parts

@@ -1,26 +1,27 @@
 """How well properties of graphs predict what networks reach: correlations, and regressions by cross-validation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
 from sklearn.ensemble import AdaBoostRegressor, RandomForestRegressor
 from sklearn.linear_model import BayesianRidge
-from sklearn.metrics import r2_score
 from sklearn.model_selection import RepeatedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
 from sparse_rnn.compare.statistics import CONFIDENCE
 
+FOREST = "random forest"
 REGRESSIONS = {
     "Bayesian ridge": BayesianRidge,
-    "random forest": lambda: RandomForestRegressor(random_state=0),
+    FOREST: lambda: RandomForestRegressor(random_state=0),
     "AdaBoost": lambda: AdaBoostRegressor(random_state=0),
 }
 FOLDS, REPEATS = 5, 10
-FEWEST = 10  # graphs: 2 in each test set, of which R² needs as many
+FEWEST = 10  # graphs: 2 in each test set
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Correlation:
     Args:
         pearson: Pearson's correlation.
         spearman: Spearman's.
-        beyond: Pearson's once a baseline is taken out of both, linearly: the partial correlation.
+        beyond: Pearson's among networks of the same baseline: the partial correlation, given each of its values.
     """
 
     pearson: Estimate
@@ -59,22 +60,24 @@ def correlations(
     Args:
         features: Name to a value for each network.
         reached: What each network reached.
-        base: The feature that the partial correlations take out.
+        base: The feature that the partial correlations take out, whatever the shape of what goes with it: a number of
+            few different values, such as a count.
 
     Example:
         >>> found = correlations({"a": [1, 2, 3, 4, 5], "b": [1, 0, 1, 0, 0]}, [1, 2, 3, 4, 6], base="b")
-        >>> print(found["a"].pearson)
-        0.99 [0.80, 1.00]
+        >>> print(found["a"].pearson, found["a"].beyond)
+        0.99 [0.80, 1.00] 0.98 [0.32, 1.00]
     """
-    y, baseline = np.asarray(reached, dtype=float), np.asarray(features[base], dtype=float)
+    y = np.asarray(reached, dtype=float)
+    given, groups = np.unique(features[base], return_inverse=True)
     found = {}
     for name, values in features.items():
         x = np.asarray(values, dtype=float)
         pearson = _fisher(_correlation(x, y), len(y) - 3)
         rank = _correlation(stats.rankdata(x), stats.rankdata(y))
         spearman = _fisher(rank, (len(y) - 3) / (1 + rank**2 / 2))  # Bonett and Wright, 2000
-        partial = np.nan if name == base else _correlation(_without(x, baseline), _without(y, baseline))
-        found[name] = Correlation(pearson, spearman, _fisher(partial, len(y) - 4))
+        partial = _correlation(_within(x, groups), _within(y, groups))
+        found[name] = Correlation(pearson, spearman, _fisher(partial, len(y) - len(given) - 2))  # a mean a value
     return found
 
 
@@ -84,9 +87,10 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.clip((x * y).sum() / size, -1, 1)) if size > 1e-12 else np.nan
 
 
-def _without(values: np.ndarray, baseline: np.ndarray) -> np.ndarray:
-    design = np.column_stack([np.ones_like(baseline), baseline])
-    left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+def _within(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Take the mean of its group out of each value."""
+    means = np.bincount(groups, values) / np.bincount(groups)
+    left = values - means[groups]
     # What is left by rounding only would be correlated with whatever.
     return np.zeros_like(left) if np.abs(left).max() < 1e-9 * (1 + np.abs(values).max()) else left
 
@@ -104,7 +108,7 @@ class Explained:
 
     Args:
         every: By all features.
-        base: By one feature alone.
+        base: By one feature alone, whose regression follows any curve: a random forest for all of them.
         gain: How much more all of them explain, on the same networks.
         importance: Mean importance of each feature, where the regression tells one.
     """
@@ -118,8 +122,9 @@ class Explained:
 def explained(features: Mapping[str, Sequence[float]], reached: Sequence[float], base: str) -> dict[str, Explained]:
     """Predict what was reached from all features and from one alone, by 10 times five-fold cross-validation.
 
-    The splits are the same for all. Intervals are Student's t with the variance of Nadeau and Bengio (2003), who allow
-    for the overlap of the training sets.
+    R² is 1 minus the mean squared error over the variance of all networks, not of those of a fold, which in small folds
+    is an accident. The splits are the same for all. Intervals are Student's t with the variance of Nadeau and Bengio
+    (2003), who allow for the overlap of the training sets.
 
     Args:
         features: Name to a value for each network.
@@ -134,23 +139,24 @@ def explained(features: Mapping[str, Sequence[float]], reached: Sequence[float],
     if len(y) < FEWEST or np.ptp(y) == 0:
         return {}
     every, alone = np.column_stack(list(features.values())), np.asarray(features[base], dtype=float)[:, None]
-    return {name: _explained(make, every, alone, y, list(features)) for name, make in REGRESSIONS.items()}
+    of_alone = np.array([score for score, _ in _cross_validated(REGRESSIONS[FOREST], alone, y)])
+    found = {}
+    for name, make in REGRESSIONS.items():
+        scores, importances = zip(*_cross_validated(make, every, y), strict=True)
+        of_every = np.array(scores)
+        importance = dict(zip(features, np.mean(importances, axis=0).tolist(), strict=True))
+        found[name] = Explained(_corrected(of_every), _corrected(of_alone), _corrected(of_every - of_alone), importance)
+    return found
 
 
-def _explained(make: type, every: np.ndarray, alone: np.ndarray, y: np.ndarray, names: list[str]) -> Explained:
-    scores, importances = [], []
-    for train, test in RepeatedKFold(n_splits=FOLDS, n_repeats=REPEATS, random_state=0).split(every):
-        pair = []
-        for x in (every, alone):
-            fitted = make_pipeline(MinMaxScaler(), make()).fit(x[train], y[train])
-            pair.append(r2_score(y[test], fitted.predict(x[test])))
-            if x is every:
-                with np.errstate(invalid="ignore"):  # where all trees of AdaBoost are stumps without a branch
-                    importances.append(getattr(fitted[-1], "feature_importances_", np.full(len(names), np.nan)))
-        scores.append(pair)
-    of_every, of_alone = np.transpose(scores)
-    importance = dict(zip(names, np.mean(importances, axis=0).tolist(), strict=True))
-    return Explained(_corrected(of_every), _corrected(of_alone), _corrected(of_every - of_alone), importance)
+def _cross_validated(make: Callable[[], Any], x: np.ndarray, y: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield R² and the features' importances, split by split."""
+    for train, test in RepeatedKFold(n_splits=FOLDS, n_repeats=REPEATS, random_state=0).split(x):
+        fitted = make_pipeline(MinMaxScaler(), make()).fit(x[train], y[train])
+        error = np.mean((y[test] - fitted.predict(x[test])) ** 2)
+        with np.errstate(invalid="ignore"):  # where all trees of AdaBoost are stumps without a branch
+            importances = getattr(fitted[-1], "feature_importances_", np.full(x.shape[1], np.nan))
+        yield float(1 - error / y.var()), importances
 
 
 def _corrected(scores: np.ndarray) -> Estimate:

@@ -26,6 +26,11 @@ def test_accuracy_goes_with_what_it_depends_on_and_the_tables_say_so(invented_gr
     assert "barabasi_albert (12 graphs)" in said
     assert "± 0." in said
     assert "| cell lstm | random forest  |" in said
+    for line in said.splitlines():
+        if "| Bayesian ridge |" in line:
+            assert line.split("|")[-2].strip() == "none"
+        if "| random forest  |" in line:
+            assert float(line.split("|")[-2]) > 0.5
 
 
 def by_sources_of(study, results, cell):
