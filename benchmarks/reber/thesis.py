@@ -1,6 +1,6 @@
 """The thesis's graph study by the statistics of ours: what its 200 networks a cell tell beyond their number of sources.
 
-Its tables of results lie in the repository harshildarji/thesis (MIT licence), in Implementations/experiments/results/structure:
+Its results lie in the repository harshildarji/thesis (MIT licence), in Implementations/experiments/results/structure:
 
     python benchmarks/reber/thesis.py thesis/Implementations/experiments/results/structure
 """

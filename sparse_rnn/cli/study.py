@@ -4,6 +4,7 @@ import argparse
 import shlex
 from collections.abc import Callable, Sequence
 
+from sparse_rnn.checks import check_seed
 from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, output_argument, positive, sparsities_argument
 from sparse_rnn.cli.dry_run import check_fit, check_fits
 from sparse_rnn.cli.grids import run_and_report
@@ -119,6 +120,7 @@ def parse_graphs(args: Sequence[str]) -> GraphStudy:
     config = known.config or ["reber_graph.yaml"]
     if known.count % len(FAMILIES):
         raise UsageError(f"--count {known.count}: give an even number, half of which is of each family.")
+    check_seed(known.seed, least=0)
     vary = (known.cells, *known.vary)
     check_free(overrides, vary, _SET_BY_THE_GRAPHS)
     return GraphStudy(

@@ -57,7 +57,7 @@ class SequenceClassifier(pl.LightningModule):
             input_size − 1, such as letters; null for steps that are features.
         structure: A graph whose nodes are the units, in place of `hidden_size` and `num_layers`, which are not looked
             at then (see StructuredRNN): `{family: watts_strogatz, nodes: 30, k: 6, p: 1, seed: 0}`, or `{nodes: 3,
-            edges: [[0, 1], [1, 2]]}` (see sparse_rnn.sparsity.graphs.graph_of).
+            edges: [[0, 1], [1, 2]]}` (see sparse_rnn.sparsity.graph_of and structure_of).
         gate_masks: How a structure's masks are laid over the gates, `tiled`, or wrongly `repeated`.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from sparse_rnn.sparsity.allocation import Allocation, Group, allocate
 from sparse_rnn.sparsity.connections import Connections
-from sparse_rnn.sparsity.graphs import LayeredGraph, graph_of, random_graph
+from sparse_rnn.sparsity.graphs import LayeredGraph, graph_of, random_graph, structure_of
 from sparse_rnn.sparsity.growth import drop_and_grow, random_scores
 from sparse_rnn.sparsity.guards import Guards
 from sparse_rnn.sparsity.masks import Masks
@@ -26,5 +26,6 @@ __all__ = [
     "graph_of",
     "random_graph",
     "random_scores",
+    "structure_of",
     "table",
 ]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Literal, get_args
 
 import networkx as nx
 import torch
 from torch import Tensor
 
-from sparse_rnn.checks import MOST_TIMES, check_number, check_seed, check_whole
+from sparse_rnn.checks import MOST_TIMES, check_number, check_seed, check_whole, is_whole
 from sparse_rnn.errors import UsageError, check_choice
 
 Family = Literal["barabasi_albert", "erdos_renyi", "layered", "newman_watts_strogatz", "ring", "watts_strogatz"]
@@ -44,8 +44,11 @@ class LayeredGraph:
         """Give the edges of a graph directions, and its nodes layers.
 
         Raises:
-            UsageError: If it has no node, is directed and has a cycle, or a node has an edge to itself.
+            UsageError: If it is no graph of networkx, has no node, is directed and has a cycle, or a node has an edge
+                to itself.
         """
+        if not isinstance(graph, nx.Graph):
+            raise UsageError(f"graph={graph!r}: give a graph of networkx, as graph_of makes one of nodes and edges.")
         if not len(graph):
             raise UsageError("The graph has no node: give one with a node for each unit.")
         if loops := list(nx.selfloop_edges(graph)):
@@ -175,7 +178,8 @@ def graph_of(structure: Mapping[str, Any]) -> nx.Graph:
 
     Args:
         structure: ``family``, ``nodes``, ``seed`` (0) and what else :func:`random_graph` takes; or ``edges``, a list of
-            pairs of nodes 0 … ``nodes`` − 1, for any graph: ``{"nodes": len(graph), "edges": list(graph.edges)}``.
+            pairs of nodes 0 … ``nodes`` − 1, whose arcs go from the lower to the higher one: :func:`structure_of` makes
+            it of any graph.
 
     Raises:
         UsageError: If something is missing, or cannot be used.
@@ -196,12 +200,33 @@ def graph_of(structure: Mapping[str, Any]) -> nx.Graph:
     edges = given.pop("edges")
     if given:
         raise UsageError(f"structure: there is nothing called {', '.join(given)} beside nodes and edges.")
+    if not isinstance(edges, Sequence) or isinstance(edges, str):
+        raise UsageError(f"structure: edges={edges!r}: give a list of pairs of nodes, such as [[0, 1], [1, 2]].")
     graph = nx.empty_graph(nodes)
     for edge in edges:
-        if len(edge) != 2 or not all(node in graph for node in edge):
-            raise UsageError(f"structure: {list(edge)} is no edge between two of the nodes 0 to {nodes - 1}.")
+        pair = isinstance(edge, Sequence) and len(edge) == 2
+        if not pair or not all(is_whole(node) and 0 <= node < nodes for node in edge):
+            raise UsageError(f"structure: {edge!r} is no edge between two of the nodes 0 to {nodes - 1}.")
         graph.add_edge(*edge)
     return graph
+
+
+def structure_of(graph: nx.Graph) -> dict[str, Any]:
+    """Describe any graph by plain values, from which :func:`graph_of` makes one with the same layers and arcs.
+
+    The nodes, whatever they are, become numbers, layer by layer and in the order of the graph, so that every arc goes
+    to a higher one.
+
+    Raises:
+        UsageError: See :meth:`LayeredGraph.of`.
+
+    Example:
+        >>> structure_of(nx.DiGraph([("c", "a"), ("a", "b"), ("c", "b")]))
+        {'nodes': 3, 'edges': [[0, 1], [0, 2], [1, 2]]}
+    """
+    layered = LayeredGraph.of(graph)
+    number = {node: at for at, node in enumerate(chain.from_iterable(layered.layers))}
+    return {"nodes": len(number), "edges": sorted([number[u], number[v]] for u, v in layered.arcs.edges)}
 
 
 def _check_sizes(family: str, nodes: int, parameters: Mapping[str, float]) -> None:
@@ -236,8 +261,8 @@ def _best_m(nodes: int, edges: float) -> int:
 
 
 def _best_k(nodes: int, edges: float, p: float = 0.0) -> int:
-    """Return the even number of neighbours whose ring of nodes · k/2 edges comes nearest."""
-    return max(0, min(2 * round(edges / nodes / (1 + p)), (nodes - 1) // 2 * 2))
+    """Return the even number of neighbours, 2 at least, whose ring of nodes · k/2 edges comes nearest."""
+    return min(max(2, 2 * round(edges / nodes / (1 + p))), (nodes - 1) // 2 * 2)
 
 
 _LEAST = {"m": 1, "k": 0, "layers": 1}

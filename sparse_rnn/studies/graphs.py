@@ -14,7 +14,7 @@ from sparse_rnn.compare.axes import points, slug
 from sparse_rnn.compare.grid import Cell, Grid, Run
 from sparse_rnn.compare.runner import check_settings, finished, run_all
 from sparse_rnn.config_files import read_config
-from sparse_rnn.sparsity.graphs import LayeredGraph, random_graph
+from sparse_rnn.sparsity.graphs import LayeredGraph, random_graph, structure_of
 
 FAMILIES = ("barabasi_albert", "watts_strogatz")
 NODES = (10, 50)
@@ -47,9 +47,8 @@ class GraphStudy(Grid):
 
     def fit_arguments(self, run: Run) -> list[str]:
         """List what follows ``python -m sparse_rnn`` in the command line of one fit."""
-        graph = self.graph(run)
-        structure = {"nodes": len(graph), "edges": [list(edge) for edge in graph.edges]}
-        layered = LayeredGraph.of(graph)
+        layered = LayeredGraph.of(self.graph(run))
+        structure = structure_of(layered.arcs)
         arguments = [*super().fit_arguments(run), "--model.structure", json.dumps(structure)]
         arguments += () if layered.complete else _SPARSE
         if self._embeds():

@@ -13,7 +13,7 @@ from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import SequenceClassifier, StructuredRNN
 from sparse_rnn.sparsity.graphs import LayeredGraph, random_graph
 
-CELLS = {"rnn": 1, "gru": 3, "lstm": 4}
+CELLS = {"rnn": 1, "gru": 3, "gru_reset_before": 3, "lstm": 4, "peephole_lstm": 4}
 GRAPH = random_graph("watts_strogatz", 14, seed=3, k=4, p=0.8)
 
 
@@ -66,16 +66,18 @@ def step(cell, nonlinearity, weights, x, h, c):
     if cell == "rnn":
         total = sum(a[0])
         return (torch.tanh(total) if nonlinearity == "tanh" else total.clamp(min=0)), c
-    if cell == "gru":
+    if cell.startswith("gru"):
         r, z = torch.sigmoid(sum(a[0])), torch.sigmoid(sum(a[1]))
-        return (1 - z) * torch.tanh(a[2][0] + r * a[2][1]) + z * h, c
+        of_state = r * a[2][1] if cell == "gru" else hh[2] @ (r * h) + d[2]
+        return (1 - z) * torch.tanh(a[2][0] + of_state) + z * h, c
     i, f, o = (torch.sigmoid(sum(a[g])) for g in (0, 1, 3))
     c = f * c + i * torch.tanh(sum(a[2]))
     return o * torch.tanh(c), c
 
 
 @pytest.mark.parametrize(
-    ("cell", "nonlinearity"), [("rnn", "tanh"), ("rnn", "relu"), ("gru", "tanh"), ("lstm", "tanh")]
+    ("cell", "nonlinearity"),
+    [("rnn", "tanh"), ("rnn", "relu"), ("gru", "tanh"), ("gru_reset_before", "tanh"), ("lstm", "tanh")],
 )
 def test_the_forward_is_that_of_a_recurrent_layer_for_each_pair_of_layers(cell, nonlinearity):
     torch.manual_seed(0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sparse_rnn.errors import UsageError
-from sparse_rnn.sparsity.graphs import LayeredGraph, graph_of, random_graph
+from sparse_rnn.sparsity.graphs import LayeredGraph, graph_of, random_graph, structure_of
 
 FAMILIES = {
     "barabasi_albert": {"m": 3},
@@ -52,6 +52,7 @@ def test_a_directed_graph_keeps_its_arcs():
         (nx.Graph(), "no node"),
         (nx.Graph([(3, 3)]), "Node 3"),
         (nx.DiGraph([(0, 1), (1, 0)]), "cycle"),
+        ([[0, 1]], r"graph=\[\[0, 1\]\]: give a graph of networkx"),
     ],
 )
 def test_graphs_that_make_no_layers_are_refused(graph, said):
@@ -97,6 +98,12 @@ def test_a_density_decides_on_the_parameter(family, density):
         ({"nodes": 4}, "family or edges"),
         ({"nodes": 3, "edges": [[0, 3]]}, "no edge between"),
         ({"nodes": 3, "edges": [[0, 1]], "seed": 2}, "seed"),
+        ({"nodes": 3, "edges": None}, "edges=None: give a list of pairs"),
+        ({"nodes": 3, "edges": "01"}, "edges='01': give a list of pairs"),
+        ({"nodes": 3, "edges": [1]}, "1 is no edge between"),
+        ({"nodes": 3, "edges": [[0, 1, 2]]}, "no edge between"),
+        ({"nodes": 3, "edges": [[0, "a"]]}, "no edge between"),
+        ({"nodes": 3, "edges": [[0, [1]]]}, "no edge between"),
     ],
 )
 def test_a_structure_that_is_none_is_refused(arguments, said):
@@ -104,8 +111,35 @@ def test_a_structure_that_is_none_is_refused(arguments, said):
         graph_of(arguments)
 
 
-def test_edges_describe_any_graph():
-    graph = random_graph("erdos_renyi", 9, seed=2, p=0.4)
-    again = graph_of({"nodes": 9, "edges": [list(edge) for edge in graph.edges]})
-    assert nx.utils.graphs_equal(graph, again)
-    assert LayeredGraph.of(again).mask(0, 1).dtype == torch.bool
+def shuffled(graph):
+    """The same graph with its nodes and edges in another order."""
+    nodes = sorted(graph, key=lambda node: hash((node, 3)))
+    other = type(graph)()
+    other.add_nodes_from(nodes)
+    other.add_edges_from(graph.edges)
+    return other
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        random_graph("erdos_renyi", 9, seed=2, p=0.4),
+        shuffled(random_graph("watts_strogatz", 20, seed=1, k=4, p=0.5)),
+        nx.DiGraph([(2, 0), (0, 1), (2, 1)]),
+        nx.relabel_nodes(shuffled(nx.DiGraph(sorted(nx.complete_graph(6).edges)[3:])), str),
+        nx.empty_graph(3),
+    ],
+)
+def test_plain_values_describe_the_layers_and_arcs_of_any_graph(graph):
+    found, again = LayeredGraph.of(graph), LayeredGraph.of(graph_of(structure_of(graph)))
+    assert found.sizes == again.sizes
+    for target in range(len(found.sizes)):
+        assert found.sources(target) == again.sources(target)
+        for source in range(target):
+            assert torch.equal(found.mask(source, target), again.mask(source, target))
+
+
+@pytest.mark.parametrize("family", ["ring", "watts_strogatz", "newman_watts_strogatz"])
+def test_a_ring_has_edges_however_few_are_asked_for(family):
+    assert random_graph(family, 50, seed=0, density=0.001).number_of_edges() >= 50
+    assert random_graph(family, 2, seed=0, density=0.001).number_of_edges() == 0

@@ -8,7 +8,8 @@ import pytest
 
 from sparse_rnn.cli.study import parse_graphs
 from sparse_rnn.compare.grid import Cell, Run
-from sparse_rnn.sparsity.graphs import LayeredGraph, graph_of
+from sparse_rnn.errors import UsageError
+from sparse_rnn.sparsity.graphs import LayeredGraph, graph_of, structure_of
 from sparse_rnn.studies import graphs
 from sparse_rnn.studies.graphs import FAMILIES, draw
 
@@ -43,9 +44,9 @@ def test_a_fit_has_the_structure_of_its_graph_whatever_the_cell(tmp_path):
     assert {run.cell.method for run in runs[:16]} == set(FAMILIES)  # one graph of each, with every cell
     for run in runs:
         arguments = study.fit_arguments(run)
-        structure = graph_of(json.loads(value_of(arguments, "--model.structure")))
-        assert nx.utils.graphs_equal(structure, draw(run.cell.method, run.seed, 0))
-        assert value_of(arguments, "--model.embedding_size") == str(LayeredGraph.of(structure).sizes[0])
+        structure = json.loads(value_of(arguments, "--model.structure"))
+        assert structure == structure_of(draw(run.cell.method, run.seed, 0))
+        assert value_of(arguments, "--model.embedding_size") == str(LayeredGraph.of(graph_of(structure)).sizes[0])
         assert value_of(arguments, "--pruning.masks") == "from_zeros"
         assert value_of(arguments, "--model.gate_masks") == dict(run.cell.varied)["model.gate_masks"]
 
@@ -63,3 +64,8 @@ def test_more_graphs_are_added_to_those_that_are_there_and_other_ones_are_not():
     assert more.runs()[: len(few.runs())] == few.runs()
     run = few.runs()[0]
     assert few.settings(run) == more.settings(run) != other.settings(run)
+
+
+def test_a_seed_that_draws_nothing_is_refused():
+    with pytest.raises(UsageError, match="seed=-1: give a whole number of at least 0"):
+        parse_graphs(["--seed", "-1"])
