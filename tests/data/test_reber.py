@@ -69,6 +69,22 @@ def test_embedded_one_substitution_is_told_by_the_letter_before_the_last_alone()
     assert all(accepts(string[2:-2]) for string in invalid)
 
 
+def share_with_a_new_run(negatives, letters, embedded=False):
+    """The share of invalid strings with so many letters in a row that no valid string has."""
+    valid, invalid = generated(negatives, embedded)
+    seen = {string[at : at + letters] for string in valid for at in range(len(string) - letters + 1)}
+    told = (any(s[at : at + letters] not in seen for at in range(len(s) - letters + 1)) for s in invalid)
+    return sum(told) / len(invalid)
+
+
+def test_a_few_letters_in_a_row_tell_of_all_tasks_but_the_embedded_one():
+    assert share_with_a_new_run("one_substitution", 2) == pytest.approx(0.77, abs=0.01)
+    assert share_with_a_new_run("length_matched", 2) == pytest.approx(0.73, abs=0.01)
+    for negatives in ("renamed", "in_alphabet", "length_matched", "one_substitution"):
+        assert share_with_a_new_run(negatives, 3) == 1
+    assert share_with_a_new_run("one_substitution", 5, embedded=True) == 0
+
+
 def test_the_seed_decides_the_strings():
     again = ReberStrings("one_substitution", seed=1).strings()
     assert again == ReberStrings("one_substitution", seed=1).strings()
