@@ -1,4 +1,4 @@
-"""What a seed of a comparison decides beside the weights and the masks: the order of the batches."""
+"""What a seed of a comparison decides beside weights and masks: the order of the batches, and generated data."""
 
 from collections.abc import Sequence
 from functools import reduce

@@ -13,6 +13,8 @@ from sparse_rnn.data.hold_out import check_hold_out, left_to_train_on
 from sparse_rnn.data.loaders.batches import BatchLoader
 from sparse_rnn.data.loaders.resume import go_on_where_stopped
 
+DIVISION_SEED = 0  # of every run: with the run's own, it would train on what runs of other seeds report on
+
 
 class Splits(NamedTuple):
     """Three sets of samples: tensors of N rows each.
@@ -39,7 +41,8 @@ class LabelledSequences(LightningDataModule):
 
     Args:
         batch_size: Samples in a batch, on each rank.
-        seed: Decides how the data are divided, and the order of the training samples.
+        seed: Decides the order of the training samples, and what is drawn where data are generated. How given data are
+            divided it must not decide, or one seed would train on what another one reports on.
         hold_out: Share of the training samples, the last ones, to validate on in place of the validation set, and
             not to train on: for choosing hyperparameters without a look at what results are reported on.
 
@@ -52,13 +55,14 @@ class LabelledSequences(LightningDataModule):
         >>> import torch
         >>> from torch.utils.data import TensorDataset
         >>> from sparse_rnn.data import LabelledSequences, Splits
+        >>> from sparse_rnn.data.labelled import divide
         >>> class Signs(LabelledSequences):
         ...     input_size, num_classes = 1, 2
         ...
         ...     def load(self):
-        ...         x = torch.randn(60, 5, 1, generator=torch.Generator().manual_seed(self.seed))
+        ...         x = torch.linspace(-1, 1, 300).view(60, 5, 1)
         ...         samples = TensorDataset(x, (x.sum(dim=(1, 2)) > 0).long())
-        ...         return Splits(*(TensorDataset(*samples[part::3]) for part in range(3)))
+        ...         return Splits(*divide(samples, (40, 10, 10)))
         >>> x, y = next(iter(Signs(batch_size=4, seed=0).val_dataloader()))
         >>> x.shape, y.shape
         (torch.Size([4, 5, 1]), torch.Size([4]))
@@ -86,7 +90,7 @@ class LabelledSequences(LightningDataModule):
 
     @abstractmethod
     def load(self) -> Splits:
-        """Read the data and divide them into three splits.
+        """Read the data and divide them into three splits, the same ones whatever the seed.
 
         Raises:
             DataError: If they are missing or damaged.
@@ -141,13 +145,12 @@ def _held_out(splits: Splits, hold_out: float) -> Splits:
     return splits._replace(train=train, val=val)
 
 
-def divide(dataset: TensorDataset, sizes: tuple[int, ...], seed: int) -> tuple[TensorDataset, ...]:
-    """Divide a data set at random into disjoint sets.
+def divide(dataset: TensorDataset, sizes: tuple[int, ...]) -> tuple[TensorDataset, ...]:
+    """Divide a data set at random into disjoint sets, the same ones in every run.
 
     Args:
         dataset: The data set.
         sizes: Number of samples in each part; together they are all samples.
-        seed: Decides the division.
 
     Returns:
         The parts.
@@ -156,11 +159,11 @@ def divide(dataset: TensorDataset, sizes: tuple[int, ...], seed: int) -> tuple[T
         >>> import torch
         >>> from torch.utils.data import TensorDataset
         >>> from sparse_rnn.data.labelled import divide
-        >>> train, val = divide(TensorDataset(torch.arange(10)), (8, 2), seed=0)
+        >>> train, val = divide(TensorDataset(torch.arange(10)), (8, 2))
         >>> len(train), len(val)
         (8, 2)
         >>> sorted([*train.tensors[0].tolist(), *val.tensors[0].tolist()])
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(DIVISION_SEED))
     return tuple(TensorDataset(*dataset[part]) for part in order.split(list(sizes)))

@@ -49,11 +49,12 @@ class SequentialMNIST(LabelledSequences):
         order: ``rows`` gives 28 steps of 28 pixels, ``pixels`` 784 steps of one, ``permuted`` those 784 in a random
             order that is the same for every image, split, run and ``seed``.
         scale: Value of the brightest pixel; the darkest is 0. The code of the authors of arXiv 1912.00120 uses 0.1.
-        split: ``standard`` divides the training images at random into 55,000 and 5,000 for validation and leaves the
-            10,000 test images alone. ``paper`` is the division of arXiv 1912.00120: training on the 60,000 training
-            images and the first 3,000 test images, validation AND test on the other 7,000 test images.
+        split: ``standard`` divides the training images at random, in the same way for every ``seed``, into 55,000 and
+            5,000 for validation and leaves the 10,000 test images alone. ``paper`` is the division of arXiv 1912.00120:
+            training on the 60,000 training images and the first 3,000 test images, validation AND test on the other
+            7,000 test images.
         batch_size: Samples in a batch, on each rank.
-        seed: Decides the division of the standard split and the order of the training batches.
+        seed: Decides the order of the training batches.
         root: Folder of the four files.
         hold_out: Share of the training samples, the last ones, to validate on in place of the validation set, and
             not to train on: for choosing hyperparameters without a look at what results are reported on.
@@ -123,7 +124,7 @@ class SequentialMNIST(LabelledSequences):
         train, test = self._read("train"), self._read("t10k")
         if self.split == "standard":
             held_out = len(train) // 12  # 5,000 of 60,000
-            train, val = divide(train, (len(train) - held_out, held_out), self.seed)
+            train, val = divide(train, (len(train) - held_out, held_out))
             return Splits(train, val, test)
         extra, rest = (TensorDataset(*test[part]) for part in (slice(3000), slice(3000, None)))
         joined = (torch.cat(pair) for pair in zip(train.tensors, extra.tensors, strict=True))

@@ -65,7 +65,8 @@ class ReberStrings(LabelledSequences):
             the longest of the batch: the mistake of arXiv 2407.20601, whose network reads up to forty zeros after the
             end of a string before it is asked about it, more or fewer by chance of what else is in the batch.
         batch_size: Strings in a batch, on each rank.
-        seed: Decides the strings, their division and the order of the training batches.
+        seed: Decides the strings and the order of the training batches. Those of another seed are drawn independently,
+            so that many of them, short ones above all, are the same.
         hold_out: Share of the training strings, the last ones, to validate on in place of the validation set, and not
             to train on: for choosing hyperparameters without a look at what results are reported on.
 
@@ -124,7 +125,7 @@ class ReberStrings(LabelledSequences):
         lengths = torch.tensor([len(string) for string in strings])
         codes = np.array(strings, dtype=f"S{lengths.max()}").view(np.uint8).reshape(len(strings), -1)
         samples = TensorDataset(torch.from_numpy(codes.astype(np.int64)), lengths, torch.tensor(labels))
-        return Splits(*divide(samples, SIZES, self.seed))
+        return Splits(*divide(samples, SIZES))
 
     def collate(self, samples: tuple[Tensor, ...]) -> Any:
         """Make a batch (x, y) of x [B, T], lengths [B] and y [B]."""

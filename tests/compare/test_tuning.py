@@ -1,9 +1,11 @@
 import math
 
 import pytest
+import yaml
 
+from sparse_rnn.cli import main
 from sparse_rnn.cli.compare import parse
-from sparse_rnn.compare.grid import TUNING_SEED
+from sparse_rnn.compare.grid import TUNING_SEED, Cell
 from sparse_rnn.compare.tuning import at_edge, choose
 from sparse_rnn.data import SequentialDigits
 
@@ -54,12 +56,23 @@ def test_what_tunes_has_a_seed_of_its_own_and_validates_on_training_data():
     assert all(run.seed < TUNING_SEED and "--data.hold_out" not in grid.fit_arguments(run) for run in final)
 
 
-@pytest.mark.parametrize("split", ["val", "test"])
-def test_the_data_held_out_are_none_that_are_reported_on(split):
-    held_out = {tuple(x.flatten().tolist()) for x, _ in SequentialDigits(hold_out=0.1).splits.val}
-    reported = {tuple(x.flatten().tolist()) for x, _ in getattr(SequentialDigits().splits, split)}
-    assert held_out
-    assert not held_out & reported
+def test_no_fit_that_tunes_sees_what_is_reported_on(capsys):
+    def data_of(run):
+        with pytest.raises(SystemExit):
+            main([*grid.fit_arguments(run), "--print_config"])
+        return SequentialDigits(**yaml.safe_load(capsys.readouterr().out)["data"]["init_args"])
+
+    def images(*splits):
+        return {tuple(x.flatten().tolist()) for split in splits for x, _ in split}
+
+    grid = parse(["--config", "gru_digits.yaml", "--sparsity", "0.9", "--seeds", "2", *ARGS[:2], *TUNE[:2]])
+    tuning = data_of(grid.tuning_runs()[0])
+    reported = [data_of(run) for run in grid.runs({Cell("dense", 0.0): ()})]
+    assert (tuning.seed, *(data.seed for data in reported)) == (TUNING_SEED, 0, 1)
+    seen = images(tuning.splits.train, tuning.splits.val)
+    for data in reported:
+        assert seen == images(data.splits.train)
+        assert not seen & images(data.splits.val, data.splits.test)
 
 
 def test_the_dense_network_is_not_tuned_by_what_prunes():

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import TensorDataset
 
-from sparse_rnn.data import SequentialDigits
+from sparse_rnn import data as package
+from sparse_rnn.data import LabelledSequences, ReberStrings, SequentialDigits, SequentialMNIST, Splits
 from sparse_rnn.data.labelled import divide
 from sparse_rnn.errors import UsageError
 
@@ -30,6 +32,40 @@ class Reader(LightningModule):
 
     def configure_optimizers(self):
         return []
+
+
+class Ramps(LabelledSequences):
+    """A data set of a user's own, made as the documentation says."""
+
+    input_size, num_classes = 1, 2
+
+    def __init__(self, batch_size: int = 4, seed: int = 0, hold_out: float = 0.0):
+        super().__init__(batch_size, seed, hold_out)
+
+    def load(self):
+        x = torch.arange(100.0).view(20, 5, 1)
+        return Splits(*divide(TensorDataset(x, (x[:, 0, 0] > 50).long()), (12, 4, 4)))
+
+
+DIVIDED = [
+    (SequentialDigits, {}),
+    (SequentialMNIST, {"split": "standard"}),
+    (SequentialMNIST, {"split": "paper"}),
+    (Ramps, {}),
+]
+
+
+@pytest.fixture(params=DIVIDED, ids=lambda param: "-".join([param[0].__name__, *param[1].values()]))
+def seeded(request, mnist_files):
+    """Makes the data module of a data set that is given and divided, with a seed and a share that is held out."""
+    kind, options = request.param
+    options = options | ({"root": mnist_files} if kind is SequentialMNIST else {})
+    return lambda seed, hold_out=0.0: kind(seed=seed, hold_out=hold_out, **options)
+
+
+def rows(*splits) -> list[bytes]:
+    """What each sample is told by."""
+    return [row.numpy().tobytes() for x, _ in splits for row in x]
 
 
 @pytest.fixture
@@ -67,11 +103,6 @@ def test_predict_gives_the_test_set_in_order(trainer):
     assert torch.equal(y, data.splits.test.tensors[1])
 
 
-def test_training_batches_need_no_trainer_and_depend_on_the_seed():
-    first, again, other = (joined(SequentialDigits(seed=seed).train_dataloader())[1].tolist() for seed in (0, 0, 1))
-    assert first == again != other
-
-
 def test_ranks_train_on_different_samples():
     parts = []
     for rank in range(3):
@@ -83,11 +114,35 @@ def test_ranks_train_on_different_samples():
 
 
 def test_divide_is_disjoint_complete_and_keeps_pairs():
-    numbers = torch.utils.data.TensorDataset(torch.arange(10), torch.arange(10) * 2)
-    parts = [part.tensors for part in divide(numbers, (5, 3, 2), seed=0)]
+    numbers = TensorDataset(torch.arange(10), torch.arange(10) * 2)
+    parts = [part.tensors for part in divide(numbers, (5, 3, 2))]
     assert [len(x) for x, _ in parts] == [5, 3, 2]
     assert sorted(torch.cat([x for x, _ in parts]).tolist()) == list(range(10))
     assert all(torch.equal(2 * x, y) for x, y in parts)
+    assert parts[0][0].tolist() == [4, 1, 7, 5, 3], "it must not change: results depend on it"
+
+
+def test_what_hyperparameters_are_chosen_on_is_nothing_that_another_seed_reports_on(seeded):
+    tuned = seeded(1000, hold_out=0.1).splits
+    seen = rows(tuned.train.tensors, tuned.val.tensors)
+    assert len(tuned.val)
+    for seed in (0, 1):
+        splits = seeded(seed).splits
+        assert sorted(seen) == sorted(rows(splits.train.tensors))
+        assert set(seen).isdisjoint(rows(splits.val.tensors, splits.test.tensors))
+
+
+def test_the_seed_decides_the_order_of_the_training_samples(seeded):
+    first, again, other = (rows(*seeded(seed).train_dataloader()) for seed in (0, 0, 1))
+    assert first == again != other
+    assert sorted(first) == sorted(other)
+
+
+def test_no_labelled_data_set_goes_untried():
+    classes = {kind for kind in vars(package).values() if isinstance(kind, type)}
+    found = {kind for kind in classes if issubclass(kind, LabelledSequences)} - {LabelledSequences}
+    generated = {ReberStrings}  # which have tests of their own
+    assert found - generated == {kind for kind, _ in DIVIDED} - {Ramps}
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])

@@ -112,6 +112,20 @@ def test_the_splits_hold_every_string_once_with_its_label(data):
     assert sorted(pairs) == sorted(zip(strings, labels, strict=True))
 
 
+def test_every_seed_divides_its_strings_in_the_same_way(monkeypatch):
+    numbered = [f"B{number}E" for number in range(25_000)], [1] * 25_000
+    monkeypatch.setattr(ReberStrings, "strings", lambda data: numbered)
+    first, other = (ReberStrings(seed=seed).splits for seed in (0, 1))
+    assert all(torch.equal(a.tensors[0], b.tensors[0]) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize(("negatives", "share"), [("one_substitution", 0.2), ("renamed", 0.4)])
+def test_what_is_drawn_with_one_seed_is_partly_drawn_with_another(negatives, share):
+    tuned, reported = (ReberStrings(negatives, seed=seed).splits for seed in (1000, 0))
+    seen, val = ({*decoded(*split.tensors[:2])} for split in (tuned.train, reported.val))
+    assert len(seen & val) / len(val) == pytest.approx(share, abs=0.05), "docs/compare.md says it"
+
+
 def test_batches_are_packed_and_in_order(data):
     x, y = next(iter(data.val_dataloader()))
     codes, lengths = pad_packed_sequence(x, batch_first=True)
