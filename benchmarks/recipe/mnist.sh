@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
 # pruning/recipe.yaml beside a random mask, one that SET moves, and the dense network, all by the recipe's optimizer, decay,
-# clipping and first biases: sequential MNIST, 95 %. Its arguments: a number of units, a number of epochs, then those of
-# compare.
+# clipping and first biases, each at its own best rate: sequential MNIST, 95 %. Its arguments: a number of units, a number of
+# epochs, then those of compare.
 #
 #   benchmarks/recipe/mnist.sh 100 5    # also 400 4, and with --methods "$LONG" 100 50 and 400 50, where
 #   LONG=pruning/recipe.yaml,benchmarks/recipe/first_epoch.yaml,benchmarks/recipe/set.yaml
 #
-# Stopped, the same command goes on with the runs that are missing. The figures of every run stand in mnist_<units>_<epochs>.csv.
+# RATES in the environment says which rates are tried. Stopped, the same command goes on with the runs that are missing. The
+# figures of every run stand in mnist_<units>_<epochs>.csv.
 set -uo pipefail
 units=$1 epochs=$2 here=$(dirname "$0")
 shift 2
 name=recipe_mnist_${units}_${epochs}
 python -m sparse_rnn compare --config gru_mnist.yaml --output "compare/$name" --sparsity 0.95 --criteria Random \
   --methods "pruning/recipe.yaml,$here/set.yaml" --model.hidden_size "$units" --trainer.max_epochs "$epochs" \
-  --model.optimizer.init_args.lr 0.01 --model.update_bias 1.0 --model.lr_scheduler LinearDecay \
-  --trainer.gradient_clip_val 1.0 "$@"
+  --tune "model.optimizer.init_args.lr=${RATES:-0.005,0.01,0.02,0.03}" --model.update_bias 1.0 \
+  --model.lr_scheduler LinearDecay --trainer.gradient_clip_val 1.0 "$@"
 status=$?
 if [ -f "compare/$name/results.csv" ]; then cp "compare/$name/results.csv" "$here/mnist_${units}_${epochs}.csv"; fi
 exit $status
