@@ -6,16 +6,18 @@
 #   benchmarks/recipe/mnist.sh 100 5    # also 400 4, and with --methods "$LONG" 100 50 and 400 50, where
 #   LONG=pruning/recipe.yaml,benchmarks/recipe/first_epoch.yaml,benchmarks/recipe/set.yaml
 #
-# RATES in the environment says which rates are tried. Stopped, the same command goes on with the runs that are missing. The
-# figures of every run stand in mnist_<units>_<epochs>.csv.
+# RATES in the environment says which rates are tried, CELL=lstm takes an LSTM. Stopped, the same command goes on with the runs
+# that are missing. The figures of every run stand in mnist_<units>_<epochs>.csv, of an LSTM in lstm_mnist_<units>_<epochs>.csv.
 set -uo pipefail
 units=$1 epochs=$2 here=$(dirname "$0")
 shift 2
-name=recipe_mnist_${units}_${epochs}
-python -m sparse_rnn compare --config gru_mnist.yaml --output "compare/$name" --sparsity 0.95 --criteria Random \
+cell=${CELL:-gru}
+name=mnist_${units}_${epochs}
+[ "$cell" = gru ] || name=${cell}_$name
+python -m sparse_rnn compare --config "${cell}_mnist.yaml" --output "compare/recipe_$name" --sparsity 0.95 --criteria Random \
   --methods "pruning/recipe.yaml,$here/set.yaml" --model.hidden_size "$units" --trainer.max_epochs "$epochs" \
   --tune "model.optimizer.init_args.lr=${RATES:-0.005,0.01,0.02,0.03}" --model.update_bias 1.0 \
   --model.lr_scheduler LinearDecay --trainer.gradient_clip_val 1.0 "$@"
 status=$?
-if [ -f "compare/$name/results.csv" ]; then cp "compare/$name/results.csv" "$here/mnist_${units}_${epochs}.csv"; fi
+if [ -f "compare/recipe_$name/results.csv" ]; then cp "compare/recipe_$name/results.csv" "$here/$name.csv"; fi
 exit $status
