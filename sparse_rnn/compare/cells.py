@@ -22,7 +22,7 @@ def last_values(results: Sequence[Result], cell: Cell) -> dict[int, float]:
 
 
 def best_values(results: Sequence[Result], cell: Cell) -> dict[int, tuple[float, float]]:
-    """Return the best values of any validation, and the epochs that they were reached after, by seed."""
+    """Return the best values at the final sparsity, and the epochs that they were reached after, by seed."""
     name = metric(results)
     return {seed: result.best(name) for seed, result in by_seed(results, cell).items()}
 
@@ -51,7 +51,7 @@ def last_cell(results: Sequence[Result], grid: Grid, chosen: Mapping[Cell, Point
 
 
 def best_cell(results: Sequence[Result], grid: Grid, cell: Cell) -> str:
-    """Write mean ± standard deviation of each run's best value, how many, and the mean of its epoch."""
+    """Write mean ± standard deviation of each run's best value at its final sparsity, how many, and its mean epoch."""
     found = [pair for pair in best_values(results, cell).values() if not math.isnan(pair[1])]
     if not found:
         return MISSING

@@ -13,6 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from sparse_rnn.callbacks.monitor import current_masks
+from sparse_rnn.compare.results import SPARSITY
+from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.versions import commit
 
 _VALIDATED = ("val/", "train/ppl_sample")  # beginnings of the names of what a validation logs
@@ -22,8 +25,8 @@ class MetricsRecorder(Callback):
     """Writes a JSON when a fit has ended: last logged metrics, seconds with scoring, and what it was made by.
 
     The metrics are those of the last validation, and the history has those of all, with the epochs and steps until
-    then. The JSON says after which step the last one was, and where the checkpoint of the last model is, so that both
-    can be held against each other.
+    then and, where something prunes, the share of its weights that was removed by then. The JSON says after which step
+    the last one was, and where the checkpoint of the last model is, so that both can be held against each other.
 
     Args:
         path: File to write.
@@ -41,7 +44,8 @@ class MetricsRecorder(Callback):
         """Take note of a validation."""
         if not trainer.sanity_checking:
             values = {name: value for name, value in _metrics(trainer).items() if name.startswith(_VALIDATED)}
-            self._history.append({"epoch": _epochs(trainer), "step": trainer.global_step, **values})
+            at = {"epoch": _epochs(trainer), "step": trainer.global_step, **_sparsity(trainer)}
+            self._history.append({**at, **values})
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -59,6 +63,12 @@ class MetricsRecorder(Callback):
 
 def _metrics(trainer: Trainer) -> dict[str, float]:
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _sparsity(trainer: Trainer) -> dict[str, float]:
+    """Tell the sparsity of what is pruned, as it is now; nothing of a dense network."""
+    masks = current_masks(trainer)
+    return {SPARSITY: Masks(masks, None).sparsity} if masks else {}
 
 
 def _epochs(trainer: Trainer) -> float:

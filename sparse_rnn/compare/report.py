@@ -6,12 +6,14 @@ from pathlib import Path
 
 from sparse_rnn.compare.axes import Point
 from sparse_rnn.compare.cells import MISSING, REFERENCE, best_cell, compared_rows, last_cell, seconds_cell, to_reference
-from sparse_rnn.compare.grid import Cell, Grid
+from sparse_rnn.compare.grid import DENSE, Cell, Grid
 from sparse_rnn.compare.notes import interval, notes
 from sparse_rnn.compare.plots import against_epochs, against_sparsity
-from sparse_rnn.compare.results import Result, decimals_of, metric, with_unit
+from sparse_rnn.compare.results import SPARSITY, Result, decimals_of, metric, with_unit
 from sparse_rnn.compare.table import Section, sections, table
 from sparse_rnn.compare.tuning import choose
+
+_OF_ALL = "The best of a run of an earlier version, which has noted no sparsity, is that of all its validations."
 
 
 def describe(results: Sequence[Result], grid: Grid) -> str:
@@ -103,9 +105,10 @@ def _markdown(results: Sequence[Result], grid: Grid, command: str, figures: Sequ
         f"What is compared is {name} of the last validation, mean ± standard deviation over {seeds}. It is that of "
         "each run's last checkpoint where `validated` in results.csv is the last step, as it is after whole epochs.",
         *(["Seconds are those of a fit, scoring included."] if grid.jobs == 1 else []),
+        *([_OF_ALL] if any(map(_lacks_sparsity, results)) else []),
         *dict.fromkeys(result.made_by for result in results),
     ]
-    best = f"Best {with_unit(name)} of any validation, and the epochs until then"
+    best = f"Best {with_unit(name)} of the validations at the final sparsity, and the epochs until then"
     parts = [
         f"# {grid.output.name}",
         *_tables(results, grid),
@@ -116,3 +119,8 @@ def _markdown(results: Sequence[Result], grid: Grid, command: str, figures: Sequ
         *_bullets(facts),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _lacks_sparsity(result: Result) -> bool:
+    """Tell whether an earlier version has made a run of a pruned network."""
+    return result.run.cell.method != DENSE and any(SPARSITY not in at for at in result.history)

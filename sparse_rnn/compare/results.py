@@ -12,6 +12,7 @@ from sparse_rnn.errors import UsageError
 
 COMPARED = {"val/error": 2, "val/ppl": 2, "val/loss": 4}  # by what runs are compared, and its decimals; the best first
 RESULT = "result.json"
+SPARSITY = "sparsity/all"  # in a history, by the name that pruning callbacks give it in logs
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Result:
         made_by: Commit, versions and machine.
         validated: The step that the metrics are of.
         checkpoint: Where the last model is.
-        history: What each validation gave: epochs and steps so far, and the metrics.
+        history: What each validation gave: epochs and steps so far, the metrics, and how sparse a pruned network was.
         asked: The metric that this comparison is to go by, which no file holds; None for the best that all runs have.
     """
 
@@ -46,9 +47,14 @@ class Result:
         return [epoch for epoch, _ in seen], [value for _, value in seen]
 
     def best(self, metric: str) -> tuple[float, float]:
-        """Return the smallest value of a metric, and the epochs that it was reached after."""
-        epochs, values = self.curve(metric)
-        return min(zip(values, epochs, strict=True), key=lambda pair: _or_inf(pair[0]), default=(math.nan, math.nan))
+        """Return the smallest value of a metric, and the epochs that it was reached after.
+
+        Networks count that are as sparse as that of the last validation: one from before may well be better. Of a run
+        of an earlier version, whose history holds no sparsity, all count.
+        """
+        final = self.history[-1].get(SPARSITY, 0.0) if self.history else 0.0
+        seen = [(at[metric], at["epoch"]) for at in self.history if metric in at and at.get(SPARSITY, 0.0) >= final]
+        return min(seen, key=lambda pair: _or_inf(pair[0]), default=(math.nan, math.nan))
 
     def write(self, folder: Path) -> None:
         """Write it, whole or not at all."""

@@ -1,4 +1,5 @@
 import statistics
+from dataclasses import replace
 
 import pytest
 
@@ -47,3 +48,14 @@ def test_the_best_validation_has_its_epoch(invented):
     grid, results = invented(lambda run: 3.0, *ARGS)
     assert best_cell(results, grid, SNIP) == "2.00 ± 0.00 (n=3) after 1"
     assert seconds_cell(results, [SNIP, RANDOM]) == "2"
+
+
+def test_the_best_of_a_network_that_is_still_denser_does_not_count(invented):
+    """The first validation of each run is better by 1; SNIP has removed half of what it will by then."""
+    grid, results = invented(lambda run: 3.0, *ARGS)
+    sparser = [
+        replace(r, history=[{**at, "sparsity/all": at["epoch"] * 0.45} for at in r.history])
+        if r.run.cell == SNIP else r for r in results
+    ]  # fmt: skip
+    assert best_cell(sparser, grid, SNIP) == "3.00 ± 0.00 (n=3) after 2"
+    assert best_cell(sparser, grid, DENSE) == "2.00 ± 0.00 (n=3) after 1"

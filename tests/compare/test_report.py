@@ -76,9 +76,19 @@ def test_the_markdown_names_command_seeds_every_origin_and_best_epochs(invented)
     assert describe(results, grid).split("\n\n")[1] in text
     assert "```\npython -m sparse_rnn compare …\n```" in text
     assert "seeds 0 to 2" in text
-    assert "Best val/error (%) of any validation" in text
+    assert "Best val/error (%) of the validations at the final sparsity, and the epochs until then" in text
+    assert "has noted no sparsity" in text
     assert all(text.count(f"- commit {seed}\n") == 1 for seed in range(3))
     assert all((grid.output / name).read_bytes()[:4] == b"\x89PNG" for name in ("epochs.png", "sparsity.png"))
+
+
+def test_runs_that_noted_their_sparsity_are_not_said_to_lack_it(invented):
+    grid, results = invented(error, *ARGS)
+    for result in results:
+        for at in result.history if result.run.cell.method != "dense" else ():
+            at["sparsity/all"] = result.run.cell.sparsity
+    save(results, grid, "")
+    assert "has noted no sparsity" not in (grid.output / "results.md").read_text()
 
 
 @pytest.mark.parametrize("bad", [math.inf, math.nan, None])

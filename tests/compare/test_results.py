@@ -38,6 +38,19 @@ def test_the_best_value_has_its_epoch():
     assert all(map(math.isnan, result().best("val/ppl")))
 
 
+@pytest.mark.parametrize(
+    ("sparsities", "best"),
+    [((0.0, 0.5, 0.9, 0.95), (2.5, 4)), ((0.0, 0.5, 0.95, 0.95), (2.0, 3)), ((0.9,) * 4, (2.0, 3))],
+    ids=["only the last", "the last two", "all"],
+)
+def test_the_best_value_is_that_of_a_network_as_sparse_as_the_last(sparsities, best):
+    of_run = result()
+    for at, sparsity in zip(of_run.history, sparsities, strict=True):
+        at["sparsity/all"] = sparsity
+    assert of_run.best("val/error") == best
+    assert of_run.curve("val/error")[0] == [1, 2, 3, 4]
+
+
 def test_the_metric_is_the_best_that_all_have():
     error, loss = result(**{"val/error": 1, "val/loss": 1}), result(**{"val/loss": 1})
     assert [metric(found) for found in ([error], [error, loss], [result(**{"val/ppl": 1})])] == [
