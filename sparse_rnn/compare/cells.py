@@ -45,8 +45,8 @@ def last_cell(results: Sequence[Result], grid: Grid, chosen: Mapping[Cell, Point
     values = last_values(results, cell)
     if not values:
         return " ".join([MISSING, *_tuned(grid, chosen.get(cell, ()))])
-    difference = to_reference(results, cell)
-    mark = ["*"] if difference is not None and difference.excludes_zero else []
+    found = to_reference(results, cell)
+    mark = ["*"] if found is not None and found.excludes_zero else []
     return " ".join([_spread(results, list(values.values()), grid.seeds), *mark, *_tuned(grid, chosen.get(cell, ()))])
 
 
@@ -59,6 +59,15 @@ def best_cell(results: Sequence[Result], grid: Grid, cell: Cell) -> str:
     return f"{_spread(results, values, grid.seeds)} after {np.mean(epochs):.3g}"
 
 
+def difference(found: Difference, results: Sequence[Result], grid: Grid) -> str:
+    """Write a mean difference with its interval, where that is known, and of how many pairs it is."""
+    decimals = decimals_of(metric(results))
+    interval = f"[{found.low:+.{decimals}f}, {found.high:+.{decimals}f}]"
+    if math.isnan(found.low):
+        interval = "[no spread]" if found.is_without_spread else ""
+    return " ".join(filter(None, [f"{found.mean:+.{decimals}f}", interval, _count(found.pairs, grid.seeds)]))
+
+
 def seconds_cell(results: Sequence[Result], cells: Sequence[Cell]) -> str:
     """Write the mean wall time of the runs of several cells."""
     seconds = [result.seconds for cell in cells for result in by_seed(results, cell).values()]
@@ -69,8 +78,11 @@ def _spread(results: Sequence[Result], values: Sequence[float], seeds: int) -> s
     mean, sd = mean_and_sd(values)
     decimals = decimals_of(metric(results))
     spread = f" ± {sd:.{decimals}f}" if len(values) > 1 else ""
-    count = f"n={seeds}" if len(values) == seeds else f"n={len(values)} of {seeds}"
-    return f"{mean:.{decimals}f}{spread} ({count})"
+    return f"{mean:.{decimals}f}{spread} {_count(len(values), seeds)}"
+
+
+def _count(found: int, seeds: int) -> str:
+    return f"(n={seeds})" if found == seeds else f"(n={found} of {seeds})"
 
 
 def _tuned(grid: Grid, tuned: Point) -> list[str]:

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sparse_rnn.compare.axes import described, label
-from sparse_rnn.compare.cells import REFERENCE, compared_rows, last_values
+from sparse_rnn.compare.cells import REFERENCE, compared_rows, difference, last_values, to_reference
 from sparse_rnn.compare.grid import TUNING_SEED, Cell, Grid
 from sparse_rnn.compare.methods import Method
-from sparse_rnn.compare.results import Result, decimals_of, metric
+from sparse_rnn.compare.results import Result, metric, progress
 from sparse_rnn.compare.statistics import Difference, half_width, paired_difference
 from sparse_rnn.compare.tuning import at_edge, choose
 
@@ -20,27 +20,52 @@ def notes(results: Sequence[Result], grid: Grid) -> list[str]:
         results: The finished runs.
         grid: What was to run.
     """
-    return [*_missing(results, grid), *_marks(grid), *_tuning(results, grid), *_controls(results, grid)]
+    return [*_missing(results, grid), *_marks(results, grid), *_tuning(results, grid), *_controls(results, grid)]
 
 
 def _missing(results: Sequence[Result], grid: Grid) -> list[str]:
-    total, finished = grid.seeds * len(grid.cells()), sum(result.run.stage == "final" for result in results)
+    finished, total = progress(results, grid)
     return [] if finished == total else [f"{finished} of {total} runs to report are finished."]
 
 
-def _marks(grid: Grid) -> list[str]:
-    if not compared_rows(grid):
+def _marks(results: Sequence[Result], grid: Grid) -> list[str]:
+    compared = [to_reference(results, cell) for row in compared_rows(grid) for cell in grid.cells_of(row)]
+    if not compared:
         return []
+    found = [one for one in compared if one is not None]
     said = [f"A star marks what differs from {REFERENCE}: the 95 % interval of the paired differences excludes 0."]
-    if grid.seeds > 2:
-        return said
-    few = (
-        "One seed has no interval, so that no difference here can be told from chance"
-        if grid.seeds == 1
-        else f"An interval of two seeds is next to nothing: it reaches {half_width(2):.0f} standard deviations of "
-        f"the differences to either side, that of three {half_width(3):.1f}, of five {half_width(5):.1f}"
-    )
-    return [*said, f"{few}: give --seeds 3 or more."]
+    if any(one.excludes_zero for one in found):
+        said.append(
+            "Each star is of one comparison alone, not corrected for how many there are: of 20 comparisons where "
+            "nothing differs, one has a star by chance, on average."
+        )
+    if any(one.is_without_spread for one in found):
+        said.append(
+            "No spread: the difference is the same at every seed, as happens where few samples are validated. "
+            "That says nothing of other seeds, so there is no interval and no star."
+        )
+    return [*said, *_few(sorted({one.pairs for one in found}), grid.seeds)]
+
+
+def _few(pairs: Sequence[int], seeds: int) -> list[str]:
+    """Say of how many pairs the differences are, where they are not of all seeds, and what few are worth."""
+    said = []
+    if pairs and pairs != [seeds]:
+        counts = " to ".join(map(str, dict.fromkeys([pairs[0], pairs[-1]])))
+        said.append(
+            f"n, the number of pairs that a difference is of, is {counts} here where {seeds} seeds were asked for: the "
+            "other runs are not finished."
+        )
+    more = "give --seeds 3 or more" if seeds < 3 else "let the other seeds finish"
+    if 1 in pairs:
+        said.append(f"One pair has no interval, so that its difference cannot be told from chance: {more}.")
+    if 2 in pairs:
+        said.append(
+            f"An interval of two pairs is next to nothing: it reaches {half_width(2):.0f} standard deviations of the "
+            f"differences to either side, that of three {half_width(3):.1f}, of five {half_width(5):.1f}. A star there "
+            f"is by the same rule, and rests on two numbers: {more}."
+        )
+    return said
 
 
 def _tuning(results: Sequence[Result], grid: Grid) -> list[str]:
@@ -66,29 +91,30 @@ def _controls(results: Sequence[Result], grid: Grid) -> list[str]:
     controls = [method for method in grid.methods if method.control_of]
     if not controls:
         return []
-    said = [_verdict(cell, method, results) for method in controls for cell in grid.cells_of(method.name)]
+    said = [_verdict(cell, method, results, grid) for method in controls for cell in grid.cells_of(method.name)]
     reason = "it does not choose its masks once, at the start"
     others = [method.name for method in grid.methods if not method.one_shot]
     return [*said, *(f"{name} has no shuffled control: {reason}." for name in others)]
 
 
-def _verdict(cell: Cell, control: Method, results: Sequence[Result]) -> str:
+def _verdict(cell: Cell, control: Method, results: Sequence[Result], grid: Grid) -> str:
     criterion = Cell(str(control.control_of), cell.sparsity, cell.varied)
     found = paired_difference(last_values(results, cell), last_values(results, criterion))
-    if found is None or math.isnan(found.low):
+    if found is None or (math.isnan(found.low) and not found.is_without_spread):
         return f"{_name(criterion)}: what shuffling its masks does is known after two seeds that did not diverge."
-    change = f"shuffling its masks changes {metric(results)} by {interval(found, decimals_of(metric(results)))}"
+    change = f"shuffling its masks changes {metric(results)} by {difference(found, results, grid)}"
+    return f"{_name(criterion)}: {change}, {_meaning(found)}."
+
+
+def _meaning(found: Difference) -> str:
+    """Say what a change of the error by shuffling tells of the criterion."""
+    if found.is_without_spread:
+        return "the same at every seed, which says nothing of other seeds"
     if found.low > 0:
-        return f"{_name(criterion)}: {change}, so which weights it chooses is worth something."
-    return f"{_name(criterion)}: {change}, no rise beyond chance, so all that it is shown to choose is an allocation."
-
-
-def interval(difference: Difference, decimals: int) -> str:
-    """Write a mean difference with its interval, where that is known."""
-    text = f"{difference.mean:+.{decimals}f}"
-    if math.isnan(difference.low):
-        return text
-    return f"{text} [{difference.low:+.{decimals}f}, {difference.high:+.{decimals}f}]"
+        return "so which weights it chooses is worth something"
+    if found.high < 0:
+        return "so shuffling helped: which weights it chooses within a gate did harm"
+    return "no rise beyond chance, so all that it is shown to choose is an allocation"
 
 
 def _name(cell: Cell) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from sparse_rnn.compare.axes import described, points
 from sparse_rnn.compare.cells import last_values
 from sparse_rnn.compare.grid import DENSE, Cell, Grid
-from sparse_rnn.compare.results import Result, by_seed, metric, with_unit
+from sparse_rnn.compare.results import Result, by_seed, metric, seeds_of, with_unit
 from sparse_rnn.compare.statistics import mean_and_sd
 from sparse_rnn.compare.table import sections
 
@@ -34,7 +34,7 @@ def against_epochs(results: Sequence[Result], grid: Grid) -> Figure:
 
     laid_out = sections(grid)
     figure, panels = subplots(len(laid_out), len(laid_out[0].columns), "epochs", _labelled(results))
-    _say_what(figure, "mean" if grid.seeds == 1 else "mean (line) and range (band)", grid)
+    _say_what(figure, "mean" if grid.seeds == 1 else "mean (line) and range (band)", results, grid)
     for row, section in zip(panels, laid_out, strict=True):
         for axes, (heading, sparsity, point) in zip(row, section.columns, strict=True):
             axes.set_title(", ".join(filter(None, [f"{section.axis} {heading}", section.title])), fontsize="small")
@@ -57,7 +57,7 @@ def against_sparsity(results: Sequence[Result], grid: Grid) -> Figure:
     columns = len(grid.vary[0].values) if grid.vary else 1
     combinations = points(grid.vary[::-1])  # the first axis makes the columns, as in the tables
     figure, panels = subplots(len(combinations) // columns, columns, "sparsity", _labelled(results))
-    _say_what(figure, "mean ± standard deviation of the last validation", grid)
+    _say_what(figure, "mean ± standard deviation of the last validation", results, grid)
     for axes, turned in zip(panels.flat, combinations, strict=True):
         point = turned[::-1]
         axes.set_title(described(point), fontsize="small")
@@ -154,9 +154,8 @@ def _labelled(results: Sequence[Result]) -> str:
     return f"{with_unit(metric(results))}, less is better"
 
 
-def _say_what(figure: Figure, said: str, grid: Grid) -> None:
-    seeds = "seed 0" if grid.seeds == 1 else f"seeds 0 to {grid.seeds - 1}"
-    figure.suptitle(f"{grid.output.name}: {said}, {seeds}", fontsize="medium")
+def _say_what(figure: Figure, said: str, results: Sequence[Result], grid: Grid) -> None:
+    figure.suptitle(f"{grid.output.name}: {said}, {seeds_of(results, grid)}", fontsize="medium")
 
 
 def _styled(grid: Grid) -> Iterator[tuple[str, dict]]:

@@ -5,11 +5,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sparse_rnn.compare.axes import Point
-from sparse_rnn.compare.cells import MISSING, REFERENCE, best_cell, compared_rows, last_cell, seconds_cell, to_reference
+from sparse_rnn.compare.cells import (
+    MISSING,
+    REFERENCE,
+    best_cell,
+    compared_rows,
+    difference,
+    last_cell,
+    seconds_cell,
+    to_reference,
+)
 from sparse_rnn.compare.grid import DENSE, Cell, Grid
-from sparse_rnn.compare.notes import interval, notes
+from sparse_rnn.compare.notes import notes
 from sparse_rnn.compare.plots import against_epochs, against_sparsity
-from sparse_rnn.compare.results import SPARSITY, Result, decimals_of, metric, with_unit
+from sparse_rnn.compare.results import SPARSITY, Result, metric, seeds_of, with_unit
 from sparse_rnn.compare.table import Section, sections, table
 from sparse_rnn.compare.tuning import choose
 
@@ -54,14 +63,14 @@ def _differences(results: Sequence[Result], grid: Grid) -> list[str]:
     if not (compared := compared_rows(grid)):
         return []
     said = f"{with_unit(metric(results))} minus that of {REFERENCE}, seed by seed [95 % interval]"
-    return _per_section(grid, said, lambda cell: _difference_cell(results, cell), compared)
+    return _per_section(grid, said, lambda cell: _difference_cell(results, grid, cell), compared)
 
 
-def _difference_cell(results: Sequence[Result], cell: Cell) -> str:
+def _difference_cell(results: Sequence[Result], grid: Grid, cell: Cell) -> str:
     found = to_reference(results, cell)
     if found is None:
         return MISSING
-    return interval(found, decimals_of(metric(results))) + (" *" if found.excludes_zero else "")
+    return difference(found, results, grid) + (" *" if found.excludes_zero else "")
 
 
 def _per_section(grid: Grid, said: str, text: Callable[[Cell], str], rows: Sequence[str]) -> list[str]:
@@ -100,10 +109,10 @@ def _point(result: Result) -> Point:
 
 def _markdown(results: Sequence[Result], grid: Grid, command: str, figures: Sequence[str]) -> str:
     name = metric(results)
-    seeds = "seed 0" if grid.seeds == 1 else f"seeds 0 to {grid.seeds - 1}"
     facts = [
-        f"What is compared is {name} of the last validation, mean ± standard deviation over {seeds}. It is that of "
-        "each run's last checkpoint where `validated` in results.csv is the last step, as it is after whole epochs.",
+        f"What is compared is {name} of the last validation, mean ± standard deviation over "
+        f"{seeds_of(results, grid)}. It is that of each run's last checkpoint where `validated` in results.csv is the "
+        "last step, as it is after whole epochs.",
         *(["Seconds are those of a fit, scoring included."] if grid.jobs == 1 else []),
         *([_OF_ALL] if any(map(_lacks_sparsity, results)) else []),
         *dict.fromkeys(result.made_by for result in results),

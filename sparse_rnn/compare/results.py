@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sparse_rnn.compare.grid import Cell, Run
+from sparse_rnn.compare.grid import Cell, Grid, Run
 from sparse_rnn.errors import UsageError
 
 COMPARED = {"val/error": 2, "val/ppl": 2, "val/loss": 4}  # by what runs are compared, and its decimals; the best first
@@ -113,6 +113,18 @@ def with_unit(name: str) -> str:
 def decimals_of(name: str) -> int:
     """Return to how many decimals a metric is given."""
     return COMPARED.get(name, 2 if "ppl" in name else 4)
+
+
+def seeds_of(results: Sequence[Result], grid: Grid) -> str:
+    """Name the seeds that are reported, and say where not all of their runs are finished."""
+    named = "seed 0" if grid.seeds == 1 else f"seeds 0 to {grid.seeds - 1}"
+    done, total = progress(results, grid)
+    return named if done == total else f"the finished runs of {named}"
+
+
+def progress(results: Sequence[Result], grid: Grid) -> tuple[int, int]:
+    """Count the runs to report that are finished, and all of them."""
+    return sum(result.run.stage == "final" for result in results), grid.seeds * len(grid.cells())
 
 
 def by_seed(results: Sequence[Result], cell: Cell) -> dict[int, Result]:

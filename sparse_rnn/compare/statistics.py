@@ -1,5 +1,6 @@
 """What several seeds tell: means, and paired differences with their confidence intervals."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import numpy as np
 from scipy.stats import t
 
 CONFIDENCE = 0.95
+_ROUNDING = 1e-5  # of a metric, which is a mean of many batches in single precision
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Difference:
 
     Args:
         mean: The mean.
-        low: The lower end; nan where there are fewer than two pairs.
+        low: The lower end; nan where there are fewer than two pairs, or all of them differ by the same.
         high: The upper end.
         pairs: Number of pairs.
     """
@@ -29,6 +31,11 @@ class Difference:
     def excludes_zero(self) -> bool:
         """Whether the interval is known and does not hold 0."""
         return self.low > 0 or self.high < 0
+
+    @property
+    def is_without_spread(self) -> bool:
+        """Whether several pairs differ by the same, which says nothing of how much others would differ by."""
+        return self.pairs > 1 and math.isfinite(self.mean) and math.isnan(self.low)
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
@@ -57,6 +64,8 @@ def half_width(pairs: int) -> float:
 def paired_difference(values: Mapping[int, float], reference: Mapping[int, float]) -> Difference | None:
     """Compare two sets of runs, seed by seed, by Student's t of their differences.
 
+    Equal differences, as a metric of few values has by chance, would give an interval of no width, which is none.
+
     Args:
         values: Seed to value.
         reference: What is subtracted; seeds that one of both lacks do not count.
@@ -72,5 +81,6 @@ def paired_difference(values: Mapping[int, float], reference: Mapping[int, float
     if not seeds:
         return None
     mean, sd = mean_and_sd([values[seed] - reference[seed] for seed in seeds])
-    half = half_width(len(seeds)) * sd
+    largest = max(abs(value) for seed in seeds for value in (values[seed], reference[seed]))
+    half = half_width(len(seeds)) * sd if sd > _ROUNDING * largest else np.nan
     return Difference(mean, float(mean - half), float(mean + half), len(seeds))

@@ -1,10 +1,12 @@
+import math
 import statistics
 from dataclasses import replace
 
 import pytest
 
-from sparse_rnn.compare.cells import best_cell, last_cell, seconds_cell, to_reference
+from sparse_rnn.compare.cells import best_cell, difference, last_cell, seconds_cell, to_reference
 from sparse_rnn.compare.grid import Cell
+from sparse_rnn.compare.statistics import Difference
 from sparse_rnn.compare.tuning import choose
 
 ARGS = ["--criteria", "Random,SNIP"]
@@ -59,3 +61,13 @@ def test_the_best_of_a_network_that_is_still_denser_does_not_count(invented):
     ]  # fmt: skip
     assert best_cell(sparser, grid, SNIP) == "3.00 ± 0.00 (n=3) after 2"
     assert best_cell(sparser, grid, DENSE) == "2.00 ± 0.00 (n=3) after 1"
+
+
+def test_a_difference_has_its_interval_where_that_is_known_and_its_number_of_pairs(invented):
+    grid, results = invented(error, *ARGS)
+    nan = math.nan
+    assert difference(Difference(-1.234, -2, 0.5, 3), results, grid) == "-1.23 [-2.00, +0.50] (n=3)"
+    assert difference(Difference(-1.234, -2, 0.5, 2), results, grid) == "-1.23 [-2.00, +0.50] (n=2 of 3)"
+    assert difference(Difference(0.37, nan, nan, 2), results, grid) == "+0.37 [no spread] (n=2 of 3)"
+    assert difference(Difference(0.37, nan, nan, 1), results, grid) == "+0.37 (n=1 of 3)"
+    assert difference(Difference(math.inf, nan, nan, 3), results, grid) == "+inf (n=3)"

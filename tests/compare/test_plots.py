@@ -52,7 +52,8 @@ def test_figures_say_metric_unit_direction_title_and_seeds(invented):
         figure = draw(results, grid)
         assert figure.get_supylabel() == "val/error (%), less is better"
         assert figure.get_suptitle().startswith(f"{grid.output.name}: mean")
-        assert figure.get_suptitle().endswith(f"seeds 0 to {grid.seeds - 1}")
+        assert figure.get_suptitle().endswith(f", seeds 0 to {grid.seeds - 1}")
+        assert draw(results[:-1], grid).get_suptitle().endswith(f", the finished runs of seeds 0 to {grid.seeds - 1}")
 
 
 @pytest.mark.parametrize(("factor", "scale"), [(4, "linear"), (6, "log"), (0, "linear")])

@@ -52,10 +52,21 @@ def test_seconds_are_shown_only_where_nothing_ran_beside(invented):
 
 
 def test_differences_are_shown_where_random_is_among_the_rows(invented, cells_of):
-    grid, results = invented(lambda run: 2 + run.seed + (run.cell.method == "JacobianSpectrum"), *ARGS)
+    def error_of(run):
+        rise = {0.9: 1.0, 0.95: 0.9 + 0.1 * run.seed}[run.cell.sparsity or 0.9]
+        return 2 + run.seed + (rise if run.cell.method == "JacobianSpectrum" else 0)
+
+    grid, results = invented(error_of, *ARGS)
     text = describe(results, grid)
     [difference] = [part for part in text.split("\n\n") if part.startswith("|  ")]
-    assert cells_of(difference) == {("JacobianSpectrum", s): "+1.00 [+1.00, +1.00] *" for s in ("0.9", "0.95")}
+    assert cells_of(difference) == {
+        ("JacobianSpectrum", "0.9"): "+1.00 [no spread] (n=3)",
+        ("JacobianSpectrum", "0.95"): "+1.00 [+0.75, +1.25] (n=3) *",
+    }
+    assert "missing" not in text
+    some = [r for r in results if (r.run.cell.method, r.run.seed) != ("Random", 2)]
+    [difference] = [part for part in describe(some, grid).split("\n\n") if part.startswith("|  ")]
+    assert cells_of(difference)["JacobianSpectrum", "0.95"] == "+0.95 [+0.31, +1.59] (n=2 of 3) *"
     grid, results = invented(error, "--criteria", "JacobianSpectrum")
     assert "minus" not in describe(results, grid)
 
