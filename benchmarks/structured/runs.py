@@ -1,6 +1,7 @@
 """Runs in a CSV file, which a study adds to one by one, and the table that is made of them."""
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -95,7 +96,7 @@ def table(runs: Sequence[Run], measure: str, reference: str, digits: int) -> Ite
             gap = paired_difference({run.seed: run.test for run in own}, against)
             if method != reference and gap is not None:
                 line += f"   {gap.mean:+.{digits}f}"
-                line += f" [{gap.low:+.{digits}f}, {gap.high:+.{digits}f}]" if gap.pairs > 1 else ""
+                line += "" if math.isnan(gap.low) else f" [{gap.low:+.{digits}f}, {gap.high:+.{digits}f}]"
             yield line
 
 
