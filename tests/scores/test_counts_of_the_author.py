@@ -20,9 +20,9 @@ KEPT = 25_680  # of the 428 * 1,200 weights
 # Scale of the pixels, options, and the counts: r, z, n of the input kernel and of the recurrent one.
 QUICK = {
     "as scored": (0.1, {}, [1455, 397, 2452, 6079, 4862, 10435]),
-    "reset after the product": (0.1, {"reset_before": False}, [1512, 304, 1967, 9037, 4071, 8789]),
 }
 SLOW = {
+    "reset after the product": (0.1, {"reset_before": False}, [1512, 304, 1967, 9037, 4071, 8789]),
     "eq. 7, biases 0.1": (0.1, {"gamma": "sequence"}, [637, 126, 548, 3714, 18223, 2432]),
     "biases 0": (0.1, {"biases": 0.0}, [651, 448, 3674, 1354, 1296, 18257]),
     "pixels in [0, 1], noise 0.1": (1.0, {}, [3813, 2221, 5022, 3989, 3875, 6760]),

@@ -1,4 +1,7 @@
+from functools import partial
+
 import pytest
+from sklearn.ensemble import RandomForestRegressor
 
 from sparse_rnn.cli.study import parse_graphs, parse_pruning
 from sparse_rnn.compare.grid import DENSE
@@ -42,5 +45,7 @@ def invented_graphs(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _few_repeats(monkeypatch):
+def _quick_regressions(monkeypatch):
     monkeypatch.setattr(prediction, "REPEATS", 1)
+    small = partial(RandomForestRegressor, n_estimators=20, random_state=0)
+    monkeypatch.setitem(prediction.REGRESSIONS, prediction.FOREST, small)
