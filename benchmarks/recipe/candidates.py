@@ -156,6 +156,16 @@ LARGE: Plan = [
     ("dense", GRU_400 | {"sparsity": 0.0}, {0.003: ONE}),
 ]
 
+TEN = tuple(range(10))
+# What the parts of the recipe are worth, at its rate.
+ABLATED: Plan = [
+    ("first epoch", FIRST_EPOCH, {0.01: TEN}),
+    ("first epoch, bias 1", FIRST_EPOCH | BIAS, {0.01: TEN}),
+    ("first epoch, bias 1, no clipping", FIRST_EPOCH | BIAS | {"clip": None}, {0.01: TEN}),
+    ("first epoch", GRU_400_FIRST_EPOCH, {0.01: TEN}),
+    ("first epoch, bias 1", GRU_400_FIRST_EPOCH | BIAS, {0.01: TEN}),
+]
+
 FIFTY = {"epochs": 50}
 # 95 % within the first of fifty epochs; decaying weights and dropping some of the state are there against overfitting.
 FIRST_OF_FIFTY = FIFTY | removed(0.02) | BIAS
@@ -163,10 +173,10 @@ LONG: Plan = [
     ("first epoch, bias 1", FIRST_OF_FIFTY, {0.003: ONE, 0.01: ONE}),
     ("first epoch, bias 1, decay 0.1", FIRST_OF_FIFTY | {"weight_decay": 0.1}, {0.003: ONE, 0.01: ONE}),
     ("first epoch, bias 1, dropout 0.2", FIRST_OF_FIFTY | {"dropout": 0.2}, {0.01: ONE}),
-    ("first epoch, bias 1, RigL", FIRST_OF_FIFTY | RIGL, {0.003: ONE, 0.01: ONE}),
-    ("first epoch, bias 1, RigL, decay 0.1", FIRST_OF_FIFTY | RIGL | {"weight_decay": 0.1}, {0.01: ONE}),
-    ("random", FIFTY, {0.003: ONE, 0.01: ONE}),
-    ("dense", FIFTY | {"sparsity": 0.0}, {0.001: ONE, 0.003: ONE}),
+    ("first epoch, bias 1, RigL", FIRST_OF_FIFTY | RIGL, {0.01: ONE}),
+    ("first epoch, bias 1, RigL, dropout 0.2", FIRST_OF_FIFTY | RIGL | {"dropout": 0.2}, {0.01: ONE}),
+    ("random", FIFTY, {0.01: ONE}),
+    ("dense", FIFTY | {"sparsity": 0.0}, {0.003: ONE}),
 ]
 
 
@@ -224,7 +234,7 @@ def missing(candidates: Sequence[Candidate], rows: Sequence[Row]) -> Iterator[tu
 def planned(only: str) -> list[Candidate]:
     return [
         Candidate(name, Settings(lr=lr, **settings), seeds)
-        for name, settings, rates in SCORED + MOVING + STATIC + DENSE_AT_FIRST + LARGE + LONG
+        for name, settings, rates in SCORED + MOVING + STATIC + DENSE_AT_FIRST + LARGE + ABLATED + LONG
         for lr, seeds in rates.items()
         if fnmatchcase(name, only)
     ]
