@@ -1,8 +1,8 @@
-"""The thesis's graph study by the statistics of ours: what its 200 networks a cell tell beyond their number of sources.
+"""The thesis's pruning tables as ours, and its graph study by our statistics, beyond the number of sources.
 
-Its results lie in the repository harshildarji/thesis (MIT licence), in Implementations/experiments/results/structure:
+Its results lie in the repository harshildarji/thesis (MIT licence), in Implementations/experiments/results:
 
-    python benchmarks/reber/thesis.py thesis/Implementations/experiments/results/structure
+    python benchmarks/reber/thesis.py thesis/Implementations/experiments/results
 """
 
 import argparse
@@ -16,11 +16,31 @@ from sparse_rnn.studies.prediction import correlations, explained
 CELLS = {"rnn_tanh": "tanh", "rnn_relu": "relu", "gru": "GRU", "lstm": "LSTM"}
 SOURCES = "source_nodes"
 PROPERTIES = slice(3, -3)  # after the mode and the graph, before accuracy, loss and time
+SCOPES = {"hidden-to-hidden": "_prune_h2h", "input-to-hidden": "_prune_i2h", "both": "_prune"}
+REMOVED, SHOWN = ("70", "90", "100"), ("0", "1", "10")  # percent, and epochs of retraining
+
+Row = dict[str, str]
 
 
-def tell(cell: str, path: Path) -> None:
+def read(path: Path) -> list[Row]:
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        return list(csv.DictReader(file))
+
+
+def error(row: Row) -> str:
+    return f"{100 * (1 - float(row['test_acc'])):.1f}"
+
+
+def pruned(cell: str, scope: str, rows: list[Row]) -> str:
+    """Write the errors when trained, then right after pruning > after one > after ten epochs of retraining."""
+    found = [error([row for row in rows if row["prune"] == "0"][-1])]
+    for removed in REMOVED:
+        own = {row["epoch"]: row for row in rows if row["mode"].endswith(SCOPES[scope]) and row["prune"] == removed}
+        found.append(" > ".join(error(own[epoch]) for epoch in SHOWN))
+    return f"| {scope} | {cell} | {' | '.join(found)} |"
+
+
+def tell(cell: str, rows: list[Row]) -> None:
     for family in FAMILIES:
         accuracies = [float(row["test_acc"]) for row in rows if row["graph"] == family]
         mean, sd = mean_and_sd(accuracies)
@@ -40,8 +60,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
+    for scope in SCOPES:
+        for stem, cell in CELLS.items():
+            print(pruned(cell, scope, read(folder / "prune" / f"{stem}.csv")))
     for stem, cell in CELLS.items():
-        tell(cell, folder / f"{stem}.csv")
+        tell(cell, read(folder / "structure" / f"{stem}.csv"))
 
 
 if __name__ == "__main__":
