@@ -279,7 +279,7 @@ def reference(found: Sequence[Result], name: str, size: tuple[int, int]) -> Resu
 def line(result: Result, against: Result | None) -> str:
     mean, sd = mean_and_sd(list(result.errors.values()))
     seeds = " ".join(f"{error:.2f}" for error in result.errors.values())
-    text = f"{result.name:<40}{result.lr:>7g}{mean:>7.2f} ± {sd:<5.2f}{len(result.errors):>3}  {seeds:<16}"
+    text = f"{result.name:<40}{result.lr:>7g}{mean:>7.2f} ± {sd:<5.2f}{len(result.errors):>3}  {seeds:<16} "
     difference = None if against in (None, result) else paired_difference(result.errors, against.errors)
     if difference is None:
         return text.rstrip()
