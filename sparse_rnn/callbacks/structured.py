@@ -11,16 +11,15 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
-from sparse_rnn.callbacks.base import pruning_callbacks
 from sparse_rnn.callbacks.best import monitored, score_of
 from sparse_rnn.callbacks.borrowing.positions import can_be_read_twice
 from sparse_rnn.callbacks.borrowing.samples import TrainingSamples, training_loss
+from sparse_rnn.callbacks.resizing import averages, check_surroundings, groups_of, take_groups
 from sparse_rnn.calls import as_called
 from sparse_rnn.checks import check_number, check_whole
 from sparse_rnn.errors import UsageError
-from sparse_rnn.lightning_compat import callbacks_of, join_other_name, launched_by_fit
+from sparse_rnn.lightning_compat import join_other_name
 from sparse_rnn.lightning_loaders import combined_loader
 from sparse_rnn.pruning.structured import (
     Exact,
@@ -121,7 +120,7 @@ class StructuredPruning(Callback):
             UsageError: If there is something beside this that cannot follow.
         """
         if stage == "fit":
-            _check_surroundings(trainer)
+            check_surroundings(trainer, type(self).__name__)
         # Lightning loads the weights before it calls any hook of a callback; a module's is called before that.
         own = pl_module.on_load_checkpoint
         replaced = vars(pl_module).get("on_load_checkpoint")
@@ -162,10 +161,7 @@ class StructuredPruning(Callback):
             if isinstance(self.criterion, UnitCriterion):
                 sizes_wanted(self.criterion.units, find_recurrent(pl_module))
         elif self._groups is not None:
-            parameters = dict(pl_module.named_parameters(remove_duplicate=False))
-            for optimizer, groups in zip(trainer.optimizers, self._groups, strict=True):
-                for group, names in zip(optimizer.param_groups, groups, strict=True):
-                    group["params"] = [parameters[name] for name in names]
+            take_groups(trainer, pl_module, self._groups)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a share of a training without an end.
@@ -242,10 +238,10 @@ class StructuredPruning(Callback):
         if wrapped:
             trainer.strategy.model = pl_module
         shrink_with_optimizers_(pl_module, self.plan, trainer.optimizers)
-        for model in _averages(trainer):
+        for model in averages(trainer):
             shrink_(model, self.plan)
         if any(id(parameter) not in named for parameter in pl_module.parameters()):
-            self._groups = _groups(trainer, pl_module)
+            self._groups = groups_of(trainer, pl_module)
         if wrapped:
             strategy: Any = trainer.strategy
             strategy.configure_ddp()
@@ -265,7 +261,7 @@ class StructuredPruning(Callback):
     def _resize(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Give the model, and averages of it, the size that it has in a checkpoint."""
         if checkpoint.get("callbacks", {}).get(self.state_key):
-            for model in (pl_module, *_averages(trainer)):
+            for model in (pl_module, *averages(trainer)):
                 self.resize_as_saved(model, checkpoint)
         elif self.plan is not None and self.plan.sizes and _has_its_size(pl_module, self.plan):
             raise UsageError(
@@ -276,26 +272,6 @@ class StructuredPruning(Callback):
 
 def _nothing() -> None:
     """Stand for what has been done."""
-
-
-def _check_surroundings(trainer: Trainer) -> None:
-    name = StructuredPruning.__name__
-    masking = [type(callback).__name__ for callback in pruning_callbacks(trainer)]
-    if masking:
-        raise UsageError(
-            f"{name} changes the shapes that the masks of {masking[0]} have: prune the smaller model in another fit, "
-            "or shrink the pruned one with python -m sparse_rnn shrink."
-        )
-    if trainer.strategy.restore_checkpoint_after_setup:
-        raise UsageError(
-            f"{name} cannot remove units under {type(trainer.strategy).__name__}, which shares the weights out over "
-            "devices: take strategy='ddp'."
-        )
-    if launched_by_fit(trainer):
-        raise UsageError(
-            f"{name} cannot hand a smaller model back from the processes that {type(trainer.strategy).__name__} starts "
-            "for each fit: take strategy='ddp'."
-        )
 
 
 def _planned(
@@ -318,20 +294,6 @@ def _selection(plan: Plan) -> Plan:
 def _has_its_size(model: nn.Module, plan: Plan) -> bool:
     modules: dict[str, Any] = dict(model.named_modules())
     return all(getattr(modules.get(name), "hidden_size", None) == size for name, size in plan.sizes.items())
-
-
-def _averages(trainer: Trainer) -> list[nn.Module]:
-    """Return the averages of the model that other callbacks keep; a teacher, which is no average, stays as it is."""
-    kept = [pair for callback in callbacks_of(trainer) for pair in vars(callback).items()]
-    averaged = [value.module for _, value in kept if isinstance(value, AveragedModel)]
-    # Lightning's StochasticWeightAveraging has a copy of the model, which is no AveragedModel.
-    return averaged + [v for name, v in kept if name == "_average_model" and type(v) is type(trainer.lightning_module)]
-
-
-def _groups(trainer: Trainer, pl_module: LightningModule) -> list[list[list[str]]]:
-    """Return the names of the parameters in each group of each optimizer."""
-    names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
-    return [[[names[id(p)] for p in group["params"]] for group in o.param_groups] for o in trainer.optimizers]
 
 
 def _weights(model: nn.Module) -> int:
