@@ -8,11 +8,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from sparse_rnn import OneShotPruning, SparseCheckpoint, StructuredPruning
+from sparse_rnn import SparseCheckpoint, StructuredPruning
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import LanguageModel
 from sparse_rnn.pruning.structured import Spectral, UnitMagnitude, shrink
@@ -209,23 +209,6 @@ def test_a_stream_is_not_read_for_it(train):
     assert trainer.global_step == 8
 
 
-def test_averages_of_the_model_become_smaller_too(train):
-    weight_averaging = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
-    average = weight_averaging.EMAWeightAveraging(decay=0.5)
-    trainer = train(Project, [StructuredPruning(units=5, at=1), average])
-    assert trainer.lightning_module.head.in_features == 5
-    assert average._average_model.module.head.weight.shape == (4, 5)
-
-
-def test_stochastic_weight_averaging_goes_on_and_a_teacher_stays(train):
-    swa = StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1)
-    teacher = Callback()
-    teacher.model = Project()
-    trainer = train(Project, [StructuredPruning(units=5, at=2), swa, teacher], max_epochs=4)
-    assert trainer.lightning_module.rnn.hidden_size == 5
-    assert teacher.model.rnn.hidden_size == 12
-
-
 def test_units_that_do_nothing_go(train):
     def build():
         module = Project()
@@ -279,7 +262,6 @@ def test_arguments_that_cannot_be_used(arguments, message):
 @pytest.mark.parametrize(
     ("callbacks", "options", "message"),
     [
-        (lambda: [StructuredPruning(3), OneShotPruning()], {}, "changes the shapes that the masks of OneShotPruning"),
         (lambda: [StructuredPruning(30)], {}, "units=30 for rnn"),
         (lambda: [StructuredPruning({"lstm": 3})], {}, "units= names lstm, which is none of rnn"),
         (lambda: [StructuredPruning(3)], {"max_epochs": -1}, "is a share of a training that has no end"),
