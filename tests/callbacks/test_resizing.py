@@ -54,7 +54,7 @@ def test_masks_of_weights_are_refused(train):
 @pytest.mark.parametrize(
     ("strategy", "message"),
     [
-        ({"restore_checkpoint_after_setup": True}, "cannot remove units under SimpleNamespace, which shares the weights"),
+        ({"restore_checkpoint_after_setup": True}, "cannot remove units under SimpleNamespace, which shares"),
         ({"launcher": SimpleNamespace(_start_method="spawn")}, "cannot hand a smaller model back from the processes"),
     ],
 )
@@ -87,4 +87,5 @@ def test_optimizers_take_the_groups_of_another_model():
     take_groups(others_trainer, other, exchanged)
     assert groups_of(others_trainer, other) == exchanged
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0]
-    assert all(p is dict(other.named_parameters())[n] for n, p in zip(biases, optimizer.param_groups[0]["params"]))
+    of_the_other = dict(other.named_parameters())
+    assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(of_the_other[name]) for name in biases]
