@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from sparse_rnn.lightning_compat import callbacks_of
@@ -20,9 +20,8 @@ Named = tuple[str, Tensor]
 class Averages:
     """Finds the averages of the weights that optimizers, callbacks and the model keep, and those in checkpoints.
 
-    What optimizers keep is an average, and so are an ``AveragedModel`` and a callback's copy of the whole model.
-    Anything else of the weights' names or shapes is one once it has changed: until then it may be a record, or a
-    teacher, which are left alone.
+    What optimizers keep is an average, and so is what :func:`averaged_models` gives. Anything else of the weights'
+    names or shapes is one once it has changed: until then it may be a record, or a teacher, which are left alone.
     """
 
     def __init__(self) -> None:
@@ -40,7 +39,7 @@ class Averages:
         module, optimizers = trainer.lightning_module, list(optimizers)
         copies = _copies(trainer, masks, optimizers)
         certain = [found for optimizer in optimizers for found in copies.of_optimizer(optimizer)]
-        certain += (found for place, value in _models(trainer) for found in copies.within(value, place))
+        certain += (found for place, value in averaged_models(trainer) for found in copies.within(value, place))
         certain += copies.of_modules(module)
         self._following |= {place for place, _, _ in certain}
         others = [found for place, value in _keepers(trainer) for found in copies.within(value, place)]
@@ -88,12 +87,17 @@ def _others(trainer: Trainer) -> Iterator[tuple[str, Any]]:
             yield f"callbacks.{i}", callback
 
 
-def _models(trainer: Trainer) -> Iterator[tuple[str, Any]]:
-    """Give the copies of the whole model that callbacks keep."""
-    module = trainer.lightning_module
+def averaged_models(trainer: Trainer) -> Iterator[tuple[str, nn.Module]]:
+    """Give the averages of the whole model that callbacks keep, each with its place; a teacher is none.
+
+    Args:
+        trainer: The trainer.
+    """
+    model = type(trainer.lightning_module)
     for place, callback in _others(trainer):
         for name, value in vars(callback).items():
-            if isinstance(value, AveragedModel) or (type(value) is type(module) and value is not module):
+            # Lightning's StochasticWeightAveraging has a copy of the model, which is no AveragedModel.
+            if isinstance(value, AveragedModel) or (name == "_average_model" and type(value) is model):
                 yield f"{place}.{name}", value
 
 

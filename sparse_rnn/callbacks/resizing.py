@@ -8,9 +8,10 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from sparse_rnn.callbacks.averages import averaged_models
 from sparse_rnn.callbacks.base import pruning_callbacks
 from sparse_rnn.errors import UsageError
-from sparse_rnn.lightning_compat import callbacks_of, launched_by_fit
+from sparse_rnn.lightning_compat import launched_by_fit
 
 
 def check_surroundings(trainer: Trainer, name: str) -> None:
@@ -42,11 +43,9 @@ def check_surroundings(trainer: Trainer, name: str) -> None:
 
 
 def averages(trainer: Trainer) -> list[nn.Module]:
-    """Return the averages of the model that other callbacks keep; a teacher, which is no average, stays as it is."""
-    kept = [pair for callback in callbacks_of(trainer) for pair in vars(callback).items()]
-    averaged = [value.module for _, value in kept if isinstance(value, AveragedModel)]
-    # Lightning's StochasticWeightAveraging has a copy of the model, which is no AveragedModel.
-    return averaged + [v for name, v in kept if name == "_average_model" and type(v) is type(trainer.lightning_module)]
+    """Return the averages of the model that other callbacks keep, without what wraps them."""
+    kept = (value for _, value in averaged_models(trainer))
+    return [value.module if isinstance(value, AveragedModel) else value for value in kept]
 
 
 def groups_of(trainer: Trainer, pl_module: LightningModule) -> list[list[list[str]]]:

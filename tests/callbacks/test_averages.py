@@ -359,19 +359,41 @@ def test_noise_does_not_come_into_averages(train, tmp_path, kind, optimizer):
 
 
 class Teacher(Callback):
-    """Keeps what is no average: the dense weights of the start, as a record and as a teacher of another class."""
+    """Keeps what is no average: the dense weights of the start, as a record and as teachers, a layer and the model."""
 
     def on_fit_start(self, trainer, pl_module):
         self.record = {name: value.clone() for name, value in pl_module.state_dict().items()}
-        self.teacher = copy.deepcopy(pl_module.rnn)
+        self.layer, self.model = copy.deepcopy(pl_module.rnn), copy.deepcopy(pl_module)
 
 
-def test_records_and_teachers_stay_as_they_are(train):
+@pytest.mark.parametrize("method", ["one shot", "gradual", "random growth"])
+def test_records_and_teachers_stay_as_they_are(train, method):
     teacher = Teacher()
-    train(Project, [teacher, OneShotPruning(0.8, "magnitude")])
-    for name in ("weight_ih_l0", "weight_hh_l1"):
-        assert (teacher.record[f"rnn.{name}"] != 0).all()
-        assert torch.equal(teacher.teacher.get_parameter(name), teacher.record[f"rnn.{name}"])
+    train(Project, [teacher, METHODS[method]()])
+    for name in ("rnn.weight_ih_l0", "rnn.weight_hh_l1"):
+        assert (teacher.record[name] != 0).all()
+        assert torch.equal(teacher.layer.get_parameter(name.removeprefix("rnn.")), teacher.record[name])
+        assert torch.equal(teacher.model.get_parameter(name), teacher.record[name])
+
+
+class OfTheModel(Callback):
+    """Averages a copy of the whole model, which nothing says the kind of."""
+
+    def on_fit_start(self, trainer, pl_module):
+        self.average = copy.deepcopy(pl_module)
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        for average, parameter in zip(self.average.parameters(), pl_module.parameters(), strict=True):
+            average.lerp_(parameter, 0.3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_copy_of_the_model_that_is_averaged(train, method):
+    average, pruning = OfTheModel(), METHODS[method]()
+    train(Project, [average, pruning], max_epochs=4)
+    for name, mask in pruning.masks.items():
+        assert not average.average.get_parameter(name)[~mask].any()
 
 
 class WithAverage(Project):
