@@ -8,9 +8,12 @@ from sparse_rnn.compare.axes import described, label
 from sparse_rnn.compare.cells import REFERENCE, compared_rows, difference, last_values, to_reference
 from sparse_rnn.compare.grid import TUNING_SEED, Cell, Grid
 from sparse_rnn.compare.methods import Method
-from sparse_rnn.compare.results import Result, metric, progress
+from sparse_rnn.compare.results import Result, by_seed, metric, progress
 from sparse_rnn.compare.statistics import Difference, half_width, paired_difference
 from sparse_rnn.compare.tuning import at_edge, choose
+
+TOLERATED = 0.01
+"""How far the sparsity of a network may be from the one asked for, by rounding, before a sentence says so."""
 
 
 def notes(results: Sequence[Result], grid: Grid) -> list[str]:
@@ -20,12 +23,28 @@ def notes(results: Sequence[Result], grid: Grid) -> list[str]:
         results: The finished runs.
         grid: What was to run.
     """
-    return [*_missing(results, grid), *_marks(results, grid), *_tuning(results, grid), *_controls(results, grid)]
+    told = (_missing, _other_sparsities, _marks, _tuning, _controls)
+    return [note for tell in told for note in tell(results, grid)]
 
 
 def _missing(results: Sequence[Result], grid: Grid) -> list[str]:
     finished, total = progress(results, grid)
     return [] if finished == total else [f"{finished} of {total} runs to report are finished."]
+
+
+def _other_sparsities(results: Sequence[Result], grid: Grid) -> list[str]:
+    """Name the cells whose networks are not as sparse in the end as was asked for."""
+    said = []
+    for cell in grid.cells():
+        reached = [r.sparsity for r in by_seed(results, cell).values() if r.sparsity is not None]
+        others = sorted(sparsity for sparsity in reached if abs(sparsity - cell.sparsity) > TOLERATED)
+        if others:
+            ends = " to ".join(dict.fromkeys(f"{sparsity:.3f}" for sparsity in (others[0], others[-1])))
+            said.append(
+                f"{_name(cell)}: {len(others)} of {len(reached)} runs were validated last at a sparsity of {ends}, as "
+                "happens where a training ends before its schedule: what they reached is not comparable."
+            )
+    return said
 
 
 def _marks(results: Sequence[Result], grid: Grid) -> list[str]:

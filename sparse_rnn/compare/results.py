@@ -46,13 +46,18 @@ class Result:
         seen = [(at["epoch"], at[metric]) for at in self.history if metric in at]
         return [epoch for epoch, _ in seen], [value for _, value in seen]
 
+    @property
+    def sparsity(self) -> float | None:
+        """How sparse the network of the last validation was; None where it is not known, or not pruned."""
+        return self.history[-1].get(SPARSITY) if self.history else None
+
     def best(self, metric: str) -> tuple[float, float]:
         """Return the smallest value of a metric, and the epochs that it was reached after.
 
         Networks count that are as sparse as that of the last validation: one from before may well be better. Of a run
         of an earlier version, whose history holds no sparsity, all count.
         """
-        final = self.history[-1].get(SPARSITY, 0.0) if self.history else 0.0
+        final = self.sparsity or 0.0
         seen = [(at[metric], at["epoch"]) for at in self.history if metric in at and at.get(SPARSITY, 0.0) >= final]
         return min(seen, key=lambda pair: _or_inf(pair[0]), default=(math.nan, math.nan))
 

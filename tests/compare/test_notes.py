@@ -117,3 +117,17 @@ def test_a_part_of_a_grid_is_told(invented):
     assert "8 of 9 runs to report are finished." in notes(results[:-1], grid)
     assert not any("finished" in note for note in notes(results, grid))
     assert [result for result in results if result.run.cell == Cell("SNIP", 0.9)]
+
+
+def test_networks_that_are_not_as_sparse_as_they_were_to_be_are_named(invented):
+    def ended_at(sparsities):
+        grid, results = invented(lambda run: 1.0 + run.seed, *CONTROL[:2])
+        for result in results:
+            if result.run.cell.method != "dense":
+                at = sparsities[result.run.seed] if result.run.cell.method == "SNIP" else 0.9
+                result.history[-1]["sparsity/all"] = at
+        return [note for note in notes(results, grid) if "validated last" in note]
+
+    [note] = ended_at([0.62, 0.903, 0.8])
+    assert note.startswith("SNIP at sparsity 0.9: 2 of 3 runs were validated last at a sparsity of 0.620 to 0.800,")
+    assert not ended_at([0.9, 0.905, 0.895])
