@@ -64,7 +64,8 @@ class Averages:
         """Tell whether a copy has changed since it was seen first."""
         place, _, tensor = found
         if place not in self._following:
-            total = float(tensor.detach().sum(dtype=torch.float64))
+            finite = tensor.detach().nan_to_num(nan=0, posinf=0, neginf=0)  # an infinite sum hides changes
+            total = float(finite.sum(dtype=torch.float64))
             if self._sums.setdefault(place, total) != total:
                 self._following.add(place)
         return place in self._following

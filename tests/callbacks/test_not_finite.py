@@ -47,8 +47,10 @@ class Spoils(Callback):
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer, pl_module, *args):
-        self.spoil(pl_module.get_parameter(HH).data)
-        self.spoil(self.average.get_parameter(HH))
+        weight, average = pl_module.get_parameter(HH), self.average.get_parameter(HH)
+        average.lerp_(weight, 0.3)
+        self.spoil(weight.data)
+        self.spoil(average)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
