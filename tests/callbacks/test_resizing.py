@@ -2,26 +2,19 @@
 
 from types import SimpleNamespace
 
+import last_step
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
-from torch import nn
 
 from sparse_rnn import OneShotPruning, StructuredPruning
 from sparse_rnn.callbacks.resizing import check_surroundings, groups_of, take_groups
 from sparse_rnn.errors import UsageError
 
 
-class Project(LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.rnn = nn.GRU(3, 12, batch_first=True)
-        self.head = nn.Linear(12, 4)
-
-    def training_step(self, batch, batch_idx):
-        x, y = batch
-        return nn.functional.cross_entropy(self.head(self.rnn(x)[0][:, -1]), y)
+class Project(last_step.Project):
+    """Has two groups of parameters."""
 
     def configure_optimizers(self):
         kernels = [p for p in self.parameters() if p.dim() > 1]
@@ -43,7 +36,7 @@ def test_stochastic_weight_averaging_goes_on_and_a_teacher_stays(train):
     teacher.model = Project()
     trainer = train(Project, [StructuredPruning(units=5, at=2), swa, teacher], max_epochs=4)
     assert trainer.lightning_module.rnn.hidden_size == 5
-    assert teacher.model.rnn.hidden_size == 12
+    assert teacher.model.rnn.hidden_size == 8
 
 
 def test_masks_of_weights_are_refused(train):
