@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torchmetrics.classification import MulticlassAccuracy
 
-from sparse_rnn.checks import check_function, check_whole
+from sparse_rnn.checks import check_function, check_number, check_whole
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
@@ -48,6 +48,8 @@ class SequenceClassifier(pl.LightningModule):
             distributions (1 if null).
         forget_bias: Bias of the forget gate of an LSTM at the start; other cells have no such gate.
         update_bias: Bias of the update gate z of a GRU at the start; above 0 the state is kept for longer.
+        dropout: Probability, in training, of dropping a unit of the state that the output layer reads, and of the
+            outputs between layers, as torch.nn's layers do; none is dropped between the nodes of a structure.
         optimizer: Function from parameters to an optimizer.
         lr_scheduler: Function from the optimizer to a scheduler: ``LinearDecay`` and ``CosineAnnealing`` end with the
             training, however long; a ``ReduceLROnPlateau`` follows ``val/error``. Null keeps the learning rate.
@@ -84,6 +86,7 @@ class SequenceClassifier(pl.LightningModule):
         init_scale: float | None = None,
         forget_bias: float = 1.0,
         update_bias: float = 0.0,
+        dropout: float = 0.0,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Interval = "epoch",
@@ -96,8 +99,10 @@ class SequenceClassifier(pl.LightningModule):
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
         check_choice("nonlinearity", nonlinearity, Nonlinearity)
         check_whole("num_classes", num_classes, 2)
+        check_number("dropout", dropout, "[0, 1]", "a probability")
         check_function("optimizer", optimizer, "from parameters to an optimizer")
-        options = {"nonlinearity": nonlinearity} if cell == "rnn" else {}
+        between = {} if num_layers == 1 else {"dropout": dropout}  # torch.nn warns where there is nothing between
+        options: dict[str, Any] = between | ({"nonlinearity": nonlinearity} if cell == "rnn" else {})
         self.embedding = _embedding(input_size, embedding_size)
         features = embedding_size or input_size
         self.rnn: nn.Module
@@ -110,6 +115,7 @@ class SequenceClassifier(pl.LightningModule):
             self.rnn = structured = StructuredRNN(graph_of(structure), cell, features, nonlinearity, gate_masks)
             structured.init_(init, init_scale, forget_bias, update_bias)
             hidden_size = structured.hidden_size
+        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden_size * (1 + bidirectional), num_classes)
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.optimizer = optimizer
@@ -140,10 +146,10 @@ class SequenceClassifier(pl.LightningModule):
         steps = self._features(steps)
         _, state = self.rnn(PackedSequence(steps, *x[1:]) if isinstance(x, PackedSequence) else steps)
         if isinstance(self.rnn, StructuredRNN):
-            return self.head(self.rnn.last_output(state))
+            return self.head(self.dropout(self.rnn.last_output(state)))
         h_LBH = state[0] if isinstance(state, tuple) else state
         top = h_LBH[-2:] if self.rnn.bidirectional else h_LBH[-1:]
-        return self.head(top.transpose(0, 1).flatten(1))
+        return self.head(self.dropout(top.transpose(0, 1).flatten(1)))
 
     def _features(self, steps: Tensor) -> Tensor:
         """Return what the first layer reads of some steps."""

@@ -69,6 +69,37 @@ def test_the_nonlinearity_of_the_basic_cell(nonlinearity):
     torch.testing.assert_close(model(x), h @ model.head.weight.T)
 
 
+@pytest.mark.parametrize("cell", LAYERS)
+def test_units_that_are_dropped_are_those_between_layers_and_those_that_the_output_layer_reads(cell):
+    model, x = classifier(cell=cell, num_layers=2, dropout=0.5).train(), sequences(7).tensors[0]
+    torch.manual_seed(1)
+    logits = model(x)
+
+    torch.manual_seed(1)
+    output, _ = model.rnn(x)  # which drops between its layers
+    torch.testing.assert_close(logits, model.head(F.dropout(output[:, -1], 0.5)))
+    assert not model.rnn(x)[0].equal(output)
+
+
+def test_nothing_is_dropped_but_in_training():
+    x = sequences(7).tensors[0]
+    dropped, whole = (classifier(dropout=p).eval() for p in (0.9, 0.0))
+    assert dropped(x).equal(whole(x))
+    assert not dropped.train()(x).equal(whole.train()(x))
+
+
+def test_a_structure_drops_what_the_output_layer_reads():
+    model = classifier(structure={"nodes": 3, "edges": [[0, 1], [1, 2]]}, dropout=1.0)
+    logits = model.train()(sequences(7).tensors[0])
+    torch.testing.assert_close(logits, model.head.bias.expand_as(logits))
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, "much"])
+def test_a_dropout_that_is_no_probability_is_refused(value):
+    with pytest.raises(UsageError, match=f"dropout={value}|dropout={value!r}"):
+        classifier(dropout=value)
+
+
 def test_every_kernel_is_initialised_as_asked_and_the_output_layer_by_xavier():
     model = SequenceClassifier(100, 50, cell="lstm", hidden_size=100, num_layers=2, init="normal", init_scale=0.5)
     kernels = [p for name, p in model.rnn.named_parameters() if name.startswith("weight")]
