@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 
-from sparse_rnn.callbacks.borrowing.samples import average_over_ranks
 from sparse_rnn.callbacks.one_shot import OneShotPruning
+from sparse_rnn.callbacks.regrowth import Growth, Redistribution, Regrowth
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
 from sparse_rnn.checks import check_seed
 from sparse_rnn.engine.live import EngineKind
-from sparse_rnn.errors import check_choice
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.rescale import Rescale
 from sparse_rnn.pruning.schedules import CosineDecay
 from sparse_rnn.scores import Criterion
 from sparse_rnn.sparsity.allocation import Allocation
-from sparse_rnn.sparsity.growth import random_scores
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.tiles import TileScore
-
-Growth = Literal["gradient", "random"]
-Redistribution = Literal["kernel", "gate"]
 
 
 @described
@@ -73,9 +66,8 @@ class DynamicSparsity(ScheduledPruning):
         block_score: TileScore = "max",
         engine: EngineKind = "auto",
     ) -> None:
-        check_choice("growth", growth, Growth)
-        check_choice("redistribution", redistribution, Redistribution)
         check_seed(seed, least=0)
+        self._regrowth = Regrowth(growth, redistribution, seed)
         self.first = OneShotPruning(
             sparsity,
             criterion,
@@ -95,7 +87,6 @@ class DynamicSparsity(ScheduledPruning):
         self.growth = growth
         self.redistribution = redistribution
         self.seed = seed
-        self._gradients: dict[str, Tensor] = {}
 
     def find_masks(self, trainer: Trainer, pl_module: LightningModule) -> Masks:
         """Choose the first weights as :class:`OneShotPruning` does."""
@@ -108,38 +99,17 @@ class DynamicSparsity(ScheduledPruning):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Turn shares of the training into steps."""
         super().on_train_start(trainer, pl_module)
-        self._gradients = {}
+        self._regrowth.forget()
 
     def wants_dense_gradients(self, step: int) -> bool:
         """Ask for them where weights grow by them."""
-        return self.growth == "gradient" and self.schedule_in_steps.updates_at(step)
+        return self._regrowth.needs_gradients and self.schedule_in_steps.updates_at(step)
 
     def on_dense_gradients(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
         """Keep the gradients of all weights for the update that follows this step."""
-        if self.masks is None or self.growth == "random" or not self.schedule_in_steps.updates_at(step):
-            return
-        for name, mask in self.masks.items():
-            gradient = pl_module.get_parameter(name).grad
-            if gradient is not None:
-                gradient = gradient.to_dense()  # an embedding may have a sparse one
-                # What earlier backward passes of the batch gave the removed weights is masked in it already.
-                before = self._gradients.get(name, torch.zeros_like(gradient)).masked_fill(mask, 0)
-                self._gradients[name] = before + gradient
+        if self.masks is not None and self.schedule_in_steps.updates_at(step):
+            self._regrowth.collect(pl_module, self.masks)
 
     def change(self, update: Update) -> Masks | None:
         """Drop and grow."""
-        growth, worth = self._growth_scores(update), update.magnitudes()
-        if not all(score.isfinite().all() for scores in (growth, worth) for score in scores.values()):
-            return None
-        return self.selection.moved(
-            update.kernels, update.masks, worth, growth, update.share, self.redistribution == "gate"
-        )
-
-    def _growth_scores(self, update: Update) -> dict[str, Tensor]:
-        """Return scores that are equal on all ranks; a kernel that no loss depended on has none."""
-        if self.growth == "random":
-            masks = enumerate(update.masks.items())
-            return {name: random_scores(mask, self.seed, update.step, i) for i, (name, mask) in masks}
-        gradients, self._gradients = self._gradients, {}
-        # DDP has averaged them, unless a project has kept it from that in manual optimisation.
-        return {name: gradient.abs() for name, gradient in average_over_ranks(update.trainer, gradients).items()}
+        return self._regrowth.moved(self.selection, update)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from lightning.pytorch import LightningModule, Trainer
+
+from sparse_rnn.callbacks.regrowth import Regrowth
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
 from sparse_rnn.checks import check_seed
 from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.prune import as_criterion
-from sparse_rnn.pruning.schedules import Cubic, Schedule
+from sparse_rnn.pruning.schedules import CosineDecay, Cubic, Schedule
 from sparse_rnn.scores import Criterion
 from sparse_rnn.sparsity.allocation import Allocation
 from sparse_rnn.sparsity.masks import Masks
@@ -26,6 +30,10 @@ class GradualPruning(ScheduledPruning):
     allocation, s being the same share of what the group is to lose in the end. A resumed run goes on in the middle of
     the schedule; where it is to be longer than the first, shares of the training grow with it.
 
+    With ``regrowth`` weights also come back (GraNet, Liu et al. 2021, arXiv 2106.10404): at updates of its own the
+    smallest of each kernel are dropped, and as many grown among all others, those with the largest gradients; see
+    :class:`DynamicSparsity`. Where both happen after one step, what that removal took can come back at once.
+
     A step is a batch after which an optimizer has stepped, be it one or several.
 
     A network that is still denser may validate better than the last one, and so become the best checkpoint: take the
@@ -33,6 +41,8 @@ class GradualPruning(ScheduledPruning):
 
     Args:
         schedule: The sparsity at each step: :class:`sparse_rnn.pruning.schedules.Cubic` or ``IterativeSteps``.
+        regrowth: When weights move to the place of removed ones, and which share of those that are kept; null: what is
+            removed stays away.
     """
 
     def __init__(
@@ -47,6 +57,7 @@ class GradualPruning(ScheduledPruning):
         block_score: TileScore = "max",
         seed: int = 0,
         min_kept: int = 0,
+        regrowth: CosineDecay | None = None,
         engine: EngineKind = "auto",
     ) -> None:
         check_seed(seed)
@@ -54,8 +65,49 @@ class GradualPruning(ScheduledPruning):
         super().__init__(schedule, selection, kernels, engine)
         self.criterion = as_criterion(criterion, sparsity)
         self.seed = seed
+        self.regrowth = self.regrowth_in_steps = regrowth
+        self._regrowth = Regrowth("gradient", "kernel", seed)
 
     def change(self, update: Update) -> Masks:
         """Remove the worst of what is left."""
         scores = update.scores(self.criterion, self.seed)
         return self.selection.best(update.kernels, scores, update.masks, update.share)
+
+    def plan(self, total: float) -> None:
+        """See :meth:`ScheduledPruning.plan`."""
+        super().plan(total)
+        if self.regrowth is not None:
+            self.regrowth_in_steps = self.regrowth.over(total)
+
+    def gaps(self) -> list[str]:
+        """See :meth:`ScheduledPruning.gaps`."""
+        gap = None if self.regrowth_in_steps is None else self.regrowth_in_steps.gap()
+        return super().gaps() + ([f"regrowth: {gap}"] if gap else [])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Turn shares of the training into steps."""
+        super().on_train_start(trainer, pl_module)
+        self._regrowth.forget()
+
+    def wants_dense_gradients(self, step: int) -> bool:
+        """Ask for them where weights grow by them."""
+        return self._regrows_at(step)
+
+    def on_dense_gradients(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
+        """Keep the gradients of all weights for the regrowth that follows this step."""
+        if self.masks is not None and self._regrows_at(step):
+            self._regrowth.collect(pl_module, self.masks)
+
+    def update_masks(self, trainer: Trainer, pl_module: LightningModule, step: int, batch: Any) -> Masks | None:
+        """Remove at the updates of the schedule, move at those of the regrowth."""
+        removed = super().update_masks(trainer, pl_module, step, batch)
+        masks = self.masks if removed is None else removed
+        if masks is None or self.regrowth_in_steps is None or not self._regrows_at(step):
+            return removed
+        share = self.regrowth_in_steps.share(step)
+        moved = self._regrowth.moved(self.selection, Update(trainer, pl_module, step, batch, masks, share))
+        return removed if moved is None else moved
+
+    def _regrows_at(self, step: int) -> bool:
+        regrowth = self.regrowth_in_steps
+        return regrowth is not None and self.sparsity != 0 and self._planned and regrowth.updates_at(step)

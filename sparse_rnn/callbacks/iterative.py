@@ -54,5 +54,5 @@ class IterativePruning(GradualPruning):
             block_score,
             seed,
             min_kept,
-            engine,
+            engine=engine,
         )

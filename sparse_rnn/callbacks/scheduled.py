@@ -122,14 +122,23 @@ class ScheduledPruning(PruningCallback):
         if total is None:
             return
         try:
-            schedule = self.schedule.over(total)
-            if self.sparsity != 0:
-                schedule.end_for(self.selection.sparsity)  # refused if there is no update
+            self.plan(total)
         except UsageError:
             if not self._planned:
                 raise
         else:
-            self.schedule_in_steps, self._planned, self._total = schedule, True, total
+            self._planned, self._total = True, total
+
+    def plan(self, total: float) -> None:
+        """Turn shares of a training of so many steps into steps, or refuse them with a UsageError."""
+        schedule = self.schedule.over(total)
+        if self.sparsity != 0:
+            schedule.end_for(self.selection.sparsity)  # refused if there is no update
+        self.schedule_in_steps = schedule
+
+    def gaps(self) -> list[str]:
+        """Say which updates an interval is too long for."""
+        return [message for message in (self.schedule_in_steps.gap(),) if message]
 
     def update_masks(self, trainer: Trainer, pl_module: LightningModule, step: int, batch: Any) -> Masks | None:
         """Let the masks change at the updates of the schedule."""
@@ -197,5 +206,5 @@ class ScheduledPruning(PruningCallback):
                 f"{name} removes weights until step {last:,}, but this run is at step {self._begin:,} already and "
                 "dense: nothing is removed; give a later schedule, or start anew."
             )
-        if message := self.schedule_in_steps.gap():
+        for message in self.gaps():
             rank_zero_warn(f"{name}: {message}; give a smaller number of steps, or train longer.")

@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import nn
 
-from sparse_rnn.callbacks import DynamicSparsity, OneShotPruning
+from sparse_rnn.callbacks import DynamicSparsity, GradualPruning, OneShotPruning
 from sparse_rnn.cli import main
 from sparse_rnn.modules import RowAdam
-from sparse_rnn.pruning.schedules import CosineDecay
+from sparse_rnn.pruning.schedules import CosineDecay, Cubic
 from sparse_rnn.sparsity.masks import Masks
 
 KERNELS = ("rnn.weight_ih_l0", "rnn.weight_hh_l0")
@@ -84,8 +84,9 @@ class Before(Callback):
 class After(Callback):
     """Stands after it, and holds every update against the definition."""
 
-    def __init__(self, pruning, before) -> None:
+    def __init__(self, pruning, before, growth, redistribution) -> None:
         self.pruning, self.before = pruning, before
+        self.growth, self.redistribution = growth, redistribution
         self.updates, self.moved, self.step = [], 0, 0
 
     def on_train_batch_end(self, trainer, pl_module, *args):
@@ -110,8 +111,10 @@ class After(Callback):
         pl_module.dense = dict.fromkeys(KERNELS, 0.0)
 
     def check(self, step, name, old, new, weight, dense):
+        if not old.logical_not().any():  # gradual pruning has not begun
+            return
         due = step % EVERY == 0 and step < END
-        gates = 3 if self.pruning.redistribution == "gate" else 1
+        gates = 3 if self.redistribution == "gate" else 1
         blocks = (value.chunk(gates) for value in (old, new, weight, dense + 0 * weight))
         for old_part, new_part, *values in zip(*blocks, strict=True):
             kept = int(old_part.count_nonzero())
@@ -120,7 +123,7 @@ class After(Callback):
             size, gradient = (value.abs().flatten() for value in values)
             survivors = size.masked_fill(~old_part.flatten(), -1).topk(kept - moving).indices
             assert new_part.flatten()[survivors].all()
-            if self.pruning.growth == "gradient":
+            if self.growth == "gradient":
                 gradient[survivors] = -1
                 assert new_part.flatten()[gradient.topk(moving).indices].all()
 
@@ -128,11 +131,15 @@ class After(Callback):
 def watched(**options):
     options = {"sparsity": 0.7, "criterion": "random", "schedule": CosineDecay(DROP, EVERY, END)} | options
     pruning = DynamicSparsity(**options)
+    return pruning, surrounded(pruning, pruning.growth, pruning.redistribution)
+
+
+def surrounded(pruning, growth, redistribution):
     before = Before(pruning)
-    return pruning, [before, pruning, After(pruning, before)]
+    return [before, pruning, After(pruning, before, growth, redistribution)]
 
 
-@pytest.mark.parametrize(
+PROJECTS = pytest.mark.parametrize(
     ("project", "options"),
     [
         (Project, {}),
@@ -141,6 +148,9 @@ def watched(**options):
         (Manual, {}),
     ],
 )
+
+
+@PROJECTS
 @pytest.mark.parametrize("redistribution", ["kernel", "gate"])
 @pytest.mark.parametrize("growth", ["gradient", "random"])
 def test_every_update_is_the_definition(train, project, options, growth, redistribution):
@@ -148,6 +158,17 @@ def test_every_update_is_the_definition(train, project, options, growth, redistr
     train(project, callbacks, **{"max_epochs": 3} | options)
     after = callbacks[-1]
     assert set(after.updates) == {2, 4, 6}
+    assert after.moved > 20
+    assert pruning.masks.kept == round(0.3 * 24 * 11)
+
+
+@PROJECTS
+def test_weights_that_gradual_pruning_removed_grow_by_the_same_definition(train, project, options):
+    pruning = GradualPruning(0.7, Cubic(0, 1, 1), "random", regrowth=CosineDecay(DROP, EVERY, END))
+    callbacks = surrounded(pruning, "gradient", "kernel")
+    train(project, callbacks, **{"max_epochs": 3} | options)
+    after = callbacks[-1]
+    assert set(after.updates) == {1, 2, 4, 6}
     assert after.moved > 20
     assert pruning.masks.kept == round(0.3 * 24 * 11)
 

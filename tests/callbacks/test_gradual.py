@@ -1,4 +1,4 @@
-"""GradualPruning in tiny fits: the density trace is the schedule, weights go for good, runs resume anywhere."""
+"""GradualPruning in tiny fits: the density trace is the schedule, weights go for good or regrow, runs resume."""
 
 import random
 import warnings
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from sparse_rnn import GradualPruning, JacobianSpectrum
 from sparse_rnn.data import SequentialDigits
 from sparse_rnn.modules import SequenceClassifier
-from sparse_rnn.pruning.schedules import Cubic, IterativeSteps
+from sparse_rnn.pruning.schedules import CosineDecay, Cubic, IterativeSteps
 
 TOTAL = 3 * 8 * (3 + 8)
 
@@ -60,17 +60,18 @@ class ByHand(Project):
 
 
 class Trace(Callback):
-    """Notes how many weights are kept after each step; looks that no removed one is other than 0, or comes back."""
+    """Notes how many weights are kept after each step and come back; looks that no removed one is other than 0."""
 
     def __init__(self, pruning) -> None:
         self.pruning = pruning
         self.kept = {}
         self.before = {}
+        self.returned = 0
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         for name, mask in self.pruning.masks.items():
             assert not pl_module.get_parameter(name)[~mask].any()
-            assert not mask[~self.before.get(name, mask)].any()
+            self.returned += int(mask[~self.before.get(name, mask)].sum())
             self.before[name] = mask
         self.kept[self.pruning.step] = self.pruning.masks.kept
 
@@ -109,6 +110,26 @@ def test_the_trace_is_the_schedule_at_every_step_and_nothing_comes_back(sparsity
         trail[step] = (1 - expected) * TOTAL
     assert trace.kept == {step: pytest.approx(kept, abs=0.5 + 1e-6) for step, kept in trail.items()}
     assert trace.kept[12] == round((1 - sparsity) * TOTAL)
+    assert trace.returned == 0
+
+
+@pytest.mark.parametrize("build", [Project, ByHand])
+def test_regrowth_moves_weights_and_leaves_their_number_to_the_schedule(build):
+    fits = [
+        quick_fit(GradualPruning(0.9, Cubic(end=8, frequency=2), "random", regrowth=regrowth), build)[0]
+        for regrowth in (None, CosineDecay(0.5, 1, 12))
+    ]
+    assert fits[0].kept == fits[1].kept
+    assert fits[0].returned == 0
+    assert fits[1].returned > 20
+
+
+def test_shares_of_the_regrowth_are_of_the_whole_training_and_a_gap_in_it_is_told():
+    pruning = GradualPruning(0.9, Cubic(end=2, frequency=1), regrowth=CosineDecay(0.5, 0.25, 0.75))
+    quick_fit(pruning)
+    assert pruning.regrowth_in_steps == CosineDecay(0.5, 3, 9)
+    with pytest.warns(UserWarning, match="GradualPruning: regrowth: every=100 leaves no update before end=9"):
+        quick_fit(GradualPruning(0.9, Cubic(end=2, frequency=1), regrowth=CosineDecay()))
 
 
 @pytest.mark.parametrize("build", [Project, ByHand])
@@ -149,7 +170,7 @@ def test_gate_densities_blocks_and_diagonals_together():
 
 
 def test_with_sparsity_zero_a_run_is_bit_for_bit_the_dense_run():
-    _, pruned = quick_fit(GradualPruning(0.0, Cubic(0, 6, 1), "snip"))
+    _, pruned = quick_fit(GradualPruning(0.0, Cubic(0, 6, 1), "snip", regrowth=CosineDecay(0.5, 1, 12)))
     _, dense = quick_fit()
     assert all(torch.equal(a, b) for a, b in zip(pruned.parameters(), dense.parameters(), strict=True))
 
@@ -180,10 +201,13 @@ def resumable_fit(path, steps, pruning, ckpt_path=None):
     return trainer, model
 
 
-@pytest.mark.parametrize(("stop", "criterion"), [(7, "snip"), (24, "magnitude")])  # an epoch has 20 steps
-def test_a_run_stopped_in_the_middle_of_the_schedule_and_resumed_equals_the_unbroken_one(tmp_path, stop, criterion):
+@pytest.mark.parametrize(  # an epoch has 20 steps
+    ("stop", "criterion", "regrowth"),
+    [(7, "snip", None), (24, "magnitude", None), (8, "magnitude", CosineDecay(0.5, 3, 32))],
+)
+def test_a_run_stopped_in_the_middle_and_resumed_equals_the_unbroken_one(tmp_path, stop, criterion, regrowth):
     def pruning():
-        return GradualPruning(0.9, Cubic(3, 28, 4), criterion)
+        return GradualPruning(0.9, Cubic(3, 28, 4), criterion, regrowth=regrowth)
 
     unbroken, resumed = pruning(), pruning()
     with warnings.catch_warnings():

@@ -12,9 +12,9 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from sparse_rnn import DynamicSparsity, IterativePruning, LotteryTicket, OneShotPruning, prune
+from sparse_rnn import DynamicSparsity, GradualPruning, IterativePruning, LotteryTicket, OneShotPruning, prune
 from sparse_rnn.callbacks import PruningCallback
-from sparse_rnn.pruning.schedules import CosineDecay
+from sparse_rnn.pruning.schedules import CosineDecay, Cubic
 
 needs_gloo = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
 INPUTS, UNITS = 3, 8
@@ -44,6 +44,9 @@ PRUNING = {
     "during training": lambda: [
         IterativePruning(sparsity=0.8, densities=[0.5], every=2, criterion="snip", kernels=["*ih*"]),
         DynamicSparsity(sparsity=0.8, schedule=CosineDecay(every=2), num_samples=16, kernels=["*hh*"]),
+    ],
+    "back and forth": lambda: [
+        GradualPruning(0.8, Cubic(end=2, frequency=1), allocation="per_kernel", regrowth=CosineDecay(0.5, 1, 8)),
     ],
     # Each rank has a stream of its own; the second has fewer samples than are asked for.
     "before a stream": lambda: [OneShotPruning(sparsity=0.8, num_samples=20, allocation="per_kernel")],
@@ -119,7 +122,9 @@ def fit_on_two_ranks(path, pruning: str) -> list[tuple]:
 
 @needs_gloo
 @pytest.mark.slow
-@pytest.mark.parametrize("pruning", ["before training", "before a stream", "during training", "again and again"])
+@pytest.mark.parametrize(
+    "pruning", ["before training", "before a stream", "during training", "back and forth", "again and again"]
+)
 def test_ranks_keep_the_same_weights(tmp_path, pruning):
     first, second = fit_on_two_ranks(tmp_path, pruning)
     assert first == second
