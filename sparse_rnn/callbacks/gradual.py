@@ -32,7 +32,8 @@ class GradualPruning(ScheduledPruning):
 
     With ``regrowth`` weights also come back (GraNet, Liu et al. 2021, arXiv 2106.10404): at updates of its own the
     smallest of each kernel are dropped, and as many grown among all others, those with the largest gradients; see
-    :class:`DynamicSparsity`. Where both happen after one step, what that removal took can come back at once.
+    :class:`DynamicSparsity`. Kernels keep their numbers of weights at these updates; their gates exchange theirs. Where
+    weights are removed after the same step, those can come back at once.
 
     A step is a batch after which an optimizer has stepped, be it one or several.
 
