@@ -50,6 +50,7 @@ class SequenceClassifier(pl.LightningModule):
         update_bias: Bias of the update gate z of a GRU at the start; above 0 the state is kept for longer.
         dropout: Probability, in training, of dropping a unit of the state that the output layer reads, and of the
             outputs between layers, as torch.nn's layers do; none is dropped between the nodes of a structure.
+        input_dropout: Probability, in training, of dropping a feature of a step, or, with an embedding, of its vector.
         optimizer: Function from parameters to an optimizer.
         lr_scheduler: Function from the optimizer to a scheduler: ``LinearDecay`` and ``CosineAnnealing`` end with the
             training, however long; a ``ReduceLROnPlateau`` follows ``val/error``. Null keeps the learning rate.
@@ -87,6 +88,7 @@ class SequenceClassifier(pl.LightningModule):
         forget_bias: float = 1.0,
         update_bias: float = 0.0,
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Interval = "epoch",
@@ -99,7 +101,8 @@ class SequenceClassifier(pl.LightningModule):
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
         check_choice("nonlinearity", nonlinearity, Nonlinearity)
         check_whole("num_classes", num_classes, 2)
-        check_number("dropout", dropout, "[0, 1]", "a probability")
+        for name, probability in {"dropout": dropout, "input_dropout": input_dropout}.items():
+            check_number(name, probability, "[0, 1]", "a probability")
         check_function("optimizer", optimizer, "from parameters to an optimizer")
         between = {} if num_layers == 1 else {"dropout": dropout}  # torch.nn warns where there is nothing between
         options: dict[str, Any] = between | ({"nonlinearity": nonlinearity} if cell == "rnn" else {})
@@ -115,6 +118,7 @@ class SequenceClassifier(pl.LightningModule):
             self.rnn = structured = StructuredRNN(graph_of(structure), cell, features, nonlinearity, gate_masks)
             structured.init_(init, init_scale, forget_bias, update_bias)
             hidden_size = structured.hidden_size
+        self.input_dropout = nn.Dropout(input_dropout)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden_size * (1 + bidirectional), num_classes)
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
@@ -143,7 +147,7 @@ class SequenceClassifier(pl.LightningModule):
         if lengths is not None and isinstance(x, Tensor):
             x = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         steps = x.data if isinstance(x, PackedSequence) else x
-        steps = self._features(steps)
+        steps = self.input_dropout(self._features(steps))
         _, state = self.rnn(PackedSequence(steps, *x[1:]) if isinstance(x, PackedSequence) else steps)
         if isinstance(self.rnn, StructuredRNN):
             return self.head(self.dropout(self.rnn.last_output(state)))

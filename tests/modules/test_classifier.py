@@ -81,9 +81,18 @@ def test_units_that_are_dropped_are_those_between_layers_and_those_that_the_outp
     assert not model.rnn(x)[0].equal(output)
 
 
-def test_nothing_is_dropped_but_in_training():
+def test_features_of_a_step_are_dropped_before_the_first_layer_reads_them():
+    model, x = classifier(input_dropout=0.5).train(), sequences(7).tensors[0]
+    torch.manual_seed(1)
+    logits = model(x)
+    torch.manual_seed(1)
+    torch.testing.assert_close(logits, model.head(model.rnn(F.dropout(x, 0.5))[0][:, -1]))
+
+
+@pytest.mark.parametrize("where", ["dropout", "input_dropout"])
+def test_nothing_is_dropped_but_in_training(where):
     x = sequences(7).tensors[0]
-    dropped, whole = (classifier(dropout=p).eval() for p in (0.9, 0.0))
+    dropped, whole = (classifier(**{where: p}).eval() for p in (0.9, 0.0))
     assert dropped(x).equal(whole(x))
     assert not dropped.train()(x).equal(whole.train()(x))
 
@@ -94,10 +103,11 @@ def test_a_structure_drops_what_the_output_layer_reads():
     torch.testing.assert_close(logits, model.head.bias.expand_as(logits))
 
 
+@pytest.mark.parametrize("where", ["dropout", "input_dropout"])
 @pytest.mark.parametrize("value", [-0.1, 1.5, "much"])
-def test_a_dropout_that_is_no_probability_is_refused(value):
-    with pytest.raises(UsageError, match=f"dropout={value}|dropout={value!r}"):
-        classifier(dropout=value)
+def test_a_dropout_that_is_no_probability_is_refused(value, where):
+    with pytest.raises(UsageError, match=f"^{where}={value!r}"):
+        classifier(**{where: value})
 
 
 def test_every_kernel_is_initialised_as_asked_and_the_output_layer_by_xavier():
