@@ -45,8 +45,10 @@ def after(steps: int, allocation: str = "global") -> dict[str, Any]:
 
 FIRST_EPOCH = removed(0.2)
 RIGL = moved(100, 0.3, growth="gradient")
+GRANET = moved(100, 0.3, growth="gradient", throughout=True)
 GATE = {"redistribution": "gate"}
 BIAS = {"update_bias": 1.0}
+HALF, INPUTS_TOO = {"dropout": 0.5}, {"input_dropout": 0.1}
 GRU_400 = {"units": 400, "epochs": 4}
 OF_FIRST_EPOCH = {
     "*weight_ih*": {"r": 0.058, "z": 0.098, "n": 0.056},
@@ -127,6 +129,12 @@ DENSE_AT_FIRST: Plan = [
     ("first epoch, bias 1, RigL", FIRST_EPOCH | RIGL | BIAS, {0.02: ALL}),
     ("first epoch, orthogonal", FIRST_EPOCH | {"init": "orthogonal"}, {0.02: ALL}),
     ("first epoch, orthogonal, bias 1, RigL", FIRST_EPOCH | {"init": "orthogonal"} | RIGL | BIAS, {0.02: ALL}),
+    ("first epoch, GraNet, bias 1", FIRST_EPOCH | GRANET | BIAS, {0.01: ALL, 0.02: ALL}),
+    (
+        "first epoch, bias 1, RigL, dropout 0.5, inputs 0.1",
+        FIRST_EPOCH | RIGL | BIAS | HALF | INPUTS_TOO,
+        {0.01: ALL, 0.02: ALL},
+    ),
     ("first epoch, RigL within gates", {**FIRST_EPOCH, "move": RIGL["move"] | GATE}, {0.02: TWO}),
     ("first epoch, SET 50", FIRST_EPOCH | moved(50), {0.02: ONE}),
     ("first epoch, SET 200", FIRST_EPOCH | moved(200), {0.02: TWO}),
@@ -144,6 +152,7 @@ LARGE: Plan = [
     ("first epoch, orthogonal", GRU_400_FIRST_EPOCH | ORTHOGONAL, {0.01: ALL}),
     ("first epoch, orthogonal, bias 1, RigL", GRU_400_FIRST_EPOCH | ORTHOGONAL | RIGL | BIAS, {0.01: ALL}),
     ("first epoch, bias 1, RigL", GRU_400_FIRST_EPOCH | RIGL | BIAS, {0.01: ALL}),
+    ("first epoch, GraNet, bias 1", GRU_400_FIRST_EPOCH | GRANET | BIAS, {0.01: ALL}),
     ("first epoch", GRU_400_FIRST_EPOCH, {0.005: ONE, 0.01: ALL}),
     ("first epoch, RigL", GRU_400_FIRST_EPOCH | RIGL, {0.01: ONE}),
     ("first epoch, bias 1", GRU_400_FIRST_EPOCH | BIAS, {0.005: ONE, 0.01: ALL}),
@@ -167,14 +176,36 @@ ABLATED: Plan = [
 ]
 
 FIFTY = {"epochs": 50}
-# 95 % within the first of fifty epochs; decaying weights and dropping some of the state are there against overfitting.
+# 95 % within the first of fifty epochs; decaying weights, dropping some of the state or of the inputs, and smoothing labels are
+# there against overfitting.
 FIRST_OF_FIFTY = FIFTY | removed(0.02) | BIAS
+FIRST_FIFTH_OF_FIFTY = FIFTY | removed(0.2) | BIAS
 LONG: Plan = [
     ("first epoch, bias 1", FIRST_OF_FIFTY, {0.003: ONE, 0.01: ONE}),
     ("first epoch, bias 1, decay 0.1", FIRST_OF_FIFTY | {"weight_decay": 0.1}, {0.003: ONE, 0.01: ONE}),
     ("first epoch, bias 1, dropout 0.2", FIRST_OF_FIFTY | {"dropout": 0.2}, {0.01: ONE}),
     ("first epoch, bias 1, RigL", FIRST_OF_FIFTY | RIGL, {0.01: ONE}),
     ("first epoch, bias 1, RigL, dropout 0.2", FIRST_OF_FIFTY | RIGL | {"dropout": 0.2}, {0.01: ONE}),
+    ("first epoch, bias 1, RigL, dropout 0.5", FIRST_OF_FIFTY | RIGL | HALF, {0.01: ALL}),
+    (
+        "first epoch, bias 1, RigL, dropout 0.5, smoothing 0.1",
+        FIRST_OF_FIFTY | RIGL | HALF | {"smoothing": 0.1},
+        {0.01: ONE},
+    ),
+    ("first epoch, bias 1, RigL, dropout 0.5, inputs 0.1", FIRST_OF_FIFTY | RIGL | HALF | INPUTS_TOO, {0.01: ALL}),
+    (
+        "first epoch, bias 1, RigL, dropout 0.5, inputs 0.2",
+        FIRST_OF_FIFTY | RIGL | HALF | {"input_dropout": 0.2},
+        {0.01: ONE},
+    ),
+    ("first epoch, GraNet, bias 1, dropout 0.5, inputs 0.1", FIRST_OF_FIFTY | GRANET | HALF | INPUTS_TOO, {0.01: ONE}),
+    ("first epoch, bias 1, dropout 0.5, inputs 0.1", FIRST_OF_FIFTY | HALF | INPUTS_TOO, {0.01: ONE}),
+    ("first fifth, bias 1, RigL, dropout 0.5", FIRST_FIFTH_OF_FIFTY | RIGL | HALF, {0.01: ONE}),
+    (
+        "first fifth, bias 1, RigL, dropout 0.5, inputs 0.1",
+        FIRST_FIFTH_OF_FIFTY | RIGL | HALF | INPUTS_TOO,
+        {0.01: ONE},
+    ),
     ("random", FIFTY, {0.01: ONE}),
     ("dense", FIFTY | {"sparsity": 0.0}, {0.003: ONE}),
 ]

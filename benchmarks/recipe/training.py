@@ -48,6 +48,8 @@ class Settings:
         init_scale: Its scale.
         update_bias: Bias of the update gate z at first; above 0 the state is kept longer.
         dropout: Of what the classifier reads of the state, in training.
+        input_dropout: Of the pixels, in training.
+        smoothing: Of the labels, in the loss that is trained: the share that all classes divide.
         sparsity: Share of the weights that are removed; 0: dense.
         criterion: What chooses the first mask: a name of the library's, that name and arguments, or ``std``, random
             with the columns of the input kernel in proportion to the standard deviation of that input.
@@ -59,7 +61,8 @@ class Settings:
         gain: What these are multiplied by.
         remove: Arguments of :class:`Cubic`: dense at first, then pruned by magnitude. None: sparse from the first step.
         move: Arguments of :class:`CosineDecay`, and ``growth`` (random, gradient) and ``redistribution`` (kernel, gate)
-            as those of :class:`sparse_rnn.DynamicSparsity`. None: weights do not move.
+            as those of :class:`sparse_rnn.DynamicSparsity`; and ``throughout``, whether weights move while others are
+            removed, as with the ``regrowth`` of :class:`sparse_rnn.GradualPruning`. None: weights do not move.
         fill: Whether Adam's second moment of grown weights starts at the mean of the others, not at 0.
     """
 
@@ -75,6 +78,8 @@ class Settings:
     init_scale: float | None = None
     update_bias: float = 0.0
     dropout: float = 0.0
+    input_dropout: float = 0.0
+    smoothing: float = 0.0
     sparsity: float = 0.95
     criterion: Any = "Random"
     shuffle: bool = False
@@ -113,6 +118,7 @@ class Classifier(nn.Module):
         super().__init__()
         units = settings.units
         self.rnn = nn.GRU(INPUTS, units, batch_first=True)
+        self.input_dropout = nn.Dropout(settings.input_dropout)
         self.dropout = nn.Dropout(settings.dropout)
         self.head = nn.Linear(units, CLASSES)
         init_recurrent_(self.rnn, "gru", units, settings.init, settings.init_scale, forget_bias=1.0)
@@ -122,7 +128,7 @@ class Classifier(nn.Module):
             self.rnn.get_parameter("bias_ih_l0")[units : 2 * units] = settings.update_bias  # gates: r, z, n
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.dropout(self.rnn(x)[1][-1]))
+        return self.head(self.dropout(self.rnn(self.input_dropout(x))[1][-1]))
 
 
 class InputDeviation(Criterion):
@@ -218,6 +224,7 @@ class Mover:
     def __post_init__(self) -> None:
         how = dict(self.settings.move or {})
         self.growth, self.redistribution = how.pop("growth", "random"), how.pop("redistribution", "kernel")
+        self.throughout = how.pop("throughout", False)
         if self.settings.remove is not None:
             self.removal = Cubic(**self.settings.remove).over(self.total)
         if self.settings.move is not None:
@@ -228,7 +235,7 @@ class Mover:
         )
 
     def moves_at(self, step: int) -> bool:
-        removing = self.removal is not None and step <= self.removal.end
+        removing = self.removal is not None and step <= self.removal.end and not self.throughout
         return self.moves is not None and self.moves.updates_at(step) and not removing
 
     def needs_gradients(self, step: int) -> bool:
@@ -237,10 +244,12 @@ class Mover:
     def masks(self, step: int, masks: Masks, gradients: dict[str, Tensor]) -> Masks | None:
         """Return the masks after a step; None where they stay as they are."""
         worth = {name: kernel.parameter.detach().abs() for name, kernel in self.targets.items()}
+        removed = None
         if self.removal is not None and self.removal.updates_at(step):
-            return self.selection.best(self.targets, worth, masks, self.removal.share(step, self.settings.sparsity))
+            share = self.removal.share(step, self.settings.sparsity)
+            removed = masks = self.selection.best(self.targets, worth, masks, share)
         if self.moves is None or not self.moves_at(step):
-            return None
+            return removed
         if self.growth == "gradient":
             growth = {name: gradient.abs() for name, gradient in gradients.items()}
         else:
@@ -307,7 +316,7 @@ class Run:
         dense = self.mover.needs_gradients(self.step + 1)
         if self.masks is not None:
             self.engine.begin_step([self.optimizer], dense)
-        cross_entropy(self.model(images), labels).backward()
+        cross_entropy(self.model(images), labels, label_smoothing=self.settings.smoothing).backward()
         gradients = {}
         if dense:
             gradients = {name: kernel.grad.clone() for name, kernel in self.kernels.items() if kernel.grad is not None}
