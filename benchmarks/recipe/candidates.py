@@ -176,7 +176,7 @@ ABLATED: Plan = [
 ]
 
 FIFTY = {"epochs": 50}
-# 95 % within the first of fifty epochs; decaying weights, dropping some of the state or of the inputs, and smoothing labels are
+# 95 % within the first of fifty epochs; decaying weights, dropping some of the state or the inputs, and smoothing labels are
 # there against overfitting.
 FIRST_OF_FIFTY = FIFTY | removed(0.02) | BIAS
 FIRST_FIFTH_OF_FIFTY = FIFTY | removed(0.2) | BIAS
