@@ -176,8 +176,8 @@ ABLATED: Plan = [
 ]
 
 FIFTY = {"epochs": 50}
-# 95 % within the first of fifty epochs; decaying weights, dropping some of the state or the inputs, and smoothing labels are
-# there against overfitting.
+# 95 % within the first of fifty epochs; decaying weights, dropping some of the state or inputs, smoothing labels: all
+# against overfitting.
 FIRST_OF_FIFTY = FIFTY | removed(0.02) | BIAS
 FIRST_FIFTH_OF_FIFTY = FIFTY | removed(0.2) | BIAS
 LONG: Plan = [
