@@ -3,6 +3,7 @@
 # magnitude, weights that move (granet.yaml), and dropout; sequential MNIST. Its arguments: a number of units, then those of fit.
 #
 #   for seed in 0 1 2; do benchmarks/recipe/long.sh 100 --seed_everything "$seed" --data.seed "$seed"; done
+#   python benchmarks/recipe/ended.py benchmarks/recipe/long_100.csv lightning_logs/version_{0,1,2}
 set -euo pipefail
 units=$1
 shift
