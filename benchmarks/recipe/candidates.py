@@ -199,6 +199,11 @@ LONG: Plan = [
         {0.01: ONE},
     ),
     ("first epoch, GraNet, bias 1, dropout 0.5, inputs 0.1", FIRST_OF_FIFTY | GRANET | HALF | INPUTS_TOO, {0.01: ONE}),
+    (
+        "first epoch, GraNet, bias 1, dropout 0.5, inputs 0.1",
+        FIRST_OF_FIFTY | GRANET | HALF | INPUTS_TOO | {"units": 400},
+        {0.003: ONE, 0.005: ONE},
+    ),
     ("first epoch, bias 1, dropout 0.5, inputs 0.1", FIRST_OF_FIFTY | HALF | INPUTS_TOO, {0.01: ONE}),
     ("first fifth, bias 1, RigL, dropout 0.5", FIRST_FIFTH_OF_FIFTY | RIGL | HALF, {0.01: ONE}),
     ("random", FIFTY, {0.01: ONE}),
