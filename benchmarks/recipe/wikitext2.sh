@@ -13,7 +13,7 @@ set -uo pipefail
 here=$(dirname "$0")
 python -m sparse_rnn compare --config lstm_wikitext2.yaml --output compare/recipe_wikitext2 --sparsity 0.9 \
   --criteria Random --methods "pruning/recipe.yaml,pruning/rigl.yaml,$here/moving.yaml" \
-  --tune "model.optimizer.init_args.lr=${RATES:-0.001,0.003,0.01}" --model.hidden_size 200 --model.init he \
+  --tune "model.optimizer.init_args.lr=${RATES:-0.001,0.003,0.01,0.03}" --model.hidden_size 200 --model.init he \
   --model.init_scale null --model.embedding_scale 1.0 --model.carry_state true --model.decoder sampled \
   --model.optimizer RowAdam --model.lr_scheduler LinearDecay --trainer.gradient_clip_val 1.0 --trainer.max_steps -1 \
   --trainer.max_epochs 2 --trainer.val_check_interval 1.0 --trainer.check_val_every_n_epoch 2 "$@"
