@@ -92,6 +92,7 @@ def parse(args: Sequence[str]) -> Grid:
         tune_with=known.tune_with,
         seeds_data=data_takes_seed(configs, overrides),
         metric=known.metric,
+        dense=not known.without_dense,
     )
 
 
@@ -136,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=["shuffle"],
         help="a row more for each one-shot method: its masks, shuffled in every gate",
     )
+    add("--without_dense", action="store_true", help="no row of the dense network, which takes the longest to train")
     add(
         "--output",
         type=output_argument,

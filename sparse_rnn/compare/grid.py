@@ -76,6 +76,7 @@ class Grid:
         tune_with: Further arguments of the fits that choose those.
         seeds_data: Whether the data have a seed, which is to be that of the fit.
         metric: What to compare by; None for the best of ``val/error``, ``val/ppl`` and ``val/loss`` that all fits log.
+        dense: Whether the dense network is a row.
     """
 
     configs: tuple[str, ...]
@@ -90,11 +91,12 @@ class Grid:
     tune_with: tuple[str, ...] = ()
     seeds_data: bool = False
     metric: str | None = None
+    dense: bool = True
 
     @property
     def rows(self) -> list[str]:
         """The names of the table's rows."""
-        return [DENSE, *(method.name for method in self.methods)]
+        return [*([DENSE] if self.dense else []), *(method.name for method in self.methods)]
 
     def cell(self, row: str, sparsity: float, point: Point) -> Cell:
         """Find the cell of a row: the dense network has the same at every sparsity and along every axis of pruning."""

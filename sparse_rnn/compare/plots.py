@@ -159,7 +159,8 @@ def _say_what(figure: Figure, said: str, results: Sequence[Result], grid: Grid) 
 
 
 def _styled(grid: Grid) -> Iterator[tuple[str, dict]]:
-    yield DENSE, {"color": "black", "linewidth": 1}
+    if grid.dense:
+        yield DENSE, {"color": "black", "linewidth": 1}
     for method, (marker, line) in zip(grid.methods, cycle(STYLES)):
         yield method.name, {"marker": marker, "linestyle": line, "markersize": 4}
 

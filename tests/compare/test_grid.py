@@ -19,6 +19,15 @@ def test_the_grid_holds_each_cell_once_a_seed_and_the_dense_network():
     assert {"dense-seed0", "JacobianSpectrum-0.95-seed1"} < set(map(str, runs))
 
 
+def test_without_the_dense_network_there_is_no_such_run_and_the_others_are_the_same():
+    args = [*ARGS, "--seeds", "2", "--tune", "model.optimizer.init_args.lr=0.01,0.1"]
+    whole, pruned = parse(args), parse([*args, "--without_dense"])
+    assert pruned.tuning_runs() == [run for run in whole.tuning_runs() if run.cell.method != "dense"]
+    chosen = {run.cell: run.tuned for run in whole.tuning_runs()}
+    assert pruned.runs(chosen) == [run for run in whole.runs(chosen) if run.cell.method != "dense"]
+    assert all(pruned.settings(run) == whole.settings(run) for run in pruned.runs(chosen))
+
+
 def test_it_is_written_below_the_name_of_the_config():
     assert parse(ARGS).output == Path("compare/gru_digits")
     assert parse([*ARGS, "--output", "mine"]).output == Path("mine")

@@ -82,3 +82,10 @@ def test_lines_differ_in_grey_and_missing_runs_leave_gaps(invented):
     assert lines_of(figure.axes[0])["SNIP"] == ([], [])
     [axes] = against_sparsity(results[:2], grid).axes
     assert len(axes.containers) == 3
+
+
+def test_without_the_dense_network_it_has_no_line(invented):
+    grid, results = invented(error, *ARGS, "--without_dense")
+    assert [list(lines_of(axes)) for axes in against_epochs(results, grid).axes] == [["Random", "SNIP"]] * 2
+    labels = against_sparsity(results, grid).axes[0].get_legend_handles_labels()[1]
+    assert labels == ["Random", "SNIP"]
