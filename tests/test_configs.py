@@ -85,6 +85,7 @@ def test_the_network_of_a_graph_trains_along_its_arcs(run, tmp_path):
         assert torch.equal(saved["state_dict"][f"rnn.{name}"] != 0, mask)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*the final sparsity (is|was) not reached", "ignore:.* leaves no update")
 @pytest.mark.parametrize("overlay", [name for name in OVERLAYS if name != "pruning/distiller.yaml"])
 def test_every_overlay_prunes_every_model(run, tmp_path, overlay):

@@ -41,12 +41,14 @@ STUDIES = [command for command in commands("studies.md") if command[3:4] == ["st
 FITS = [command for command in commands("studies.md", "quick_start.md") if command[3:4] == ["fit"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMPARISONS, ids=" ".join)
 def test_comparisons_can_run(command):
     assert command[:4] == ["python", "-m", "sparse_rnn", "compare"]
     check_fits(parse(command[4:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", STUDIES, ids=" ".join)
 def test_studies_can_run(command):
     assert command[:4] == ["python", "-m", "sparse_rnn", "study"]

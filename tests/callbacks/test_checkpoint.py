@@ -397,6 +397,7 @@ def test_a_schedule_that_does_not_end_leaves_no_best_model_and_a_sentence(train,
     assert len([1 for warning in caught if "no best checkpoint" in str(warning.message)]) == 1
 
 
+@pytest.mark.slow
 def test_it_works_under_lightnings_other_name(tmp_path):
     script = """
 import warnings; warnings.simplefilter("ignore")

@@ -323,6 +323,7 @@ QUICK = {"max_epochs": 1, "limit_train_batches": 8, "limit_val_batches": 1, "log
          "accelerator": "cpu", "enable_progress_bar": "false"}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pruning", "kept"),
     [

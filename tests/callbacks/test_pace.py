@@ -171,6 +171,7 @@ class Slowly(Project):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["gradual", "lottery"])
 def test_time_that_ends_the_training_is_shared_out(train, method):
     pruning = METHODS[method]()

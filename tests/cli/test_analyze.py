@@ -254,6 +254,7 @@ FIT = """--model their_project.Tagger --data SequentialDigits --pruning OneShotP
 --trainer.enable_progress_bar false"""
 
 
+@pytest.mark.slow
 def test_a_project_of_one_s_own_is_analyzed(run, tmp_path, monkeypatch):
     (tmp_path / "their_project.py").write_text(PROJECT)
     monkeypatch.syspath_prepend(tmp_path)

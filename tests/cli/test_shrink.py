@@ -80,6 +80,7 @@ def test_a_run_that_has_shrunk_its_model_is_not_shrunk_twice(run, capsys, fitted
     assert [one["class_path"].rpartition(".")[2] for one in left] == ["SparseCheckpoint", "SparsityMonitor"]
 
 
+@pytest.mark.slow
 def test_exact_removal_keeps_masks_and_outputs(run, capsys, changed, tmp_path):
     def without_two_units(checkpoint):
         weights = checkpoint["state_dict"]
@@ -114,6 +115,7 @@ def test_masks_that_a_reconstruction_fills_are_said_to_be_gone(run, capsys, jaco
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["pruning"] is None
 
 
+@pytest.mark.slow
 def test_a_language_model(run, capsys, tmp_path):
     main([*TEXT, "--trainer.default_root_dir", str(tmp_path / "run")])
     last = tmp_path / "run" / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"

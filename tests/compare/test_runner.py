@@ -131,6 +131,7 @@ def test_the_metric_that_is_asked_for_is_compared_and_a_run_without_it_has_faile
     assert names().count("dense-seed0") == 1
 
 
+@pytest.mark.slow
 def test_what_tunes_runs_first_and_a_longer_grid_reuses_what_is_finished(run, stub, capsys):
     rate = "float(sys.argv[sys.argv.index('--model.optimizer.init_args.lr') + 1])"
     stub(f"metrics['val/error'] = abs({rate} - 0.01)")

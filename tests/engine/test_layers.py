@@ -172,6 +172,7 @@ def test_under_autocast_it_takes_what_the_layers_before_it_give(pruned, sparse):
     assert output.dtype == torch.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "dtype"),
     [("gru", torch.float32), ("lstm", torch.int8), ("diagonal_peephole_lstm", torch.float32)],

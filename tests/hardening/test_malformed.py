@@ -12,6 +12,7 @@ sys.modules["malformed"] = harness
 _SPEC.loader.exec_module(harness)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "cases"), [("checkpoint", 6), ("config", 4), ("store", 40), ("model file", 40)])
 def test_what_is_damaged_is_refused_in_a_sentence_or_harmless(kind, cases):
     found = list(harness.outcomes(kind, cases, seed=0))

@@ -68,6 +68,7 @@ def fit(folder, save, kill=None, val_check_interval=1.0, stops=True, **stopping_
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interval", [1.0, 2])
 @pytest.mark.parametrize("save", SAVES)
 def test_a_run_killed_twice_ends_as_the_unbroken_one(tmp_path, save, interval):
@@ -102,6 +103,7 @@ class KillAtTheEnd(Callback):
 SOON = {"patience": 1, "min_delta": 0.9}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_epoch_end", [True, False])
 @pytest.mark.parametrize("save", SAVES)
 def test_a_run_that_early_stopping_has_ended_stays_so(tmp_path, save, at_epoch_end):

@@ -172,6 +172,7 @@ assert not any(name.startswith("sparse_rnn") for name in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_the_checkpoints_load_where_sparse_rnn_is_not_importable(pruned):
     runs = {name: pruned(name) for name in PROJECTS}
     arguments = [str(part) for name, run in runs.items() for part in (HERE / f"{name}.py", run.checkpoint)]

@@ -226,6 +226,7 @@ def test_a_sequence_without_a_batch(way, form):
     assert_same(outputs_and_gradients(way(lstm, x), x), outputs_and_gradients(lstm, x))
 
 
+@pytest.mark.slow
 # The compiler silences what it does on purpose, but not where warnings are errors.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
