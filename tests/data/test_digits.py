@@ -30,6 +30,7 @@ def test_pixels_lie_between_zero_and_scale(scale):
     assert x.max().item() == pytest.approx(scale)
 
 
+@pytest.mark.slow
 def test_importing_the_package_adds_nothing_heavy_to_lightning():
     code = """if True:
         import sys, lightning.pytorch

@@ -94,6 +94,7 @@ def test_gradients_are_those_of_the_operator_bit_for_bit(case, kind, layout, los
         assert (one is None and other is None) or torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_gradients_can_be_differentiated_twice(case, kind):
     own = case(kind, lengths=[2] * 2, inputs=2, units=3, dtype=torch.float64)
     leaves = own.leaves(torch.float64)

@@ -188,6 +188,7 @@ def test_what_is_traced_or_scripted_runs_other_sizes(way, form, options):
         assert_same(outputs_and_gradients(outside, *arguments), outputs_and_gradients(module, *arguments))
 
 
+@pytest.mark.slow
 @FORMS
 @OPTIONS
 @pytest.mark.parametrize("way", [traced, saved_trace, scripted_module, saved_script])
@@ -210,6 +211,7 @@ def test_a_program_is_exported_for_any_batch(form, options):
     assert_same(outputs_and_gradients(program, x), outputs_and_gradients(lstm, x))
 
 
+@pytest.mark.slow
 @FORMS
 @pytest.mark.parametrize("way", [exported_strictly, decomposed])
 def test_other_ways_of_exporting(way, form):
