@@ -47,6 +47,14 @@ def test_a_table_is_one_comparison_that_can_run(words, table):
     check_fits(grid)
 
 
+@pytest.mark.parametrize(
+    ("table", "environment", "cells"),
+    [("table1", {"CELLS": "rnn,lstm,peephole_lstm"}, 3 * 3), ("table3", {"SPARSITIES": "0.9,0.98"}, 1 + 2 * 2)],
+)
+def test_what_table_2_has_can_be_left_out(words, table, environment, cells):
+    assert len(parse(words(table, **environment)[3:]).runs()) == 2 * cells
+
+
 @pytest.mark.parametrize("environment", [{}, {"DECODER": "sampled", "UNITS": "40", "STEPS": "50", "SAMPLES": "9"}])
 def test_table_4_is_compared_by_the_perplexity_of_a_sample_of_the_training_text(words, environment):
     grid = parse(words("table4", **environment)[3:])

@@ -1,4 +1,4 @@
-"""Print the validation errors that the fits of long.sh ended with, and the best of any epoch, over their seeds.
+"""Print the validation errors that fits, as of long.sh, ended with, and the best of any epoch, over their seeds.
 
 Folders of TensorBoard logs are read first, and what they hold is kept in the CSV, in place of what it held:
 
