@@ -11,6 +11,7 @@ from sparse_rnn.callbacks.monitor import SparsityMonitor
 from sparse_rnn.callbacks.narang import NarangPruning
 from sparse_rnn.callbacks.one_shot import OneShotPruning
 from sparse_rnn.callbacks.predictions import PredictionFile
+from sparse_rnn.callbacks.rate_by_fan_in import RateByFanIn
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
 from sparse_rnn.callbacks.structured import StructuredPruning
 from sparse_rnn.callbacks.unit_lasso import UnitLasso
@@ -25,6 +26,7 @@ __all__ = [
     "OneShotPruning",
     "PredictionFile",
     "PruningCallback",
+    "RateByFanIn",
     "ScheduledPruning",
     "SparseCheckpoint",
     "SparsityMonitor",

@@ -1,0 +1,105 @@
+"""Learning rates that follow how many units a unit reads, so that one serves every width and sparsity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from sparse_rnn.callbacks.base import pruning_callbacks
+from sparse_rnn.callbacks.enforcement import trained_parameters
+from sparse_rnn.errors import UsageError
+from sparse_rnn.lightning_compat import join_other_name
+from sparse_rnn.recurrent.kernels import Kernel, find_targets
+from sparse_rnn.sparsity.masks import Masks
+
+
+class RateByFanIn(Callback):
+    """Divide learning rates by √k, where k is how many units a unit reads: the weights in a row of a recurrent kernel.
+
+    A step of Adam moves every weight about equally far, so that the more of them a unit has, the further it moves, and
+    the smaller a rate must be. With this callback a rate of 0.032 makes 0.0032 of a GRU of 100 units, 0.0143 of one
+    whose kernels keep 5 of 100 weights in a row, and 0.0072 of one that keeps 20 of 400. Where the weights are removed
+    in mid-training, it grows with the sparsity. How the best rate of a sparse layer grows was put forward as
+    1 / density by Dey et al. (2024, "Sparse maximal update parameterization", arXiv 2405.15743); here it is its root.
+
+    The rates are changed for every optimizer step and put back after it: schedulers, monitors and checkpoints have
+    those of the optimizer, and ``fan_in``, which is logged, has k. All groups of all optimizers are scaled. Kernels
+    that nothing prunes count whole.
+
+    Raises:
+        UsageError: At the start of training, if the model has no recurrent kernel, or an optimizer is none of PyTorch.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from sparse_rnn import GradualPruning
+        >>> from sparse_rnn.callbacks import RateByFanIn
+        >>> pruning, rate = GradualPruning(sparsity=0.95), RateByFanIn()
+        >>> trainer = Trainer(callbacks=[pruning, rate], logger=False, accelerator="cpu")
+    """
+
+    def __init__(self) -> None:
+        join_other_name(RateByFanIn)  # for projects that import pytorch_lightning
+        self._kernels: list[Kernel] = []
+        self._masks: list[Masks] = []
+        self._fan_in = 1.0
+        self._hooks: list[RemovableHandle] = []
+        self._own: list[tuple[dict[str, Any], Any]] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the recurrent kernels, and listen to the optimizers."""
+        found = find_targets(pl_module, trained=trained_parameters(trainer))
+        self._kernels = [kernel for kernel in found.values() if kernel.reads_state]
+        self._masks = []
+        self._fan_in = _fan_in(self._kernels, self._masks)
+        for optimizer in trainer.optimizers:
+            if not isinstance(optimizer, Optimizer):
+                raise UsageError(
+                    f"RateByFanIn scales the steps of optimizers of PyTorch, not {type(optimizer).__name__}."
+                )
+            self._hooks.append(optimizer.register_step_pre_hook(self._scale))
+            self._hooks.append(optimizer.register_step_post_hook(self._put_back))
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Count anew where the masks have changed, and log k as ``fan_in``."""
+        masks = [callback.masks for callback in pruning_callbacks(trainer) if callback.masks is not None]
+        # Counting asks a GPU to wait, so that it is done once for all steps with the same masks.
+        if len(masks) != len(self._masks) or any(new is not old for new, old in zip(masks, self._masks, strict=True)):
+            self._masks, self._fan_in = masks, _fan_in(self._kernels, masks)
+        pl_module.log("fan_in", self._fan_in)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let go of the optimizers."""
+        self._let_go()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Put back what a step that failed has left, before a checkpoint is saved."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._put_back()
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self._kernels, self._masks = [], [], []
+
+    def _scale(self, optimizer: Optimizer, *_: Any) -> None:
+        self._put_back()
+        self._own = [(group, group["lr"]) for group in optimizer.param_groups]
+        for group, rate in self._own:
+            group["lr"] = rate / self._fan_in**0.5
+
+    def _put_back(self, *_: Any) -> None:
+        for group, rate in self._own:
+            group["lr"] = rate
+        self._own = []
+
+
+def _fan_in(kernels: list[Kernel], masks: list[Masks]) -> float:
+    """Return the mean number of weights that are left in a row, at least 1."""
+    known = {name: mask for some in masks for name, mask in some.items()}
+    left = sum(
+        int(known[kernel.name].sum()) if kernel.name in known else kernel.parameter.numel() for kernel in kernels
+    )
+    return max(left / sum(len(kernel.parameter) for kernel in kernels), 1.0)
