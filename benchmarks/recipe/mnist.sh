@@ -6,21 +6,24 @@
 #   benchmarks/recipe/mnist.sh 100 5    # also 400 4, and with --methods "$LONG" 100 50 and 400 50, where
 #   LONG=pruning/recipe.yaml,benchmarks/recipe/first_epoch.yaml,benchmarks/recipe/set.yaml
 #
-# RATES in the environment says which rates are tried, CELL=lstm takes an LSTM. Stopped, the same command goes on with the runs
-# that are missing. The figures of every run stand in mnist_<units>_<epochs>.csv, of an LSTM in lstm_mnist_<units>_<epochs>.csv;
-# further arguments that make it another comparison have a NAME in the environment, which goes before. The long recipe of long.sh:
+# RATES in the environment says which rates are tried, CELL=lstm takes an LSTM, and an empty CRITERIA leaves out the random
+# mask. Stopped, the same command goes on with the runs that are missing. The figures of every run stand in
+# mnist_<units>_<epochs>.csv, of an LSTM in lstm_mnist_<units>_<epochs>.csv; arguments that make it another comparison have a
+# NAME in the environment, which goes before. The long recipe of long.sh:
 #
 #   NAME=dropout benchmarks/recipe/mnist.sh 100 50 --methods benchmarks/recipe/granet.yaml \
 #     --model.dropout 0.5 --model.input_dropout 0.1
 set -uo pipefail
+criteria=${CRITERIA-Random}
 units=$1 epochs=$2 here=$(dirname "$0")
 shift 2
 cell=${CELL:-gru}
 name=mnist_${units}_${epochs}
 [ "$cell" = gru ] || name=${cell}_$name
 [ -z "${NAME:-}" ] || name=${NAME}_$name
-python -m sparse_rnn compare --config "${cell}_mnist.yaml" --output "compare/recipe_$name" --sparsity 0.95 --criteria Random \
-  --methods "pruning/recipe.yaml,$here/set.yaml" --model.hidden_size "$units" --trainer.max_epochs "$epochs" \
+python -m sparse_rnn compare --config "${cell}_mnist.yaml" --output "compare/recipe_$name" --sparsity 0.95 \
+  ${criteria:+--criteria "$criteria"} --methods "pruning/recipe.yaml,$here/set.yaml" \
+  --model.hidden_size "$units" --trainer.max_epochs "$epochs" \
   --tune "model.optimizer.init_args.lr=${RATES:-0.016,0.032,0.064,0.128}" --model.update_bias 1.0 \
   --model.lr_scheduler LinearDecay --trainer.gradient_clip_val 1.0 --trainer.callbacks+=RateByFanIn "$@"
 status=$?
