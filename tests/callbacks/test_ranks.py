@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from sparse_rnn import DynamicSparsity, GradualPruning, IterativePruning, LotteryTicket, OneShotPruning, prune
-from sparse_rnn.callbacks import PruningCallback
+from sparse_rnn.callbacks import PruningCallback, RateByFanIn
 from sparse_rnn.pruning.schedules import CosineDecay, Cubic
 
 needs_gloo = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
@@ -88,7 +88,7 @@ def fit_on_rank(rank: int, port: int, path: str, pruning: str, queue, both_done)
         limit_train_batches=2 if streaming else None,
         logger=False,
         enable_checkpointing=False,
-        callbacks=callbacks,
+        callbacks=[*callbacks, RateByFanIn()],
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=path,
