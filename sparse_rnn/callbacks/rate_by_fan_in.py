@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sparse_rnn.callbacks.base import pruning_callbacks
 from sparse_rnn.callbacks.enforcement import trained_parameters
+from sparse_rnn.calls import as_called
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import join_other_name
 from sparse_rnn.recurrent.kernels import Kernel, find_targets
@@ -34,8 +35,7 @@ class RateByFanIn(Callback):
 
     Example:
         >>> from lightning.pytorch import Trainer
-        >>> from sparse_rnn import GradualPruning
-        >>> from sparse_rnn.callbacks import RateByFanIn
+        >>> from sparse_rnn import GradualPruning, RateByFanIn
         >>> pruning, rate = GradualPruning(sparsity=0.95), RateByFanIn()
         >>> trainer = Trainer(callbacks=[pruning, rate], logger=False, accelerator="cpu")
     """
@@ -47,6 +47,9 @@ class RateByFanIn(Callback):
         self._fan_in = 1.0
         self._hooks: list[RemovableHandle] = []
         self._own: list[tuple[dict[str, Any], Any]] = []
+
+    def __repr__(self) -> str:
+        return as_called(type(self), vars(self))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the recurrent kernels, and listen to the optimizers."""
