@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -14,7 +15,6 @@ from sparse_rnn.calls import as_called
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import join_other_name
 from sparse_rnn.recurrent.kernels import Kernel, find_targets
-from sparse_rnn.sparsity.masks import Masks
 
 
 class RateByFanIn(Callback):
@@ -43,7 +43,7 @@ class RateByFanIn(Callback):
     def __init__(self) -> None:
         join_other_name(RateByFanIn)  # for projects that import pytorch_lightning
         self._kernels: list[Kernel] = []
-        self._masks: list[Masks] = []
+        self._left: dict[str, tuple[Tensor, int]] = {}  # by kernel, a mask and how much it keeps
         self._fan_in = 1.0
         self._hooks: list[RemovableHandle] = []
         self._own: list[tuple[dict[str, Any], Any]] = []
@@ -55,8 +55,6 @@ class RateByFanIn(Callback):
         """Find the recurrent kernels, and listen to the optimizers."""
         found = find_targets(pl_module, trained=trained_parameters(trainer))
         self._kernels = [kernel for kernel in found.values() if kernel.reads_state]
-        self._masks = []
-        self._fan_in = _fan_in(self._kernels, self._masks)
         for optimizer in trainer.optimizers:
             if not isinstance(optimizer, Optimizer):
                 raise UsageError(
@@ -66,11 +64,12 @@ class RateByFanIn(Callback):
             self._hooks.append(optimizer.register_step_post_hook(self._put_back))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Count anew where the masks have changed, and log k as ``fan_in``."""
-        masks = [callback.masks for callback in pruning_callbacks(trainer) if callback.masks is not None]
-        # Counting asks a GPU to wait, so that it is done once for all steps with the same masks.
-        if len(masks) != len(self._masks) or any(new is not old for new, old in zip(masks, self._masks, strict=True)):
-            self._masks, self._fan_in = masks, _fan_in(self._kernels, masks)
+        """Count what is left, and log k as ``fan_in``."""
+        masks: dict[str, Tensor] = {}
+        for callback in pruning_callbacks(trainer):
+            masks |= callback.masks or {}
+        left = sum(self._kept(kernel, masks.get(kernel.name)) for kernel in self._kernels)
+        self._fan_in = max(left / sum(len(kernel.parameter) for kernel in self._kernels), 1.0)
         pl_module.log("fan_in", self._fan_in)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,11 +80,20 @@ class RateByFanIn(Callback):
         """Put back what a step that failed has left, before a checkpoint is saved."""
         self._let_go()
 
+    def _kept(self, kernel: Kernel, mask: Tensor | None) -> int:
+        if mask is None:
+            return kernel.parameter.numel()  # which fewer units change
+        before, kept = self._left.get(kernel.name, (None, 0))
+        if mask is not before:  # counting asks a GPU to wait
+            kept = int(mask.sum())
+            self._left[kernel.name] = mask, kept
+        return kept
+
     def _let_go(self) -> None:
         self._put_back()
         for hook in self._hooks:
             hook.remove()
-        self._hooks, self._kernels, self._masks = [], [], []
+        self._hooks, self._kernels, self._left = [], [], {}
 
     def _scale(self, optimizer: Optimizer, *_: Any) -> None:
         self._put_back()
@@ -97,12 +105,3 @@ class RateByFanIn(Callback):
         for group, rate in self._own:
             group["lr"] = rate
         self._own = []
-
-
-def _fan_in(kernels: list[Kernel], masks: list[Masks]) -> float:
-    """Return the mean number of weights that are left in a row, at least 1."""
-    known = {name: mask for some in masks for name, mask in some.items()}
-    left = sum(
-        int(known[kernel.name].sum()) if kernel.name in known else kernel.parameter.numel() for kernel in kernels
-    )
-    return max(left / sum(len(kernel.parameter) for kernel in kernels), 1.0)

@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR
 
-from sparse_rnn.callbacks import DynamicSparsity, GradualPruning, OneShotPruning, RateByFanIn
+from sparse_rnn.callbacks import DynamicSparsity, GradualPruning, OneShotPruning, RateByFanIn, StructuredPruning
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import LinearDecay, SequenceClassifier
 from sparse_rnn.pruning.schedules import CosineDecay, Cubic
@@ -92,6 +92,12 @@ def test_only_kernels_that_read_a_state_count_over_all_layers(tmp_path):
     pruning = OneShotPruning(0.5, "Random", kernels=["*weight_ih*", "*weight_hh_l1"], allocation="per_kernel")
     trainer(tmp_path, pruning, RateByFanIn(), rates, steps=1).fit(model, batches(), batches(1))
     assert rates.fan_in == [(3 * UNITS + UNITS / 2) / 4]
+
+
+def test_a_layer_that_is_made_smaller_counts_as_small_as_it_is(tmp_path):
+    rates, shrinking = Rates(), StructuredPruning(units=4, at=1, criterion="UnitMagnitude", num_samples=4)
+    trainer(tmp_path, shrinking, RateByFanIn(), rates).fit(build(), batches(STEPS // 2), batches(1))
+    assert rates.fan_in == [UNITS] * (STEPS // 2) + [4] * (STEPS // 2)
 
 
 @pytest.mark.parametrize("scheduler", [LinearDecay, lambda optimizer: ExponentialLR(optimizer, 0.9)])
