@@ -1,6 +1,10 @@
 """Print how much one method of a table's CSV differs from another, seed by seed, with the 95 % interval.
 
 python benchmarks/paper/difference.py benchmarks/paper/table2.csv jacobian_paper jacobian_author
+
+A second CSV, after the first, is where the second method stands:
+
+python benchmarks/paper/difference.py benchmarks/recipe/{recipe_,}wikitext2.csv recipe Random
 """
 
 import csv
@@ -9,12 +13,16 @@ import sys
 from sparse_rnn.compare.statistics import paired_difference
 
 
-def main() -> None:
-    path, *methods = sys.argv[1:]
+def values(path: str, method: str) -> dict[int, float]:
+    """Read the final error or perplexity of every seed of a method."""
     with open(path, newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["stage"] == "final"]
-    one, other = ({int(r["seed"]): float(r["val/error"]) for r in rows if r["method"] == method} for method in methods)
-    print(f"{methods[0]} minus {methods[1]}: {paired_difference(one, other)}")
+        rows = [row for row in csv.DictReader(file) if row["stage"] == "final" and row["method"] == method]
+    return {int(row["seed"]): float(row["val/error" if "val/error" in row else "val/ppl"]) for row in rows}
+
+
+def main() -> None:
+    *paths, one, other = sys.argv[1:]
+    print(f"{one} minus {other}: {paired_difference(values(paths[0], one), values(paths[-1], other))}")
 
 
 if __name__ == "__main__":
