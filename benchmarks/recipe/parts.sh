@@ -13,7 +13,7 @@ compare() {
   local name=$1 rates=$2
   shift 2
   python -m sparse_rnn compare --config gru_mnist.yaml --output "compare/recipe_parts_$name" --sparsity 0.95 --without_dense \
-    --methods "pruning/recipe.yaml,$here/together.yaml" --model.hidden_size 100 --trainer.max_epochs 5 \
+    --methods "$here/staying.yaml,$here/together.yaml" --model.hidden_size 100 --trainer.max_epochs 5 \
     --tune "model.optimizer.init_args.lr=$rates" --model.update_bias 1.0 --model.lr_scheduler LinearDecay \
     --trainer.gradient_clip_val 1.0 "$@"
   local status=$?
