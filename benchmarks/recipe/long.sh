@@ -4,8 +4,6 @@
 #
 #   for seed in 0 1 2; do benchmarks/recipe/long.sh 100 --seed_everything "$seed" --data.seed "$seed"; done
 #   python benchmarks/recipe/ended.py benchmarks/recipe/long_100.csv lightning_logs/version_{0,1,2}
-#
-# 400 units need a smaller rate, --model.optimizer.init_args.lr 0.005: at 0.01 the error rises after the first epoch.
 set -euo pipefail
 units=$1
 shift
