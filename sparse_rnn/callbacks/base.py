@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from sparse_rnn.callbacks.enforcement import Enforcement, trained_parameters
@@ -24,7 +25,7 @@ from sparse_rnn.recurrent.kernels import Targets, find_targets
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.statistics import zeros
 
-__all__ = ["PruningCallback", "pruning_callbacks"]
+__all__ = ["PruningCallback", "current_masks", "pruning_callbacks"]
 
 # More zeros than that among the weights to prune come from no initialisation but from an earlier pruning.
 SPARSE = 0.01
@@ -327,6 +328,12 @@ def pruning_callbacks(trainer: Trainer) -> list[PruningCallback]:
     """Return the pruning callbacks of a trainer."""
     callbacks = callbacks_of(trainer)
     return [callback for callback in callbacks if isinstance(callback, PruningCallback)]
+
+
+def current_masks(trainer: Trainer) -> dict[str, Tensor]:
+    """Return the masks of all pruning callbacks of a trainer, as they are now."""
+    pruning = pruning_callbacks(trainer)
+    return {name: mask for callback in pruning for name, mask in (callback.masks or {}).items()}
 
 
 def _check_agreement(trainer: Trainer, masks: Masks) -> None:

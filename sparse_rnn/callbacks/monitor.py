@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparse_rnn.callbacks import tensorboard
-from sparse_rnn.callbacks.base import pruning_callbacks
+from sparse_rnn.callbacks.base import current_masks
 from sparse_rnn.calls import as_called
 from sparse_rnn.checks import check_whole
 from sparse_rnn.lightning_compat import join_other_name, logged_step, only_accumulates
@@ -189,12 +189,6 @@ class _LastCalls:
         for module, (args, kwargs) in self._arguments.items():
             module(*args, **kwargs)
         return torch.empty(0)
-
-
-def current_masks(trainer: Trainer) -> dict[str, Tensor]:
-    """Return the masks of all pruning callbacks of a trainer, as they are now."""
-    pruning = pruning_callbacks(trainer)
-    return {name: mask for callback in pruning for name, mask in (callback.masks or {}).items()}
 
 
 def _connection_scalars(model: nn.Module, masks: dict[str, Tensor]) -> dict[str, float]:

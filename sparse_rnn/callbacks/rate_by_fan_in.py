@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from sparse_rnn.callbacks.base import pruning_callbacks
+from sparse_rnn.callbacks.base import current_masks
 from sparse_rnn.callbacks.enforcement import trained_parameters
 from sparse_rnn.calls import as_called
 from sparse_rnn.errors import UsageError
@@ -65,9 +65,7 @@ class RateByFanIn(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Count what is left, and log k as ``fan_in``."""
-        masks: dict[str, Tensor] = {}
-        for callback in pruning_callbacks(trainer):
-            masks |= callback.masks or {}
+        masks = current_masks(trainer)
         left = sum(self._kept(kernel, masks.get(kernel.name)) for kernel in self._kernels)
         self._fan_in = max(left / sum(len(kernel.parameter) for kernel in self._kernels), 1.0)
         pl_module.log("fan_in", self._fan_in)

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from sparse_rnn.callbacks.monitor import current_masks
+from sparse_rnn.callbacks.base import current_masks
 from sparse_rnn.compare.results import SPARSITY
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.versions import commit
