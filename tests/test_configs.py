@@ -10,7 +10,7 @@ from sparse_rnn.data import OneBillionWords, SequentialMNIST, WikiText2, WikiTex
 from sparse_rnn.data.labelled import Splits
 from sparse_rnn.data.tokens.corpus import Corpus
 from sparse_rnn.modules import LanguageModel, StructuredRNN
-from sparse_rnn.pruning.schedules import Cubic
+from sparse_rnn.pruning.schedules import CosineDecay, Cubic
 from sparse_rnn.sparsity.graphs import graph_of
 
 SHIPPED = Path(__file__).parent.parent / "configs"
@@ -105,6 +105,23 @@ def test_the_recipe_brings_its_optimizer_and_leaves_the_model_what_it_is(run, tm
     assert saved["hyper_parameters"]["input_size"] == read_config("gru_digits.yaml")["model"]["init_args"]["input_size"]
     weights = kernels_after(tmp_path)
     assert weights.count_nonzero() == round(0.05 * len(weights))
+
+
+MNIST_EPOCH = 985
+MOVING = {name: read_config(name)["pruning"]["init_args"] for name in OVERLAYS}
+MOVING = {name: given.get("regrowth") or given.get("schedule") for name, given in MOVING.items()}
+MOVING = {name: given["init_args"] for name, given in MOVING.items() if given and "CosineDecay" in given["class_path"]}
+SHARES = {name: given for name, given in MOVING.items() if isinstance(given["every"], float)}
+
+
+@pytest.mark.parametrize("epochs", [5, 10, 25, 50])
+@pytest.mark.parametrize("overlay", SHARES)
+def test_no_overlay_moves_weights_just_before_an_epoch_is_validated(overlay, epochs):
+    schedule = CosineDecay(**SHARES[overlay]).over(epochs * MNIST_EPOCH)
+    moves = [0, *(step for step in range(epochs * MNIST_EPOCH) if schedule.updates_at(step))]
+    assert len(moves) > epochs / 2
+    for end in range(MNIST_EPOCH, int(schedule.end), MNIST_EPOCH):
+        assert end - max(step for step in moves if step <= end) >= schedule.every / 2
 
 
 def test_a_vocabulary_size_that_is_not_the_datas_is_one_line(refused):

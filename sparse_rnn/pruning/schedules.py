@@ -270,7 +270,8 @@ class CosineDecay(Timetable):
 
     Args:
         drop: α, above 0 and at most 1 (RigL: 0.3; Selfish-RNN: 0.8).
-        every: ΔT, in steps or as a share of the training (RigL: 100; Selfish-RNN: an epoch, 1 / epochs).
+        every: ΔT, in steps or as a share of the training (RigL: 100; Selfish-RNN: an epoch, 1 / epochs). Where it is
+            exactly an epoch, every epoch ends, and is validated, just after weights were dropped.
         end: T_end, likewise; from then on the masks stay (RigL: 0.75; Selfish-RNN: 1.0).
     """
 
