@@ -55,6 +55,14 @@ def test_what_table_2_has_can_be_left_out(words, table, environment, cells):
     assert len(parse(words(table, **environment)[3:]).runs()) == 2 * cells
 
 
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [({"SIZES": "100"}, "table2_100"), ({"SIZES": "100,400", "NAME": "glorot"}, "glorot_table2_100_400")],
+)
+def test_a_part_of_a_table_takes_the_place_of_no_other_part(words, environment, name):
+    assert parse(words("table2", **environment)[3:]).output == Path("compare", name)
+
+
 @pytest.mark.parametrize("environment", [{}, {"DECODER": "sampled", "UNITS": "40", "STEPS": "50", "SAMPLES": "9"}])
 def test_table_4_is_compared_by_the_perplexity_of_a_sample_of_the_training_text(words, environment):
     grid = parse(words("table4", **environment)[3:])

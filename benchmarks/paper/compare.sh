@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs what is missing of a table (its name, then arguments of python -m sparse_rnn compare), in compare/<name>, and keeps the
-# figures of every run that has finished beside this script, also when it is stopped.
+# figures of every run that has finished beside this script, also when it is stopped. A NAME in the environment goes before the
+# table's.
 set -uo pipefail
-name=$1
+name=${NAME:+${NAME}_}$1
 shift
 python -m sparse_rnn compare --config "${CONFIG:-gru_mnist.yaml}" --output "compare/$name" "$@"
 status=$?

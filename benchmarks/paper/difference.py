@@ -1,6 +1,6 @@
 """Print how one method of a table's CSV differs from another, seed by seed, with the 95 % interval, and in per cent.
 
-python benchmarks/paper/difference.py benchmarks/paper/table2.csv jacobian_paper jacobian_author
+python benchmarks/paper/difference.py benchmarks/paper/table2_100.csv jacobian_paper jacobian_author
 
 A second CSV, after the first, is where the second method stands:
 

@@ -6,10 +6,13 @@
 # All tables of benchmarks/paper hold the settings of gru_mnist.yaml: 50 epochs, Adam at 1e-3, batches of 64, N(0, 0.1).
 # Stopped, the same command goes on with the runs that are missing; a run that was not finished starts anew. Further arguments
 # are those of python -m sparse_rnn compare, as in --seeds 5, --jobs 2 or --trainer.max_epochs 8 (which takes an --output of its
-# own). SIZES=100 runs the column of 100 units alone.
+# own). SIZES=100 runs the column of 100 units alone, whose results are table2_100.csv. Arguments that make it another
+# comparison have a NAME in the environment, which goes before:
+#
+#   NAME=glorot SIZES=100 benchmarks/paper/table2.sh --model.init glorot --model.init_scale 1
 set -euo pipefail
 methods=$(dirname "$0")/methods
-exec "$(dirname "$0")/compare.sh" table2 --sparsity 0.95 \
+exec "$(dirname "$0")/compare.sh" "table2${SIZES:+_${SIZES//,/_}}" --sparsity 0.95 \
   --criteria Random,SNIP,GraSP \
   --methods "$methods/jacobian_paper.yaml,$methods/jacobian_author.yaml,$methods/snip_gamma.yaml,$methods/grasp_gamma.yaml,pruning/l2.yaml" \
   --vary "model.hidden_size=${SIZES:-100,400,1600}" "$@"

@@ -5,7 +5,8 @@
 # All tables of benchmarks/paper hold the settings of gru_mnist.yaml: 50 epochs, Adam at 1e-3, batches of 64, N(0, 0.1).
 # Stopped, the same command goes on with the runs that are missing; a run that was not finished starts anew. Further arguments
 # are those of python -m sparse_rnn compare, as in --seeds 5, --jobs 2 or --trainer.max_epochs 8 (which takes an --output of its
-# own). SPARSITIES=0.9,0.98 leaves out 95 %, whose runs are those of 400 units in table2.sh, too.
+# own). SPARSITIES=0.9,0.98 leaves out 95 %, whose runs are those of 400 units in table2.sh, too, and has results of its own,
+# table3_0.9_0.98.csv.
 set -euo pipefail
-exec "$(dirname "$0")/compare.sh" table3 --sparsity "${SPARSITIES:-0.9,0.95,0.98}" \
+exec "$(dirname "$0")/compare.sh" "table3${SPARSITIES:+_${SPARSITIES//,/_}}" --sparsity "${SPARSITIES:-0.9,0.95,0.98}" \
   --criteria Random --methods "$(dirname "$0")/methods/jacobian_paper.yaml" "$@"
