@@ -20,4 +20,4 @@ compare() {
   if [ -f "compare/recipe_parts_$name/results.csv" ]; then cp "compare/recipe_parts_$name/results.csv" "$here/parts_$name.csv"; fi
   return $status
 }
-compare fan_in 0.032,0.064,0.128 --trainer.callbacks+=RateByFanIn "$@" && compare constant 0.005,0.01,0.02 "$@"
+compare fan_in 0.032,0.064,0.128 --trainer.callbacks+=RateByFanIn "$@" && compare constant 0.005,0.01,0.02,0.04 "$@"
