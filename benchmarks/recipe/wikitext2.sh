@@ -8,15 +8,16 @@
 #
 #   benchmarks/recipe/wikitext2.sh --seeds 3
 #
-# RATES in the environment says which rates are tried, and an empty CRITERIA leaves out the random mask. Stopped, the same
-# command goes on with the runs that are missing. The figures of every run stand in wikitext2.csv; arguments that make it another
-# comparison have a NAME in the environment, which goes before.
+# RATES in the environment says which rates are tried; an empty CRITERIA leaves out the random mask, an empty METHODS all but it
+# and the dense network. Stopped, the same command goes on with the runs that are missing. The figures of every run stand in
+# wikitext2.csv; arguments that make it another comparison have a NAME in the environment, which goes before.
 set -uo pipefail
 criteria=${CRITERIA-Random}
 name=${NAME:+${NAME}_}wikitext2
 here=$(dirname "$0")
+methods=${METHODS-pruning/recipe.yaml,pruning/rigl.yaml,$here/staying.yaml}
 python -m sparse_rnn compare --config lstm_wikitext2.yaml --output "compare/recipe_$name" --sparsity 0.9 \
-  ${criteria:+--criteria "$criteria"} --methods "pruning/recipe.yaml,pruning/rigl.yaml,$here/staying.yaml" \
+  ${criteria:+--criteria "$criteria"} ${methods:+--methods "$methods"} \
   --tune "model.optimizer.init_args.lr=${RATES:-0.016,0.032,0.064,0.128}" --model.hidden_size 200 --model.init he \
   --model.init_scale null --model.embedding_scale 1.0 --model.carry_state true --model.decoder sampled \
   --model.optimizer RowAdam --model.lr_scheduler LinearDecay --trainer.gradient_clip_val 1.0 --trainer.max_steps -1 \
