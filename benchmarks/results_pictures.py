@@ -76,7 +76,8 @@ def draw_seeds(axes: Axes, title: str, values: Mapping[str, Seeds]) -> None:
 
 def recipe() -> Figure:
     """Draw the recipe beside other methods: GRU-100 on sequential MNIST, LSTM-200 on WikiText-2."""
-    text = finals([*rows("recipe", "recipe_wikitext2.csv"), *others("recipe", "wikitext2.csv")], "val/ppl")
+    texts = [*rows("recipe", "recipe_wikitext2.csv"), *others("recipe", "wikitext2.csv")]
+    text = finals([*texts, *rows("recipe", "random_wikitext2.csv")], "val/ppl")  # of a random mask there are more
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.3), layout="constrained")
     images = finals(rows("recipe", "mnist_100_5.csv"), "val/error")
     draw_seeds(left, "sequential MNIST, GRU-100, 95 % sparse: error (%)", images)

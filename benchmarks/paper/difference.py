@@ -24,8 +24,10 @@ def values(path: str, method: str) -> dict[int, float]:
 def main() -> None:
     *paths, one, other = sys.argv[1:]
     ours, theirs = values(paths[0], one), values(paths[-1], other)
+    shared = ours.keys() & theirs.keys()
+    share = mean(ours[seed] for seed in shared) / mean(theirs[seed] for seed in shared) - 1
     print(f"{one} minus {other}: {paired_difference(ours, theirs)}")
-    print(f"{one} over {other}: {100 * (mean(ours.values()) / mean(theirs.values()) - 1):+.1f} %")
+    print(f"{one} over {other}, of the seeds that both have: {100 * share:+.1f} %")
 
 
 if __name__ == "__main__":
