@@ -3,8 +3,8 @@
 python benchmarks/front_page.py
 """
 
-import csv
 import re
+import sys
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -13,6 +13,9 @@ import matplotlib as mpl
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+
+sys.path.append(str(Path(__file__).parent / "paper"))
+from difference import values
 
 HERE = Path(__file__).parent
 PICTURE = HERE.parent / "docs" / "figures" / "front_page.png"
@@ -23,12 +26,8 @@ COLOURS = {"dense": "#9aa5b1", "95 % sparse": SPARSE, "recipe, 95 % sparse": SPA
 def errors() -> dict[str, tuple[float, float]]:
     """Read validation errors of GRU-100 after five epochs: mean and standard deviation over seeds."""
     names = {"dense": "dense", "recipe": "recipe, 95 % sparse", "Random": "random, 95 % sparse"}
-    found: dict[str, list[float]] = {name: [] for name in names.values()}
-    with (HERE / "recipe" / "mnist_100_5.csv").open() as file:
-        for row in csv.DictReader(file):
-            if row["stage"] == "final" and row["method"] in names:
-                found[names[row["method"]]].append(float(row["val/error"]))
-    return {name: (mean(values), stdev(values)) for name, values in found.items()}
+    found = {name: values(f"{HERE}/recipe/mnist_100_5.csv", method).values() for method, name in names.items()}
+    return {name: (mean(errors), stdev(errors)) for name, errors in found.items()}
 
 
 def last_of(file: str, pattern: str) -> tuple[float, ...]:

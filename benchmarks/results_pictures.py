@@ -4,7 +4,8 @@ python benchmarks/results_pictures.py
 """
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -16,6 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparse_rnn.compare.statistics import mean_and_sd, paired_difference
+
+sys.path += [str(Path(__file__).parent / folder) for folder in ("paper", "recipe")]
+from candidates import CSV, read, reference, results
+from difference import values
 
 HERE = Path(__file__).parent
 PICTURES = HERE.parent / "docs" / "figures"
@@ -32,23 +37,7 @@ TABLE_2 = {
     "GraSP": "GraSP",
     "grasp_gamma": "GraSP, normalised",
 }
-Row = dict[str, str]
 Seeds = dict[int, float]
-
-
-def rows(*path: str) -> list[Row]:
-    """Read a CSV beside this script."""
-    with HERE.joinpath(*path).open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def finals(found: Iterable[Row], metric: str) -> dict[str, Seeds]:
-    """Return the last value of each method and seed, the best method first."""
-    values: dict[str, Seeds] = {}
-    for row in found:
-        if row["stage"] == "final":
-            values.setdefault(row["method"], {})[int(row["seed"])] = float(row[metric])
-    return dict(sorted(values.items(), key=lambda item: mean(item[1].values())))
 
 
 def label_rows(axes: Axes, names: Sequence[str], bold: str = "") -> None:
@@ -76,36 +65,25 @@ def draw_seeds(axes: Axes, title: str, values: Mapping[str, Seeds]) -> None:
 
 def recipe() -> Figure:
     """Draw the recipe beside other methods: GRU-100 on sequential MNIST, LSTM-200 on WikiText-2."""
-    texts = [*rows("recipe", "recipe_wikitext2.csv"), *others("recipe", "wikitext2.csv")]
-    text = finals([*texts, *rows("recipe", "random_wikitext2.csv")], "val/ppl")  # of a random mask there are more
+    files = {"dense": "wikitext2", "rigl": "wikitext2", "recipe": "recipe_wikitext2", "Random": "random_wikitext2"}
+    text = {method: values(f"{HERE}/recipe/{file}.csv", method) for method, file in files.items()}
+    methods = ("dense", "staying", "recipe", "set", "Random")
+    images = {method: values(f"{HERE}/recipe/mnist_100_5.csv", method) for method in methods}
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.3), layout="constrained")
-    images = finals(rows("recipe", "mnist_100_5.csv"), "val/error")
     draw_seeds(left, "sequential MNIST, GRU-100, 95 % sparse: error (%)", images)
     draw_seeds(right, "WikiText-2, LSTM-200, 90 % sparse: perplexity", text)
     return figure
 
 
-def others(*path: str) -> list[Row]:
-    """Read the rows of a CSV that are not the recipe's: one of before stands there."""
-    return [row for row in rows(*path) if row["method"] != "recipe"]
-
-
 def table_2() -> Figure:
     """Draw the sizes of Table 2 that were measured, here and in the paper."""
-    found = [row for path in sorted(HERE.glob("paper/table2_*.csv")) for row in rows("paper", path.name)]
-    published = rows("paper", "published.csv")
-    sizes = sorted({int(row["model.hidden_size"]) for row in found})
+    files = {int(path.stem.removeprefix("table2_")): str(path) for path in HERE.glob("paper/table2_*.csv")}
     figure, panels = plt.subplots(
-        1, len(sizes), figsize=(3 + 3 * len(sizes), 3), layout="constrained", squeeze=False, sharey=True
+        1, len(files), figsize=(3 + 3 * len(files), 3), layout="constrained", squeeze=False, sharey=True
     )
-    for axes, size in zip(panels[0], sizes, strict=True):
-        here = finals([row for row in found if int(row["model.hidden_size"]) == size], "val/error")
-        paper = {
-            row["method"]: (float(row["mean"]), float(row["sd"]))
-            for row in published
-            if int(row["model.hidden_size"]) == size
-        }
-        ours = {name: mean_and_sd(list(seeds.values())) for name, seeds in here.items()}
+    for axes, (size, file) in zip(panels[0], sorted(files.items()), strict=True):
+        ours = {name: mean_and_sd(list(seeds.values())) for name in TABLE_2 if (seeds := values(file, name))}
+        paper = {method: spread for (method, units), spread in published().items() if units == size}
         draw_spreads(axes, paper, -0.16, PUBLISHED, "paper", "D")
         draw_spreads(axes, ours, 0.16, OURS, "here, three seeds", "o")
         label_rows(axes, list(TABLE_2.values()))
@@ -115,6 +93,15 @@ def table_2() -> Figure:
         axes.set_title(f"{size} units: error after fifty epochs (%)", fontsize=9, loc="left")
     panels[0, 0].legend(fontsize=8, loc="upper right", frameon=False)
     return figure
+
+
+def published() -> dict[tuple[str, int], tuple[float, float]]:
+    """Read mean and standard deviation of Table 2 in the paper, by method and units."""
+    with (HERE / "paper" / "published.csv").open(newline="") as file:
+        return {
+            (row["method"], int(row["model.hidden_size"])): (float(row["mean"]), float(row["sd"]))
+            for row in csv.DictReader(file)
+        }
 
 
 def draw_spreads(
@@ -128,33 +115,24 @@ def draw_spreads(
 
 
 def candidates() -> Figure:
-    """Draw the differences of the candidates to a random mask, with their intervals."""
+    """Draw the differences of the candidates to a random mask, each at its best rate, with their intervals."""
+    found = results(read(CSV))
     figure, panels = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
-    runs = rows("recipe", "candidates.csv")
-    for axes, (units, epochs) in zip(panels, [("100", "5"), ("400", "4")], strict=True):
-        found = best_rates(row for row in runs if (row["units"], row["epochs"]) == (units, epochs))
-        random = found.pop("random")
-        differences = {name: paired_difference(seeds, random) for name, seeds in found.items() if len(seeds) > 2}
-        told = sorted(((one, name) for name, one in differences.items() if one), key=lambda pair: pair[0].mean)
-        for place, (one, _) in enumerate(told):
+    for axes, size in zip(panels, [(100, 5), (400, 4)], strict=True):
+        random = reference(found, "random", size)
+        names = dict.fromkeys(one.name for one in found if one.size == size and one.name != "random")
+        best = {name: reference(found, name, size).errors for name in names}
+        told = {name: paired_difference(errors, random.errors) for name, errors in best.items() if len(errors) > 2}
+        told = dict(sorted(told.items(), key=lambda item: item[1].mean))
+        for place, one in enumerate(told.values()):
             color = OURS if one.excludes_zero else OTHERS
             axes.plot([one.low, one.high], [place, place], color=color, lw=2)
             axes.plot([one.mean], [place], "o", color=color, markersize=5)
         axes.axvline(0, color="black", lw=0.8)
-        label_rows(axes, [name for _, name in told])
+        label_rows(axes, list(told))
         axes.set_xlim(-1.6, 1.6)
-        axes.set_title(f"GRU-{units}, {epochs} epochs: error minus random's (points)", fontsize=9, loc="left")
+        axes.set_title(f"GRU-{size[0]}, {size[1]} epochs: error minus random's (points)", fontsize=9, loc="left")
     return figure
-
-
-def best_rates(found: Iterable[Row]) -> dict[str, Seeds]:
-    """Return the seeds of each candidate at its best rate: that of the most seeds, then that of the lowest error."""
-    runs: dict[str, dict[str, Seeds]] = {}
-    for row in found:
-        runs.setdefault(row["candidate"], {}).setdefault(row["lr"], {})[int(row["seed"])] = float(row["error"])
-    return {
-        name: min(rates.values(), key=lambda seeds: (-len(seeds), mean(seeds.values()))) for name, rates in runs.items()
-    }
 
 
 def main() -> None:

@@ -108,10 +108,13 @@ def test_the_recipe_brings_its_optimizer_and_leaves_the_model_what_it_is(run, tm
 
 
 MNIST_EPOCH = 985
-MOVING = {name: read_config(name)["pruning"]["init_args"] for name in OVERLAYS}
-MOVING = {name: given.get("regrowth") or given.get("schedule") for name, given in MOVING.items()}
-MOVING = {name: given["init_args"] for name, given in MOVING.items() if given and "CosineDecay" in given["class_path"]}
-SHARES = {name: given for name, given in MOVING.items() if isinstance(given["every"], float)}
+PRUNING = {name: read_config(name)["pruning"]["init_args"] for name in OVERLAYS}
+TIMES = {name: given.get("regrowth") or given.get("schedule") or {} for name, given in PRUNING.items()}
+SHARES = {
+    name: time["init_args"]
+    for name, time in TIMES.items()
+    if time.get("class_path") == "CosineDecay" and isinstance(time["init_args"]["every"], float)
+}
 
 
 @pytest.mark.parametrize("epochs", [5, 10, 25, 50])
