@@ -4,7 +4,7 @@
 # γ. Published, validation error % at 400 units: random 1.50, Jacobian 1.46, norm. SNIP 1.52, norm. Foresight 1.62, L2 0.71.
 #
 # All tables of benchmarks/paper hold the settings of gru_mnist.yaml: 50 epochs, Adam at 1e-3, batches of 64, N(0, 0.1).
-# Stopped, the same command goes on with the runs that are missing; a run that was not finished starts anew. Further arguments
+# Stopped, the same command goes on with the runs that are missing, and with the one that was under way. Further arguments
 # are those of python -m sparse_rnn compare, as in --seeds 5, --jobs 2 or --trainer.max_epochs 8 (which takes an --output of its
 # own). SIZES=100 runs the column of 100 units alone, whose results are table2_100.csv. Arguments that make it another
 # comparison have a NAME in the environment, which goes before:

@@ -8,7 +8,7 @@
 # runs of a size that a CPU takes, as in UNITS=200 STEPS=2000 VALIDATE_EVERY=500. DECODER=sampled trains on the softmax over
 # SAMPLES words (1,000) by RowAdam, which steps on the rows of these alone; the metric stays that of the full softmax.
 #
-# Stopped, the same command goes on with the runs that are missing; a run that was not finished starts anew. Further arguments
+# Stopped, the same command goes on with the runs that are missing, and with the one that was under way. Further arguments
 # are those of python -m sparse_rnn compare, as in --seeds 5, --jobs 2 or --data.batch_size 32.
 set -euo pipefail
 methods=$(dirname "$0")/methods

@@ -4,7 +4,7 @@
 # and 1.38, U(0, 0.1) 1.73 and 1.32. Our uniform distribution goes from -0.1 to 0.1.
 #
 # All tables of benchmarks/paper hold the settings of gru_mnist.yaml: 50 epochs, Adam at 1e-3, batches of 64, N(0, 0.1).
-# Stopped, the same command goes on with the runs that are missing; a run that was not finished starts anew. Further arguments
+# Stopped, the same command goes on with the runs that are missing, and with the one that was under way. Further arguments
 # are those of python -m sparse_rnn compare, as in --seeds 5, --jobs 2 or --trainer.max_epochs 8 (which takes an --output of its
 # own).
 set -euo pipefail

@@ -35,7 +35,7 @@ def _run_and_report(run: Callable[[], list[str]], report: Callable[[], None]) ->
         failed = run()
     except KeyboardInterrupt:
         report()
-        print("Stopped. The same command goes on; runs that were not finished start anew.", file=sys.stderr)
+        print("Stopped. The same command goes on.", file=sys.stderr)
         sys.exit(130)
     report()
     if failed:

@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -15,9 +16,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from sparse_rnn.callbacks.base import current_masks
 from sparse_rnn.compare.results import SPARSITY
+from sparse_rnn.data.loaders import ResumableLoader
+from sparse_rnn.lightning_compat import callbacks_of
+from sparse_rnn.lightning_loaders import combined_loader
+from sparse_rnn.modules.run_state import RunState
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.versions import commit
 
+EXACT = "goes_on_exactly"  # a key in checkpoints
 _VALIDATED = ("val/", "train/ppl_sample")  # beginnings of the names of what a validation logs
 
 
@@ -26,7 +32,9 @@ class MetricsRecorder(Callback):
 
     The metrics are those of the last validation, and the history has those of all, with the epochs and steps until
     then and, where something prunes, the share of its weights that was removed by then. The JSON says after which step
-    the last one was, and where the checkpoint of the last model is, so that both can be held against each other.
+    the last one was, and where the checkpoint of the last model is, so that both can be held against each other. A fit
+    that goes on from a checkpoint has the history and the seconds of before, too; checkpoints say whether it would end
+    as if it had never been stopped.
 
     Args:
         path: File to write.
@@ -35,10 +43,29 @@ class MetricsRecorder(Callback):
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         self._history: list[dict[str, float]] = []
+        self._start, self._earlier = time.monotonic(), 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start the clock."""
         self._start = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what there is to tell so far."""
+        return {"history": self._history, "seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what there was to tell."""
+        self._history, self._earlier = list(state_dict["history"]), state_dict["seconds"]
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Say whether a run that is resumed from here ends as the unbroken one."""
+        batch: Any = trainer.fit_loop.epoch_loop.batch_progress.current  # Lightning's annotation lacks `processed`
+        loaders = combined_loader(trainer).flattened
+        checkpoint[EXACT] = (
+            batch.ready == batch.processed
+            and all(isinstance(loader, ResumableLoader) for loader in loaders)
+            and any(isinstance(callback, RunState) for callback in callbacks_of(trainer))
+        )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take note of a validation."""
@@ -51,7 +78,7 @@ class MetricsRecorder(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file."""
         record = {
-            "seconds": time.monotonic() - self._start,
+            "seconds": self._seconds(),
             "metrics": _metrics(trainer),
             "validated": self._history[-1]["step"] if self._history else 0,
             "history": self._history,
@@ -59,6 +86,9 @@ class MetricsRecorder(Callback):
             "made_by": made_by(pl_module.device),
         }
         self.path.write_text(json.dumps(record))
+
+    def _seconds(self) -> float:
+        return self._earlier + time.monotonic() - self._start
 
 
 def _metrics(trainer: Trainer) -> dict[str, float]:
@@ -86,11 +116,16 @@ def _last(checkpoint: Checkpoint) -> str:
 
 def made_by(device: torch.device) -> str:
     """Say in one line by what a result was made: the commit (of a checkout), versions, and the machine."""
-    versions = f"torch {torch.__version__}, lightning {lightning.__version__}, Python {platform.python_version()}"
     processors = [_cpu(), f"{torch.get_num_threads()} of {os.cpu_count()} CPUs a run"]
     if device.type == "cuda":
         processors.append(torch.cuda.get_device_name(device))
-    return ", ".join([*commit(), versions, *processors])
+    return ", ".join([*code(), *processors])
+
+
+def code() -> list[str]:
+    """Name the commit (of a checkout) and the versions that a result is made by."""
+    versions = f"torch {torch.__version__}, lightning {lightning.__version__}, Python {platform.python_version()}"
+    return [*commit(), versions]
 
 
 def _cpu() -> str:

@@ -10,17 +10,21 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.compare.grid import METRICS, Grid, Run
 from sparse_rnn.compare.orphans import BOUND
+from sparse_rnn.compare.recorder import EXACT, code
 from sparse_rnn.compare.results import COMPARED, Result, by, read_result
 from sparse_rnn.compare.tuning import choose
 from sparse_rnn.errors import UsageError
 
 _LOG = "log.txt"
+_UNDER_WAY = "under_way.json"  # what a run was begun with, until it has ended
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 10
 
@@ -67,7 +71,9 @@ def run_all(grid: Grid, runs: list[Run], bar: tqdm) -> list[str]:
             for run in [run for run, process in running.items() if process.poll() is not None]:
                 process = running.pop(run)
                 _await_end(process)
-                if problem := _conclude(grid, run, process.returncode):
+                problem = _conclude(grid, run, process.returncode)
+                (grid.folder(run) / _UNDER_WAY).unlink(missing_ok=True)
+                if problem:
                     failed.append(f"{run}: {problem} (log: {grid.folder(run) / _LOG})")
                     bar.write(f"failed: {failed[-1]}", file=sys.stderr)
                 bar.update()
@@ -90,11 +96,16 @@ def check_settings(grid: Grid, done: list[Result]) -> None:
 
 
 def _start(grid: Grid, run: Run) -> "subprocess.Popen[bytes]":
+    """Start a fit, or go on with one that was under way when the comparison was stopped."""
     folder = grid.folder(run)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     arguments = ["-m", "sparse_rnn", *grid.fit_arguments(run)]
-    with (folder / _LOG).open("w") as log:
+    if checkpoint := _left_over(grid, run):
+        arguments += ["--ckpt_path", str(checkpoint)]
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / _UNDER_WAY).write_text(json.dumps(_begun_with(grid, run)))
+    with (folder / _LOG).open("a") as log:
         log.write(shlex.join(["python", *arguments]) + "\n")
         log.flush()
         return subprocess.Popen(
@@ -102,8 +113,27 @@ def _start(grid: Grid, run: Run) -> "subprocess.Popen[bytes]":
             stdin=subprocess.PIPE,  # never written to: it closes when this process ends
             stdout=log,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C would interrupt it within a batch; a polite kill waits for the batch's end
             env=os.environ | {BOUND: "1", "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // grid.jobs))},
         )
+
+
+def _left_over(grid: Grid, run: Run) -> Path | None:
+    """Find the checkpoint from which a stopped fit ends as if it had never been stopped; None: it has to begin anew."""
+    folder = grid.folder(run)
+    try:
+        begun_with = json.loads((folder / _UNDER_WAY).read_text())
+        newest = max(folder.rglob("last*.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
+        if newest is None or begun_with != _begun_with(grid, run):
+            return None
+        return newest if load_checkpoint(newest).get(EXACT) else None
+    except (OSError, ValueError):  # nothing, or not whole
+        return None
+
+
+def _begun_with(grid: Grid, run: Run) -> list[str]:
+    """List what must be the same for a fit to go on: its settings, and the code."""
+    return [*grid.settings(run), *code()]
 
 
 def _conclude(grid: Grid, run: Run, status: int) -> str | None:

@@ -32,7 +32,7 @@ class StartFrom(Callback):
     """Starts a fit from the weights of another, and validates before the first step: what pruning them alone does.
 
     The optimizer is a new one. The weights are there before a pruning callback that comes later in the trainer's list
-    looks at them.
+    looks at them. A fit that goes on from a checkpoint has started long ago: it gets neither.
 
     Args:
         path: File that :class:`KeepWeights` has written.
@@ -46,10 +46,13 @@ class StartFrom(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Load the weights."""
+        if trainer.ckpt_path is not None:
+            return
         if not self.path.is_file():
             raise MissingFileError(f"There are no weights {self.path} to start from.")
         pl_module.load_state_dict(torch.load(self.path, map_location="cpu", weights_only=True))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate."""
-        validate_now(trainer)
+        if trainer.ckpt_path is None:
+            validate_now(trainer)

@@ -3,10 +3,11 @@ import platform
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader, TensorDataset
 
 from sparse_rnn.callbacks import IterativePruning
-from sparse_rnn.compare.recorder import MetricsRecorder, made_by
+from sparse_rnn.compare.recorder import EXACT, MetricsRecorder, made_by
 from sparse_rnn.data import SequentialDigits
 from sparse_rnn.modules import SequenceClassifier
 
@@ -48,6 +49,54 @@ def test_the_history_tells_how_sparse_a_pruned_network_was_at_each_validation(tm
     zeros = sum(int((kernel == 0).sum()) for kernel in kernels) / sum(kernel.numel() for kernel in kernels)
     assert [at["sparsity/all"] for at in history] == pytest.approx([0.5, zeros, zeros, zeros])
     assert zeros == pytest.approx(0.9, abs=0.01)
+
+
+def fitted(tmp_path, epochs, resumed=None, model=None, data=None):
+    """Fits, and gives what the recorder wrote, and the checkpoint of the end."""
+    path, last = tmp_path / f"{epochs}.json", tmp_path / f"{epochs}.ckpt"
+    torch.manual_seed(0)
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=epochs, limit_train_batches=2, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[MetricsRecorder(str(path))],
+    )  # fmt: skip
+    trainer.fit(model or SequenceClassifier(8, 10, hidden_size=4), *(data or [SequentialDigits()]), ckpt_path=resumed)
+    trainer.save_checkpoint(last)
+    return json.loads(path.read_text()), last
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_fit_that_goes_on_has_the_history_and_the_seconds_of_before(tmp_path):
+    first, last = fitted(tmp_path, 2)
+    saved = torch.load(last, weights_only=True)
+    assert saved[EXACT] is True
+    second, _ = fitted(tmp_path, 3, last)
+    assert second["history"][:2] == first["history"]
+    assert [at["step"] for at in second["history"]] == [2, 4, 6]
+    assert second["seconds"] > saved["callbacks"]["MetricsRecorder"]["seconds"] > 0
+
+
+class Foreign(LightningModule):
+    """A model written without this package."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+
+    def training_step(self, batch, batch_idx):
+        return self.layer(batch[0]).sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("own_model", [False, True])
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_what_would_begin_an_epoch_anew_or_forget_its_metrics_is_not_said_to_go_on_exactly(tmp_path, own_model):
+    images = TensorDataset(torch.rand(8, 8, 8), torch.zeros(8, dtype=torch.long))
+    model = SequenceClassifier(8, 10, hidden_size=4) if own_model else Foreign()
+    loader = DataLoader(images if own_model else TensorDataset(torch.rand(8, 2)), batch_size=4)
+    _, last = fitted(tmp_path, 1, None, model, [loader, *([loader] if own_model else [])])
+    assert torch.load(last, weights_only=True)[EXACT] is False
 
 
 def test_versions_and_machine_are_told():

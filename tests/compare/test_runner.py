@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparse_rnn.compare import runner
+from sparse_rnn.compare.recorder import EXACT
+
 ARGS = ["compare", "--config", "gru_digits.yaml", "--criteria", "JacobianSpectrum,Random", "--sparsity", "0.9"]
 FOLDER = Path("compare/gru_digits")
 LR = "model.optimizer.init_args.lr"
@@ -103,6 +106,7 @@ def test_a_tuned_grid_of_fits_on_digits_with_its_control(run, capsys):
 def test_finished_runs_are_skipped_and_failed_ones_start_anew(run, stub, capsys):
     stub("if 'Random' in name: Path(path.parent, 'half').touch(); print('it broke'); sys.exit(3)")
     assert status_of(run, "--seeds", "1") == 1
+    checkpoint(FOLDER / "Random-0.9-seed0")
     err = capsys.readouterr().err
     assert "Random-0.9-seed0: status 3, it broke (log: compare/gru_digits/Random-0.9-seed0/log.txt)" in err
     assert names() == ["dense-seed0", "JacobianSpectrum-0.9-seed0", "Random-0.9-seed0"]
@@ -204,12 +208,19 @@ def test_one_job_runs_alone(run, stub):
     assert len(calls()) == 3
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_comparison_leaves_no_child_and_goes_on(run, stub, capsys, sent):
-    stub("time.sleep(600)")
+def checkpoint(folder, name="last.ckpt", **content):
+    """Writes what a fit leaves that is stopped and could go on."""
+    path = folder / "checkpoints" / name
+    path.parent.mkdir(exist_ok=True)
+    torch.save({"state_dict": {}, EXACT: True} | content, path)
+    return path
+
+
+def stop_within_runs(run, *args, sent=signal.SIGTERM, runs=1):
+    """Stops a comparison whose fits hang, after so many have begun."""
 
     def stop():
-        while len(calls()) < 2:
+        while len(calls()) < runs:
             time.sleep(0.05)
         os.kill(os.getpid(), sent)
 
@@ -217,9 +228,15 @@ def test_a_stopped_comparison_leaves_no_child_and_goes_on(run, stub, capsys, sen
     # Python leaves Ctrl-C ignored where the tests themselves were started so, as in the background of a script.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        assert status_of(run, "--seeds", "1", "--jobs", "2") == 130
+        assert status_of(run, *args) == 130
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_comparison_leaves_no_child_and_goes_on(run, stub, capsys, sent):
+    stub("time.sleep(600)")
+    stop_within_runs(run, "--seeds", "1", "--jobs", "2", sent=sent, runs=2)
     assert "goes on" in capsys.readouterr().err
     for _, _, pid in calls():
         with pytest.raises(ProcessLookupError):
@@ -229,3 +246,69 @@ def test_a_stopped_comparison_leaves_no_child_and_goes_on(run, stub, capsys, sen
     run(*ARGS, "--seeds", "1")
     for name in ("dense-seed0", "JacobianSpectrum-0.9-seed0", "Random-0.9-seed0"):
         assert json.loads((FOLDER / name / "result.json").read_text())["metrics"] == {"val/error": 3.0}
+
+
+@pytest.fixture
+def stopped(run, stub):
+    """Stops a comparison within its first run, and gives that run's folder."""
+    stub("time.sleep(600)")
+    stop_within_runs(run, "--seeds", "1")
+    stub("metrics['val/error'] = float('--ckpt_path' in sys.argv)")
+    return FOLDER / "dense-seed0"
+
+
+def went_on(folder):
+    """Gives the checkpoint that the last fit in a folder was started from, and the number of starts."""
+    lines = [line for line in (folder / "log.txt").read_text().splitlines() if line.startswith("python ")]
+    return lines[-1].partition(" --ckpt_path ")[2], len(lines)
+
+
+def test_a_run_that_was_under_way_goes_on_from_its_newest_checkpoint(run, stopped):
+    path = checkpoint(stopped)
+    os.utime(checkpoint(stopped, "last-v1.ckpt"), (1, 1))
+    run(*ARGS, "--seeds", "1")
+    assert went_on(stopped) == (str(path), 2)
+    assert json.loads((stopped / "result.json").read_text())["metrics"] == {"val/error": 1.0}
+    assert went_on(FOLDER / "Random-0.9-seed0") == ("", 1)
+
+
+@pytest.mark.parametrize("what", ["inexact", "foreign", "damaged", "missing", "settings", "code", "half a note"])
+def test_a_run_that_would_not_end_as_if_it_had_not_been_stopped_begins_anew(run, stopped, monkeypatch, what):
+    if what != "missing":
+        path = checkpoint(stopped, **({EXACT: False} if what == "inexact" else {}))
+    if what == "foreign":
+        torch.save({"state_dict": {}}, path)
+    if what == "damaged":
+        path.write_bytes(path.read_bytes()[:100])
+    if what == "half a note":
+        note = stopped / "under_way.json"
+        note.write_text(note.read_text()[:20])
+    if what == "code":
+        monkeypatch.setattr(runner, "code", lambda: ["another commit"])
+    run(*ARGS, "--seeds", "1", *(("--trainer.max_epochs", "7") if what == "settings" else ()))
+    assert went_on(stopped) == ("", 1)
+    assert not (stopped / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_a_comparison_that_is_stopped_within_a_fit_ends_as_one_that_is_not(run, tmp_path, capsys):
+    args = [*ARGS[:3], "--criteria", "Random", *ARGS[-2:], "--seeds", "1", "--without_dense"]
+    args += ["--model.hidden_size", "6", "--trainer.max_epochs", "20", "--trainer.accelerator", "cpu"]
+    run(*args, "--output", "whole")
+    name = "Random-0.9-seed0"
+    last = Path("parts", name, "checkpoints", "last.ckpt")
+
+    def stop():
+        while not last.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(SystemExit):
+        run(*args, "--output", "parts")
+    run(*args, "--output", "parts")
+    assert went_on(Path("parts", name))[0] == str(last)
+    whole, parts = (json.loads(Path(folder, name, "result.json").read_text()) for folder in ("whole", "parts"))
+    assert len(whole["history"]) == 20
+    for key in ("history", "metrics", "validated"):
+        assert whole[key] == parts[key]
