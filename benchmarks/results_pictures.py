@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/results.md from the results that lie here.
+"""Draw the pictures of docs/results from the results that lie here.
 
 python benchmarks/results_pictures.py
 """
