@@ -11,9 +11,10 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, StochasticWeightAveraging
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+import sparse_rnn
 from sparse_rnn.callbacks.base import current_masks
 from sparse_rnn.compare.results import SPARSITY
 from sparse_rnn.data.loaders import ResumableLoader
@@ -23,7 +24,7 @@ from sparse_rnn.modules.run_state import RunState
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.versions import commit
 
-EXACT = "goes_on_exactly"  # a key in checkpoints
+EXACT, _LAST = "goes_on_exactly", "last_metrics"  # keys in checkpoints
 _VALIDATED = ("val/", "train/ppl_sample")  # beginnings of the names of what a validation logs
 
 
@@ -44,6 +45,7 @@ class MetricsRecorder(Callback):
         self.path = Path(path)
         self._history: list[dict[str, float]] = []
         self._start, self._earlier = time.monotonic(), 0.0
+        self._loaded: dict[str, float] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start the clock."""
@@ -51,21 +53,19 @@ class MetricsRecorder(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what there is to tell so far."""
-        return {"history": self._history, "seconds": self._seconds()}
+        return {"history": list(self._history), "seconds": self._seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with what there was to tell."""
         self._history, self._earlier = list(state_dict["history"]), state_dict["seconds"]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Say whether a run that is resumed from here ends as the unbroken one."""
-        batch: Any = trainer.fit_loop.epoch_loop.batch_progress.current  # Lightning's annotation lacks `processed`
-        loaders = combined_loader(trainer).flattened
-        checkpoint[EXACT] = (
-            batch.ready == batch.processed
-            and all(isinstance(loader, ResumableLoader) for loader in loaders)
-            and any(isinstance(callback, RunState) for callback in callbacks_of(trainer))
-        )
+        """Add the metrics, and whether a run that is resumed from here ends as the unbroken one."""
+        checkpoint[EXACT], checkpoint[_LAST] = _goes_on_exactly(trainer), _metrics(trainer)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the metrics, for a run of which nothing but its end is left."""
+        self._loaded = checkpoint.get(_LAST, {})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take note of a validation."""
@@ -76,19 +76,35 @@ class MetricsRecorder(Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file."""
+        """Write the file, whole or not at all."""
         record = {
             "seconds": self._seconds(),
-            "metrics": _metrics(trainer),
+            "metrics": _metrics(trainer) or self._loaded,
             "validated": self._history[-1]["step"] if self._history else 0,
             "history": self._history,
             "checkpoint": next(filter(None, map(_last, trainer.checkpoint_callbacks)), ""),
             "made_by": made_by(pl_module.device),
         }
-        self.path.write_text(json.dumps(record))
+        unfinished = self.path.with_name(f"{self.path.name}.part")
+        unfinished.write_text(json.dumps(record))
+        unfinished.replace(self.path)
 
     def _seconds(self) -> float:
         return self._earlier + time.monotonic() - self._start
+
+
+def _goes_on_exactly(trainer: Trainer) -> bool:
+    """Tell whether a checkpoint of now has all that is needed; what is not known to go on exactly does not."""
+    batch: Any = trainer.fit_loop.epoch_loop.batch_progress.current  # Lightning's annotation lacks `processed`
+    loader, callbacks = combined_loader(trainer), callbacks_of(trainer)
+    return (
+        loader is not None  # as yet
+        and batch.ready == batch.processed
+        and trainer.world_size <= 2  # DDP adds up the gradients of more in another order
+        and all(isinstance(part, ResumableLoader) for part in loader.flattened)
+        and any(isinstance(callback, RunState) for callback in callbacks)
+        and not any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks)
+    )
 
 
 def _metrics(trainer: Trainer) -> dict[str, float]:
@@ -123,9 +139,9 @@ def made_by(device: torch.device) -> str:
 
 
 def code() -> list[str]:
-    """Name the commit (of a checkout) and the versions that a result is made by."""
+    """Name the commit (of a checkout, else the version) and the versions that a result is made by."""
     versions = f"torch {torch.__version__}, lightning {lightning.__version__}, Python {platform.python_version()}"
-    return [*commit(), versions]
+    return [*(commit() or [f"sparse_rnn {sparse_rnn.__version__}"]), versions]
 
 
 def _cpu() -> str:

@@ -66,7 +66,7 @@ def run_all(grid: Grid, runs: list[Run], bar: tqdm) -> list[str]:
         while waiting or running:
             while waiting and len(running) < grid.jobs:
                 run = waiting.pop(0)
-                running[run] = _start(grid, run)
+                running[run] = _start(grid, run, bar)
                 bar.set_postfix_str(", ".join(map(str, running)))
             for run in [run for run, process in running.items() if process.poll() is not None]:
                 process = running.pop(run)
@@ -88,18 +88,22 @@ def _finished(grid: Grid, runs: list[Run]) -> list[Result]:
 def check_settings(grid: Grid, done: list[Result]) -> None:
     """Refuse finished runs that had other settings than the grid, with a UsageError."""
     for result in done:
-        if result.settings != grid.settings(result.run):
-            raise UsageError(
-                f"{grid.folder(result.run)} was run with other overrides or another content of a config: "
-                f"give another --output, or delete {grid.output}."
-            )
+        _check_settings(grid, result.run, result.settings)
 
 
-def _start(grid: Grid, run: Run) -> "subprocess.Popen[bytes]":
+def _check_settings(grid: Grid, run: Run, settings: list[str]) -> None:
+    if settings != grid.settings(run):
+        raise UsageError(
+            f"{grid.folder(run)} was run with other overrides or another content of a config: "
+            f"give another --output, or delete {grid.output}."
+        )
+
+
+def _start(grid: Grid, run: Run, bar: tqdm) -> "subprocess.Popen[bytes]":
     """Start a fit, or go on with one that was under way when the comparison was stopped."""
     folder = grid.folder(run)
     arguments = ["-m", "sparse_rnn", *grid.fit_arguments(run)]
-    if checkpoint := _left_over(grid, run):
+    if checkpoint := _left_over(grid, run, bar):
         arguments += ["--ckpt_path", str(checkpoint)]
     else:
         shutil.rmtree(folder, ignore_errors=True)
@@ -113,27 +117,42 @@ def _start(grid: Grid, run: Run) -> "subprocess.Popen[bytes]":
             stdin=subprocess.PIPE,  # never written to: it closes when this process ends
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C would interrupt it within a batch; a polite kill waits for the batch's end
-            env=os.environ | {BOUND: "1", "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // grid.jobs))},
+            env=os.environ | {BOUND: "1", "OMP_NUM_THREADS": str(_threads(grid))},
         )
 
 
-def _left_over(grid: Grid, run: Run) -> Path | None:
-    """Find the checkpoint from which a stopped fit ends as if it had never been stopped; None: it has to begin anew."""
+def _left_over(grid: Grid, run: Run, bar: tqdm) -> Path | None:
+    """Find the checkpoint from which a stopped fit ends as if it had never been stopped; None: it has to begin anew.
+
+    Raises:
+        UsageError: If the fit had other settings, and its checkpoint is worth something.
+    """
     folder = grid.folder(run)
     try:
         begun_with = json.loads((folder / _UNDER_WAY).read_text())
         newest = max(folder.rglob("last*.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
-        if newest is None or begun_with != _begun_with(grid, run):
+        if newest is None or not load_checkpoint(newest).get(EXACT):
             return None
-        return newest if load_checkpoint(newest).get(EXACT) else None
     except (OSError, ValueError):  # nothing, or not whole
         return None
+    _check_settings(grid, run, begun_with["settings"])
+    if begun_with["made_by"] != _made_by(grid):
+        bar.write(f"{run} begins anew: it was begun with {', '.join(begun_with['made_by'])}.", file=sys.stderr)
+        return None
+    return newest
 
 
-def _begun_with(grid: Grid, run: Run) -> list[str]:
-    """List what must be the same for a fit to go on: its settings, and the code."""
-    return [*grid.settings(run), *code()]
+def _begun_with(grid: Grid, run: Run) -> dict[str, list[str]]:
+    """Say what must be the same for a fit to go on."""
+    return {"settings": grid.settings(run), "made_by": _made_by(grid)}
+
+
+def _made_by(grid: Grid) -> list[str]:
+    return [*code(), f"{_threads(grid)} threads a run"]
+
+
+def _threads(grid: Grid) -> int:
+    return max(1, torch.get_num_threads() // grid.jobs)
 
 
 def _conclude(grid: Grid, run: Run, status: int) -> str | None:

@@ -1,8 +1,9 @@
-"""What a resumed run needs that Lightning does not save: metrics that are followed, gradients, and that it is over."""
+"""What a resumed run needs that Lightning does not save: metrics, gradients, random numbers, and that it is over."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info
@@ -11,20 +12,21 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import callbacks_of, end_restart, only_accumulates
-from sparse_rnn.modules.ranks import from_all_ranks
+from sparse_rnn.modules.ranks import from_all_ranks, random_state, set_random_state
 
 # Keys in a checkpoint.
 _METRICS, _PENDING, _GRADIENTS, _STOPPED = "callback_metrics", "plateau_pending", "gradients", "early_stopped"
+_RANDOM = "random_states"
 
 
 class RunState(Callback):
-    """Keep in checkpoints what of a run Lightning does not: metrics, accumulated gradients, and that it is over.
+    """Keep in checkpoints what of a run Lightning does not: metrics, gradients, random numbers, and that it is over.
 
     Lightning saves no metric. It therefore steps no ``ReduceLROnPlateau`` at the end of the epoch in which a run is
     resumed, nor for an epoch after which a checkpoint was saved, as that happens before the step; early stopping that
     looks at the end of an epoch finds no metric there. Nor does it save gradients, which a checkpoint between two
-    batches of one step needs, nor that early stopping has ended the run, which would train on. The models of this
-    package bring this callback along.
+    batches of one step needs, nor the states of PyTorch's random generators, by which dropout draws, nor that early
+    stopping has ended the run, which would train on. The models of this package bring this callback along.
 
     Example:
         >>> from sparse_rnn.modules import SequenceClassifier
@@ -34,10 +36,11 @@ class RunState(Callback):
 
     def __init__(self) -> None:
         self._saved: dict[str, Any] | None = None
+        self._random: list[dict[str, Tensor]] | None = None  # of all ranks
         self._ends = False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the metrics, and whether the end of an epoch is still to be followed by a scheduler's step."""
+        """Add the metrics, whether the end of an epoch is still to be followed by a scheduler's step, and the rest."""
         metrics = {name: value.detach().cpu().clone() for name, value in trainer.callback_metrics.items()}
         epoch: Any = trainer.fit_loop.epoch_progress.current  # Lightning's annotation lacks `processed`
         at_its_end = epoch.completed < epoch.processed == epoch.ready
@@ -48,6 +51,8 @@ class RunState(Callback):
             named = pl_module.named_parameters()
             own = {name: p.grad.detach().cpu().clone() for name, p in named if p.grad is not None}
             checkpoint[_GRADIENTS] = from_all_ranks(own)
+        # A run that is resumed at the end of an epoch saves that end before it has taken up what was saved.
+        checkpoint[_RANDOM] = self._random or from_all_ranks(random_state(pl_module.device))
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take them, for the training to come.
@@ -58,6 +63,7 @@ class RunState(Callback):
         _check(checkpoint)
         names = (_METRICS, _PENDING, _GRADIENTS, _STOPPED)
         self._saved = {name: checkpoint.get(name) for name in names} if _METRICS in checkpoint else None
+        self._random = checkpoint.get(_RANDOM)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the metrics back, step what an unbroken run has stepped, and train no more after early stopping."""
@@ -67,6 +73,12 @@ class RunState(Callback):
         if stopped:
             rank_zero_info("Early stopping has ended this run: to train on, resume it without EarlyStopping.")
             trainer.should_stop = not self._ends
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Put the random states back, once all is done that a resumed run does and an unbroken one does not."""
+        random, self._random = self._random, None
+        if random is not None and trainer.ckpt_path is not None and len(random) == trainer.world_size:
+            set_random_state(random[trainer.global_rank], pl_module.device)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the run after an epoch that only its end was missing from."""
@@ -101,6 +113,15 @@ def _check(checkpoint: Mapping[str, Any]) -> None:
     for found in (checkpoint.get(_METRICS, {}), *gradients):
         if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
             raise UsageError("Its metrics or accumulated gradients are no tensors by their names.")
+    random = checkpoint.get(_RANDOM) or []
+    if not isinstance(random, list) or not all(isinstance(own, Mapping) and _is_random(own) for own in random):
+        raise UsageError("Its random states are none of PyTorch's generators.")
+
+
+def _is_random(own: Mapping[str, Any]) -> bool:
+    """Tell whether it is what ``random_state`` returns, so that a generator takes it."""
+    bytes_ = all(isinstance(state, Tensor) and state.dtype == torch.uint8 for state in own.values())
+    return bytes_ and "cpu" in own and own["cpu"].shape == torch.get_rng_state().shape
 
 
 def _early_stopping(trainer: Trainer) -> list[EarlyStopping]:

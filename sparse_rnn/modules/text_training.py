@@ -16,7 +16,7 @@ from sparse_rnn.modules.optim.row_gradients import RowGradients, require_sparse
 from sparse_rnn.modules.optim.schedule import Interval, warn_of_idle, with_scheduler
 from sparse_rnn.modules.optim.settings import settings_of
 from sparse_rnn.modules.perplexity import BitsPerToken, Perplexity, TokenLoss
-from sparse_rnn.modules.ranks import from_all_ranks, random_state, set_random_state
+from sparse_rnn.modules.ranks import from_all_ranks
 from sparse_rnn.modules.regularisation import activation_penalty
 from sparse_rnn.modules.run_state import RunState
 from sparse_rnn.modules.softmax.output_layers import PADDING
@@ -171,9 +171,9 @@ class TextTraining(RowGradients):
             self._restart_clock()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what each rank has of its own: the recurrent state and the random generators."""
+        """Add the tokens seen, and the recurrent state, of which each rank has its own."""
         state = tree_map_only(Tensor, lambda tensor: tensor.cpu().clone(), self._state)  # views would drag more along
-        own = {"state": state, "random": random_state(self.device)}
+        own = {"state": state}
         # A run that is resumed at the end of an epoch saves that end before it has taken up what was saved.
         checkpoint[_RANKS] = from_all_ranks(own) if self._saved is None else self._saved
         checkpoint[_TOKENS] = self.tokens_seen
@@ -198,9 +198,8 @@ class TextTraining(RowGradients):
         if problem is None:
             own = saved[self.global_rank]
             self._state = tree_map_only(Tensor, lambda tensor: tensor.to(self.device), own["state"])
-            set_random_state(own["random"], self.device)
         elif batch_idx:
-            rank_zero_warn(f"{problem}: the recurrent state and the random numbers start anew.")
+            rank_zero_warn(f"{problem}: the recurrent state starts anew.")
 
     def _go_on(
         self, x_BT: Tensor, state: State | None, batch_idx: int, outputs: list[Tensor] | None = None

@@ -4,6 +4,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from sparse_rnn.compare.orphans import BOUND
 
 FIT = "import time\nfrom sparse_rnn.compare.orphans import end_with_parent\n"
@@ -35,6 +37,19 @@ def test_a_fit_ends_when_its_parent_is_killed():
         parent.send_signal(signal.SIGKILL)
         parent.wait()
         assert gone(int(lines[0]))
+
+
+def test_ctrl_c_is_left_to_the_parent():
+    with subprocess.Popen(
+        [sys.executable, "-c", FIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {BOUND: "1"}
+    ) as fit:
+        assert fit.stdout is not None
+        fit.stdout.readline()
+        fit.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            fit.wait(1)
+        fit.terminate()
+        assert fit.wait() == -signal.SIGTERM
 
 
 def test_a_process_that_nobody_has_bound_goes_on_without_input():

@@ -3,7 +3,8 @@ import platform
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch.utils.data import DataLoader, TensorDataset
 
 from sparse_rnn.callbacks import IterativePruning
@@ -51,13 +52,13 @@ def test_the_history_tells_how_sparse_a_pruned_network_was_at_each_validation(tm
     assert zeros == pytest.approx(0.9, abs=0.01)
 
 
-def fitted(tmp_path, epochs, resumed=None, model=None, data=None):
+def fitted(tmp_path, epochs, resumed=None, model=None, data=None, others=()):
     """Fits, and gives what the recorder wrote, and the checkpoint of the end."""
     path, last = tmp_path / f"{epochs}.json", tmp_path / f"{epochs}.ckpt"
     torch.manual_seed(0)
     trainer = Trainer(
         accelerator="cpu", max_epochs=epochs, limit_train_batches=2, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[MetricsRecorder(str(path))],
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[MetricsRecorder(str(path)), *others],
     )  # fmt: skip
     trainer.fit(model or SequenceClassifier(8, 10, hidden_size=4), *(data or [SequentialDigits()]), ckpt_path=resumed)
     trainer.save_checkpoint(last)
@@ -72,7 +73,35 @@ def test_a_fit_that_goes_on_has_the_history_and_the_seconds_of_before(tmp_path):
     second, _ = fitted(tmp_path, 3, last)
     assert second["history"][:2] == first["history"]
     assert [at["step"] for at in second["history"]] == [2, 4, 6]
+    assert second["metrics"] != first["metrics"]
     assert second["seconds"] > saved["callbacks"]["MetricsRecorder"]["seconds"] > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_fit_of_which_only_the_end_is_left_has_the_metrics_of_before(tmp_path):
+    whole, last = fitted(tmp_path, 2)
+    again, _ = fitted(tmp_path, 2, last)
+    assert whole["metrics"]
+    for key in ("metrics", "history", "validated"):
+        assert again[key] == whole[key]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_checkpoint_before_there_are_loaders_is_not_said_to_go_on_exactly(tmp_path):
+    saved = tmp_path / "early.ckpt"
+
+    class Early(Callback):
+        def on_fit_start(self, trainer, pl_module):
+            trainer.save_checkpoint(saved)
+
+    fitted(tmp_path, 1, others=[Early()])
+    assert torch.load(saved, weights_only=True)[EXACT] is False
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_averaged_weights_are_not_said_to_go_on_exactly(tmp_path):
+    _, last = fitted(tmp_path, 2, others=[StochasticWeightAveraging(0.1, swa_epoch_start=1)])
+    assert torch.load(last, weights_only=True)[EXACT] is False
 
 
 class Foreign(LightningModule):

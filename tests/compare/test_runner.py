@@ -272,8 +272,8 @@ def test_a_run_that_was_under_way_goes_on_from_its_newest_checkpoint(run, stoppe
     assert went_on(FOLDER / "Random-0.9-seed0") == ("", 1)
 
 
-@pytest.mark.parametrize("what", ["inexact", "foreign", "damaged", "missing", "settings", "code", "half a note"])
-def test_a_run_that_would_not_end_as_if_it_had_not_been_stopped_begins_anew(run, stopped, monkeypatch, what):
+@pytest.mark.parametrize("what", ["inexact", "foreign", "damaged", "missing", "code", "threads", "half a note"])
+def test_a_run_that_would_not_end_as_if_it_had_not_been_stopped_begins_anew(run, stopped, monkeypatch, capsys, what):
     if what != "missing":
         path = checkpoint(stopped, **({EXACT: False} if what == "inexact" else {}))
     if what == "foreign":
@@ -285,15 +285,25 @@ def test_a_run_that_would_not_end_as_if_it_had_not_been_stopped_begins_anew(run,
         note.write_text(note.read_text()[:20])
     if what == "code":
         monkeypatch.setattr(runner, "code", lambda: ["another commit"])
-    run(*ARGS, "--seeds", "1", *(("--trainer.max_epochs", "7") if what == "settings" else ()))
+    if what == "threads":
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    run(*ARGS, "--seeds", "1")
     assert went_on(stopped) == ("", 1)
     assert not (stopped / "checkpoints").exists()
+    assert ("dense-seed0 begins anew: it was begun with" in capsys.readouterr().err) == (what in ("code", "threads"))
+
+
+def test_a_run_under_way_with_other_settings_is_kept(run, stopped, refused):
+    path = checkpoint(stopped)
+    assert "--output" in refused(*ARGS, "--seeds", "1", "--trainer.max_epochs", "7")
+    assert path.exists()
 
 
 @pytest.mark.slow
 def test_a_comparison_that_is_stopped_within_a_fit_ends_as_one_that_is_not(run, tmp_path, capsys):
     args = [*ARGS[:3], "--criteria", "Random", *ARGS[-2:], "--seeds", "1", "--without_dense"]
     args += ["--model.hidden_size", "6", "--trainer.max_epochs", "20", "--trainer.accelerator", "cpu"]
+    args += ["--model.dropout", "0.5", "--model.input_dropout", "0.1"]
     run(*args, "--output", "whole")
     name = "Random-0.9-seed0"
     last = Path("parts", name, "checkpoints", "last.ckpt")

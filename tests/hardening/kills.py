@@ -155,7 +155,7 @@ def _check_ranks(trainer: Trainer) -> None:
 
 
 def _digits(kind: str) -> tuple[Any, Any]:
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"dropout": 0.2, "input_dropout": 0.1}
     if kind == "plateau":
         options["lr_scheduler"] = lambda optimizer: ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.3)
     return SequenceClassifier(8, 10, hidden_size=8, **options), SequentialDigits(batch_size=256)

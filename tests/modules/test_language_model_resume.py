@@ -192,7 +192,7 @@ def test_the_checkpoint_holds_tensors_and_primitives_and_little_of_them(tmp_path
 
 def test_another_batch_size_starts_from_zero_with_a_warning(tmp_path):
     path = stopped_in_mid_epoch(tmp_path)
-    with pytest.warns(UserWarning, match="saved at batch size 8, and resumed at 4: .* start anew"):
+    with pytest.warns(UserWarning, match="saved at batch size 8, and resumed at 4: .* starts anew"):
         fit(tmp_path, every_second_step(tmp_path), ckpt_path=path, columns=4)
 
 
@@ -256,7 +256,7 @@ def test_another_number_of_ranks_starts_from_zero_with_a_warning(two_ranks):
     saved = torch.load(path, weights_only=True)["ranks"]
     assert len(saved) == RANKS
     assert not torch.equal(saved[0]["state"][0][0], saved[1]["state"][0][0])
-    with pytest.warns(UserWarning, match="saved by 2 ranks, and 1 resume it: .* start anew"):
+    with pytest.warns(UserWarning, match="saved by 2 ranks, and 1 resume it: .* starts anew"):
         fit(folder, every_second_step(path.parent), ckpt_path=path)
 
 

@@ -9,7 +9,9 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from sparse_rnn.data import SequentialDigits
+from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import SequenceClassifier
+from sparse_rnn.modules.run_state import RunState
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 EPOCHS, STEPS = 4, 5
@@ -38,8 +40,9 @@ class Kill(Callback):
 def fit(folder, save, kill=None, val_check_interval=1.0, stops=True, **stopping_options):
     seed_everything(0, verbose=False)
     model = SequenceClassifier(
-        8, 10, hidden_size=6, lr_scheduler=lambda o: ReduceLROnPlateau(o, factor=0.5, patience=0, threshold=0.2)
-    )
+        8, 10, hidden_size=6, dropout=0.2, input_dropout=0.1,
+        lr_scheduler=lambda o: ReduceLROnPlateau(o, factor=0.5, patience=0, threshold=0.2),
+    )  # fmt: skip
     newest = max(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, default=None)
     checkpoint = ModelCheckpoint(folder, **SAVES[save])
     stopping = EarlyStopping("val/error", **{"patience": EPOCHS, **stopping_options})
@@ -66,6 +69,18 @@ def fit(folder, save, kill=None, val_check_interval=1.0, stops=True, **stopping_
         "best": checkpoint.best_model_score,
         "weights": {name: value.tolist() for name, value in model.state_dict().items()},
     }
+
+
+def test_dropout_of_a_run_killed_within_an_epoch_draws_as_in_the_unbroken_one(tmp_path):
+    unbroken = fit(tmp_path / "unbroken", "every step")
+    assert fit(tmp_path / "killed", "every step", Kill(STEPS + 2)) is None
+    assert fit(tmp_path / "killed", "every step")["weights"] == unbroken["weights"]
+
+
+@pytest.mark.parametrize("states", [[{}], [{"cpu": torch.zeros(3, dtype=torch.uint8)}], {"cpu": 1}, [1]])
+def test_random_states_that_are_none_are_refused(states):
+    with pytest.raises(UsageError, match="random states"):
+        RunState().on_load_checkpoint(None, None, {"random_states": states})
 
 
 @pytest.mark.slow
