@@ -25,7 +25,7 @@ from difference import values
 HERE = Path(__file__).parent
 PICTURES = HERE.parent / "docs" / "figures"
 OURS, OTHERS, PUBLISHED = "#1b6ca8", "#6b7785", "#c2571a"
-RECIPE = {"recipe": "recipe", "set": "SET", "rigl": "RigL", "staying": "recipe, no regrowth"}
+RECIPE = {"set": "SET", "rigl": "RigL", "staying": "recipe, no regrowth", "jacobian_author": "Jacobian, author's code"}
 TABLE_2 = {
     "dense": "dense",
     "l2": "L2",
@@ -67,11 +67,14 @@ def recipe() -> Figure:
     """Draw the recipe beside other methods: GRU-100 on sequential MNIST, LSTM-200 on WikiText-2."""
     files = {"dense": "wikitext2", "rigl": "wikitext2", "recipe": "recipe_wikitext2", "Random": "random_wikitext2"}
     text = {method: values(f"{HERE}/recipe/{file}.csv", method) for method, file in files.items()}
-    methods = ("dense", "staying", "recipe", "set", "Random")
-    images = {method: values(f"{HERE}/recipe/mnist_100_5.csv", method) for method in methods}
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.3), layout="constrained")
-    draw_seeds(left, "sequential MNIST, GRU-100, 95 % sparse: error (%)", images)
-    draw_seeds(right, "WikiText-2, LSTM-200, 90 % sparse: perplexity", text)
+    files = dict.fromkeys(
+        ("dense", "staying", "recipe", "rigl", "set", "Random", "SNIP", "jacobian_author"), "mnist_100_5"
+    )
+    files |= dict.fromkeys(("rigl", "SNIP", "jacobian_author"), "criteria_mnist_100_5")
+    images = {method: values(f"{HERE}/recipe/{file}.csv", method) for method, file in files.items()}
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.9), layout="constrained")
+    draw_seeds(left, "sequential MNIST, GRU-100, 95 % sparse, 5 epochs: error (%)", images)
+    draw_seeds(right, "WikiText-2, LSTM-200, 90 % sparse, 2 epochs: perplexity", text)
     return figure
 
 
@@ -85,7 +88,7 @@ def table_2() -> Figure:
         ours = {name: mean_and_sd(list(seeds.values())) for name in TABLE_2 if (seeds := values(file, name))}
         paper = {method: spread for (method, units), spread in published().items() if units == size}
         draw_spreads(axes, paper, -0.16, PUBLISHED, "paper", "D")
-        draw_spreads(axes, ours, 0.16, OURS, "here, three seeds", "o")
+        draw_spreads(axes, ours, 0.16, OURS, "here", "o")
         label_rows(axes, list(TABLE_2.values()))
         axes.set_xscale("log")
         axes.set_xticks([0.5, 1, 2, 5, 10, 100], ["0.5", "1", "2", "5", "10", "100"])
