@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, StochasticWeightAveraging
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-import sparse_rnn
 from sparse_rnn.callbacks.base import current_masks
 from sparse_rnn.compare.results import SPARSITY
 from sparse_rnn.data.loaders import ResumableLoader
@@ -141,7 +141,7 @@ def made_by(device: torch.device) -> str:
 def code() -> list[str]:
     """Name the commit (of a checkout, else the version) and the versions that a result is made by."""
     versions = f"torch {torch.__version__}, lightning {lightning.__version__}, Python {platform.python_version()}"
-    return [*(commit() or [f"sparse_rnn {sparse_rnn.__version__}"]), versions]
+    return [*(commit() or [f"sparse_rnn {version('sparse_rnn')}"]), versions]
 
 
 def _cpu() -> str:
