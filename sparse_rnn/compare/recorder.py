@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ from sparse_rnn.compare.results import SPARSITY
 from sparse_rnn.data.loaders import ResumableLoader
 from sparse_rnn.lightning_compat import callbacks_of
 from sparse_rnn.lightning_loaders import combined_loader
-from sparse_rnn.modules.run_state import RunState
+from sparse_rnn.modules.run_state import METRICS, RunState
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.versions import commit
 
-EXACT, _LAST = "goes_on_exactly", "last_metrics"  # keys in checkpoints
+EXACT = "goes_on_exactly"  # a key in checkpoints
 _VALIDATED = ("val/", "train/ppl_sample")  # beginnings of the names of what a validation logs
 
 
@@ -60,12 +61,12 @@ class MetricsRecorder(Callback):
         self._history, self._earlier = list(state_dict["history"]), state_dict["seconds"]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the metrics, and whether a run that is resumed from here ends as the unbroken one."""
-        checkpoint[EXACT], checkpoint[_LAST] = _goes_on_exactly(trainer), _metrics(trainer)
+        """Say whether a run that is resumed from here ends as the unbroken one."""
+        checkpoint[EXACT] = _goes_on_exactly(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the metrics, for a run of which nothing but its end is left."""
-        self._loaded = checkpoint.get(_LAST, {})
+        """Keep the metrics, for a run of which nothing but its end is left: RunState may put them back after that."""
+        self._loaded = _floats(checkpoint.get(METRICS, {}))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take note of a validation."""
@@ -108,7 +109,11 @@ def _goes_on_exactly(trainer: Trainer) -> bool:
 
 
 def _metrics(trainer: Trainer) -> dict[str, float]:
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return _floats(trainer.callback_metrics)
+
+
+def _floats(metrics: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def _sparsity(trainer: Trainer) -> dict[str, float]:

@@ -15,7 +15,7 @@ from sparse_rnn.lightning_compat import callbacks_of, end_restart, only_accumula
 from sparse_rnn.modules.ranks import from_all_ranks, random_state, set_random_state
 
 # Keys in a checkpoint.
-_METRICS, _PENDING, _GRADIENTS, _STOPPED = "callback_metrics", "plateau_pending", "gradients", "early_stopped"
+METRICS, _PENDING, _GRADIENTS, _STOPPED = "callback_metrics", "plateau_pending", "gradients", "early_stopped"
 _RANDOM = "random_states"
 
 
@@ -45,7 +45,7 @@ class RunState(Callback):
         epoch: Any = trainer.fit_loop.epoch_progress.current  # Lightning's annotation lacks `processed`
         at_its_end = epoch.completed < epoch.processed == epoch.ready
         complete = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        checkpoint[_METRICS], checkpoint[_PENDING] = metrics, bool(at_its_end and complete)
+        checkpoint[METRICS], checkpoint[_PENDING] = metrics, bool(at_its_end and complete)
         checkpoint[_STOPPED] = trainer.should_stop and any(map(_has_decided, _early_stopping(trainer)))
         if pl_module.automatic_optimization and _accumulating(trainer):
             named = pl_module.named_parameters()
@@ -61,8 +61,8 @@ class RunState(Callback):
             UsageError: If they are not what :meth:`on_save_checkpoint` has added.
         """
         _check(checkpoint)
-        names = (_METRICS, _PENDING, _GRADIENTS, _STOPPED)
-        self._saved = {name: checkpoint.get(name) for name in names} if _METRICS in checkpoint else None
+        names = (METRICS, _PENDING, _GRADIENTS, _STOPPED)
+        self._saved = {name: checkpoint.get(name) for name in names} if METRICS in checkpoint else None
         self._random = checkpoint.get(_RANDOM)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -92,7 +92,7 @@ class RunState(Callback):
         saved, self._saved = self._saved, None
         if saved is None or trainer.ckpt_path is None:
             return
-        metrics: dict[str, Tensor] = {name: value.to(pl_module.device) for name, value in saved[_METRICS].items()}
+        metrics: dict[str, Tensor] = {name: value.to(pl_module.device) for name, value in saved[METRICS].items()}
         trainer.callback_metrics.update(metrics)
         end_restart(trainer)
         gradients = saved[_GRADIENTS] or []
@@ -110,7 +110,7 @@ def _check(checkpoint: Mapping[str, Any]) -> None:
     gradients = checkpoint.get(_GRADIENTS) or []
     if not isinstance(gradients, list):
         raise UsageError("Its accumulated gradients are no list of those of its ranks.")
-    for found in (checkpoint.get(_METRICS, {}), *gradients):
+    for found in (checkpoint.get(METRICS, {}), *gradients):
         if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
             raise UsageError("Its metrics or accumulated gradients are no tensors by their names.")
     random = checkpoint.get(_RANDOM) or []

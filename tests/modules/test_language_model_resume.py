@@ -196,7 +196,7 @@ def test_another_batch_size_starts_from_zero_with_a_warning(tmp_path):
         fit(tmp_path, every_second_step(tmp_path), ckpt_path=path, columns=4)
 
 
-def test_without_carried_state_only_the_random_numbers_are_saved(tmp_path):
+def test_without_carried_state_none_is_saved_and_random_numbers_go_on(tmp_path):
     model = {"carry_state": False}
     path = stopped_in_mid_epoch(tmp_path, model=model)
     assert torch.load(path, weights_only=True)["ranks"][0]["state"] is None
