@@ -38,7 +38,8 @@ def main() -> None:
     for name, of in {"after the last epoch": lambda run: run[-1], "best of any epoch": min}.items():
         found = [of(run) for run in errors.values()]
         mean, sd = mean_and_sd(found)
-        print(f"{name}: {mean:.3f} ± {sd:.3f}, by seed {' '.join(f'{error:.2f}' for error in found)}")
+        spread = f" ± {sd:.3f}" if len(found) > 1 else ""
+        print(f"{name}: {mean:.3f}{spread}, by seed {' '.join(f'{error:.2f}' for error in found)}")
 
 
 if __name__ == "__main__":
