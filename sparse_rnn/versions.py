@@ -23,7 +23,7 @@ def commit() -> list[str]:
         return []
     try:
         name = _git(root, "rev-parse", "--short", "HEAD").decode().strip()
-        changes = _git(root, "diff", "--binary", "HEAD")
+        changes = _git(root, "diff", "--no-ext-diff", "--binary", "HEAD")
     except (OSError, subprocess.CalledProcessError):  # without git, or without a commit
         return []
     return [f"commit {name}-dirty-{hashlib.sha256(changes).hexdigest()[:8]}" if changes else f"commit {name}"]

@@ -1,35 +1,43 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from sparse_rnn import versions
 
 
-def test_a_checkout_names_its_commit_and_an_installation_none(tmp_path, monkeypatch):
-    package = tmp_path / "sparse_rnn" / "versions.py"
-    monkeypatch.setattr(versions, "__file__", str(package))
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    path = tmp_path / "sparse_rnn" / "versions.py"
+    monkeypatch.setattr(versions, "__file__", str(path))
+    path.parent.mkdir()
+    path.write_text("first")
+    return path
+
+
+def git(package, *arguments):
+    command = ["git", "-C", str(package.parents[1]), "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def committed(package):
+    git(package, "init", "-q")
+    git(package, "add", ".")
+    git(package, "commit", "-q", "-m", "first")
+
+
+def test_a_checkout_names_its_commit_and_an_installation_none(package):
     assert versions.commit() == []
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    subprocess.run([*git, "init", "-q"], check=True)
+    git(package, "init", "-q")
     assert versions.commit() == []
-    package.parent.mkdir()
-    package.write_text("first")
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "-q", "-m", "first"], check=True)
+    committed(package)
     [said] = versions.commit()
     assert said.startswith("commit ")
-    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
-    assert head.startswith(said.removeprefix("commit "))
+    assert git(package, "rev-parse", "HEAD").startswith(said.removeprefix("commit "))
 
 
-def test_changed_files_have_a_name_of_their_own(tmp_path, monkeypatch):
-    package = tmp_path / "sparse_rnn" / "versions.py"
-    monkeypatch.setattr(versions, "__file__", str(package))
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    package.parent.mkdir()
-    package.write_text("first")
-    subprocess.run([*git, "init", "-q"], check=True)
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "-q", "-m", "first"], check=True)
+def test_changed_files_have_a_name_of_their_own(package):
+    committed(package)
     names = {}
     for content in ("first", "second", "third", "second"):
         package.write_text(content)

@@ -46,7 +46,7 @@ def read(path: Path) -> list[Run]:
         return []
     kinds = {field.name: field.type for field in fields(Run)}
     with path.open(newline="") as file:
-        return [Run(**{name: kinds[name](value) for name, value in row.items()}) for row in csv.DictReader(file)]  # type: ignore[operator]
+        return [Run(**{name: kinds[name](value) for name, value in row.items()}) for row in csv.DictReader(file)]  # type: ignore[operator]  # kinds are classes
 
 
 def add(path: Path, run: Run) -> None:

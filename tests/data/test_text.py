@@ -67,7 +67,7 @@ def test_every_data_set_says_which_file_is_no_utf_8(build, tmp_path):
     for path in paths:
         path.write_text("the cat sat\n", encoding="utf-8" if path != paths[-1] else "utf-16")
     with pytest.raises(DataError, match=rf"{paths[-1].name} is UTF-16, not UTF-8: save it as UTF-8"):
-        data.store  # noqa: B018
+        data.store  # noqa: B018 - reading it is what fails
 
 
 class Reader(LightningModule):

@@ -72,7 +72,7 @@ def fit(name, path, callbacks, package="lightning.pytorch", epochs=EPOCHS, ckpt_
         losses=losses,
         logged=logged(Path(trainer.logger.log_dir) / "metrics.csv"),
         # The legacy generator is the one that seed_everything seeds and projects draw from.
-        drawn=(random.random(), np.random.get_state()[1].tolist(), torch.rand(1).item()),  # noqa: NPY002
+        drawn=(random.random(), np.random.get_state()[1].tolist(), torch.rand(1).item()),  # noqa: NPY002 - the global generator is what the test is about
     )
 
 

@@ -157,7 +157,7 @@ def test_kernels_over_things_side_by_side_have_the_scores_of_their_parts(criteri
     scores = []
     for model in (whole, parts):
         torch.manual_seed(3)
-        loss_fn = lambda model, x: model(x).square().mean()  # noqa: E731
+        loss_fn = lambda model, x: model(x).square().mean()  # noqa: E731 - a loss in a line
         scores.append(criterion.score(model, data(), loss_fn, find_targets(model)))
     assert set(scores[0]) == {f"cell.{gate}.weight" for gate in "rzn"}
     for gate in "rzn":

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequenc
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 
 # The shape suffixes of the code: steps, samples, inputs, units.
-T, B, I, H = 5, 3, 4, 6  # noqa: E741
+T, B, I, H = 5, 3, 4, 6  # noqa: E741 - I inputs
 BOTH_FORMS = pytest.mark.parametrize("peepholes", ["full", "diagonal"])
 SHAPES = pytest.mark.parametrize(
     "options",

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequenc
 from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 
 # The shape suffixes of the code: steps, samples, inputs, units.
-T, B, I, H = 5, 3, 4, 6  # noqa: E741
+T, B, I, H = 5, 3, 4, 6  # noqa: E741 - I inputs
 SHAPES = pytest.mark.parametrize(
     "options",
     [{}, {"bias": False}, {"num_layers": 2}, {"bidirectional": True}, {"num_layers": 2, "bidirectional": True}],

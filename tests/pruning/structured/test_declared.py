@@ -34,7 +34,7 @@ FIRST = list(range(6))
 
 
 def test_readers_are_taken_as_they_are_declared():
-    rest = lambda m, y, h: torch.einsum("tbh,oh->tbo", y, m.head.weight)  # noqa: E731
+    rest = lambda m, y, h: torch.einsum("tbh,oh->tbo", y, m.head.weight)  # noqa: E731 - a loss in a line
     model = Model(rest, head=nn.Linear(6, 2))
     with pytest.raises(UsageError, match="no product with a parameter"):
         plan(model)

@@ -118,7 +118,7 @@ def test_cells_in_a_loop():
 def test_a_data_loader_gives_what_all_of_its_data_in_one_batch_gives(batches):
     torch.manual_seed(0)
     model, x = LastState(nn.GRU), torch.randn(12, 7, 3)
-    loss_fn = lambda model, batch: model(batch[0].transpose(0, 1))  # noqa: E731
+    loss_fn = lambda model, batch: model(batch[0].transpose(0, 1))  # noqa: E731 - a loss in a line
     loader = DataLoader(TensorDataset(x), batch_size=5)
     by_loader = Spectral(units=3).plan(model, loader, loss_fn)
     at_once = Spectral(units=3).plan(model, (x,), loss_fn)

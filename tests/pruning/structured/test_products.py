@@ -39,7 +39,7 @@ def test_products_with_a_parameter_or_with_rows_of_it_are_known():
 
 def test_a_sampled_softmax_reads_by_some_rows_of_its_weight():
     model = LanguageModel(vocab_size=30, embedding_size=8, hidden_size=6, decoder="sampled", num_samples=5)
-    loss_fn = lambda model, x: model.decoder(model(x)[0].flatten(0, 1), x.flatten())  # noqa: E731
+    loss_fn = lambda model, x: model.decoder(model(x)[0].flatten(0, 1), x.flatten())  # noqa: E731 - a loss in a line
     plan = RandomUnits(4, False).plan(model, torch.randint(30, (4, 9)), loss_fn)
     assert [reader.parameter for reader in plan["rnn.0.l0"].readers] == ["rnn.0.weight_hh_l0", "decoder.weight"]
 
