@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from autocast import need_lstm_in_bfloat16
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import (
     EarlyStopping,
@@ -75,10 +76,15 @@ def late_averaging() -> Callback:
     return LateAveraging(avg_fn=get_ema_avg_fn(0.9))
 
 
+def in_bfloat16() -> dict[str, str]:
+    need_lstm_in_bfloat16()
+    return {"precision": "bf16-mixed"}
+
+
 FEATURES = {
     "accumulation": lambda: ([], {"accumulate_grad_batches": 4}),
     "clipping by value": lambda: ([], {"gradient_clip_val": 1e-3, "gradient_clip_algorithm": "value"}),
-    "bfloat16": lambda: ([], {"precision": "bf16-mixed"}),
+    "bfloat16": lambda: ([], in_bfloat16()),
     "early stopping": lambda: ([EarlyStopping("val_loss", patience=0)], {}),
     "weight averaging": lambda: ([weight_averaging()()], {}),
     "late weight averaging": lambda: ([late_averaging()], {}),

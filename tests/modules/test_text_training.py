@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from autocast import need_lstm_in_bfloat16
 from windows import COLUMNS, SAMPLED, STEPS, Text, Windows, language_model, trainer
 
 from sparse_rnn import OneShotPruning
@@ -145,6 +146,7 @@ def test_the_progress_bar_shows_the_loss(tmp_path):
 
 
 def test_in_bfloat16_the_sampled_softmax_its_optimizer_and_the_masks_stay_float32(tmp_path, caplog):
+    need_lstm_in_bfloat16()
     fits = {}
     for precision in ("32-true", "bf16-mixed"):
         torch.manual_seed(0)
