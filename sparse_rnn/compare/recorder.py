@@ -144,9 +144,13 @@ def made_by(device: torch.device) -> str:
 
 
 def code() -> list[str]:
-    """Name the commit (of a checkout, else the version) and the versions that a result is made by."""
+    """Name what the bits of a result come from: the commit (of a checkout, else the version), versions, and vectors.
+
+    A processor with other vector instructions (``AVX2``, ``AVX512``) adds in another order.
+    """
     versions = f"torch {torch.__version__}, lightning {lightning.__version__}, Python {platform.python_version()}"
-    return [*(commit() or [f"sparse_rnn {version('sparse_rnn')}"]), versions]
+    vectors = torch.backends.cpu.get_cpu_capability()
+    return [*(commit() or [f"sparse_rnn {version('sparse_rnn')}"]), versions, vectors]
 
 
 def _cpu() -> str:

@@ -132,4 +132,5 @@ def test_versions_and_machine_are_told():
     told = made_by(torch.device("cpu"))
     assert f"torch {torch.__version__}" in told
     assert f"Python {platform.python_version()}" in told
+    assert f", {torch.backends.cpu.get_cpu_capability()}, " in told
     assert "CPUs a run" in told

@@ -272,7 +272,9 @@ def test_a_run_that_was_under_way_goes_on_from_its_newest_checkpoint(run, stoppe
     assert went_on(FOLDER / "Random-0.9-seed0") == ("", 1)
 
 
-@pytest.mark.parametrize("what", ["inexact", "foreign", "damaged", "missing", "code", "threads", "half a note"])
+@pytest.mark.parametrize(
+    "what", ["inexact", "foreign", "damaged", "missing", "code", "vectors", "threads", "half a note"]
+)
 def test_a_run_that_would_not_end_as_if_it_had_not_been_stopped_begins_anew(run, stopped, monkeypatch, capsys, what):
     if what != "missing":
         path = checkpoint(stopped, **({EXACT: False} if what == "inexact" else {}))
@@ -285,12 +287,16 @@ def test_a_run_that_would_not_end_as_if_it_had_not_been_stopped_begins_anew(run,
         note.write_text(note.read_text()[:20])
     if what == "code":
         monkeypatch.setattr(runner, "code", lambda: ["another commit"])
+    if what == "vectors":
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "of another processor")
     if what == "threads":
         monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     run(*ARGS, "--seeds", "1")
     assert went_on(stopped) == ("", 1)
     assert not (stopped / "checkpoints").exists()
-    assert ("dense-seed0 begins anew: it was begun with" in capsys.readouterr().err) == (what in ("code", "threads"))
+    assert ("dense-seed0 begins anew: it was begun with" in capsys.readouterr().err) == (
+        what in ("code", "vectors", "threads")
+    )
 
 
 def test_a_run_under_way_with_other_settings_is_kept(run, stopped, refused):

@@ -6,7 +6,7 @@ from torch import nn
 
 
 def need_lstm_in_bfloat16() -> None:
-    """Skips where nn.LSTM has no bfloat16: torch 2.13 leaves it to oneDNN, which has none for processors without AVX-512."""
+    """Skips where nn.LSTM has no bfloat16: torch 2.13 leaves it to oneDNN, which has none without AVX-512."""
     try:
         with torch.autocast("cpu", torch.bfloat16):
             nn.LSTM(2, 3)(torch.zeros(4, 1, 2))
