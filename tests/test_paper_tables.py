@@ -49,9 +49,13 @@ def test_a_table_is_one_comparison_that_can_run(words, table):
 
 @pytest.mark.parametrize(
     ("table", "environment", "cells"),
-    [("table1", {"CELLS": "rnn,lstm,peephole_lstm"}, 3 * 3), ("table3", {"SPARSITIES": "0.9,0.98"}, 1 + 2 * 2)],
+    [
+        ("table1", {"CELLS": "rnn,lstm,peephole_lstm"}, 3 * 3),
+        ("table3", {"SPARSITIES": "0.9,0.98"}, 1 + 2 * 2),
+        ("table5", {"INITS": "glorot,uniform"}, 2 * 3),
+    ],
 )
-def test_what_table_2_has_can_be_left_out(words, table, environment, cells):
+def test_a_part_of_the_rows_can_be_run(words, table, environment, cells):
     assert len(parse(words(table, **environment)[3:]).runs()) == 2 * cells
 
 
