@@ -37,7 +37,10 @@ TABLE_2 = {
     "GraSP": "GraSP",
     "grasp_gamma": "GraSP, normalised",
 }
+CELLS = {"rnn": "RNN", "lstm": "LSTM", "peephole_lstm": "peephole LSTM", "gru": "GRU"}
+MASKS = {"Random": "random", "jacobian_paper": "Jacobian"}
 Seeds = dict[int, float]
+Spread = tuple[float, float]
 
 
 def label_rows(axes: Axes, names: Sequence[str], bold: str = "") -> None:
@@ -78,6 +81,23 @@ def recipe() -> Figure:
     return figure
 
 
+def table_1() -> Figure:
+    """Draw the cells of Table 1, here and in the paper; GRU is that of Table 2."""
+    file = str(HERE / "paper" / "table1_rnn_lstm_peephole_lstm.csv")
+    ours, paper = {}, {}
+    for cell, name in CELLS.items():
+        for method, mask in MASKS.items():
+            seeds = values(file, method, **{"model.cell": cell}) or values(f"{HERE}/paper/table2_400.csv", method)
+            ours[f"{name}, {mask}"] = mean_and_sd(list(seeds.values()))
+            paper[f"{name}, {mask}"] = published("1", cell)[method]
+    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    draw_both(axes, list(ours), ours, paper)
+    axes.set_xticks([1, 2, 5, 10], ["1", "2", "5", "10"])
+    axes.set_title("400 units, 95 % sparse: error after fifty epochs (%)", fontsize=9, loc="left")
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
 def table_2() -> Figure:
     """Draw the sizes of Table 2 that were measured, here and in the paper."""
     files = {int(path.stem.removeprefix("table2_")): str(path) for path in HERE.glob("paper/table2_*.csv")}
@@ -85,36 +105,36 @@ def table_2() -> Figure:
         1, len(files), figsize=(3 + 3 * len(files), 3), layout="constrained", squeeze=False, sharey=True
     )
     for axes, (size, file) in zip(panels[0], sorted(files.items()), strict=True):
-        ours = {name: mean_and_sd(list(seeds.values())) for name in TABLE_2 if (seeds := values(file, name))}
-        paper = {method: spread for (method, units), spread in published().items() if units == size}
-        draw_spreads(axes, paper, -0.16, PUBLISHED, "paper", "D")
-        draw_spreads(axes, ours, 0.16, OURS, "here", "o")
-        label_rows(axes, list(TABLE_2.values()))
-        axes.set_xscale("log")
+        measured = {name: seeds for method, name in TABLE_2.items() if (seeds := values(file, method))}
+        ours = {name: mean_and_sd(list(seeds.values())) for name, seeds in measured.items()}
+        paper = {TABLE_2[method]: spread for method, spread in published("2", str(size)).items()}
+        draw_both(axes, list(TABLE_2.values()), ours, paper)
         axes.set_xticks([0.5, 1, 2, 5, 10, 100], ["0.5", "1", "2", "5", "10", "100"])
-        axes.minorticks_off()
         axes.set_title(f"{size} units: error after fifty epochs (%)", fontsize=9, loc="left")
     panels[0, 0].legend(fontsize=8, loc="upper right", frameon=False)
     return figure
 
 
-def published() -> dict[tuple[str, int], tuple[float, float]]:
-    """Read mean and standard deviation of Table 2 in the paper, by method and units."""
+def published(table: str, row: str) -> dict[str, Spread]:
+    """Read mean and standard deviation of the methods in a row of a table of the paper."""
     with (HERE / "paper" / "published.csv").open(newline="") as file:
-        return {
-            (row["method"], int(row["model.hidden_size"])): (float(row["mean"]), float(row["sd"]))
-            for row in csv.DictReader(file)
-        }
+        rows = [found for found in csv.DictReader(file) if (found["table"], found["row"]) == (table, row)]
+    return {found["method"]: (float(found["mean"]), float(found["sd"] or "nan")) for found in rows}
 
 
-def draw_spreads(
-    axes: Axes, values: Mapping[str, tuple[float, float]], shift: float, color: str, label: str, marker: str
-) -> None:
-    """Draw means and standard deviations, in the order of the table's rows."""
-    known = [name for name in TABLE_2 if name in values]
-    means, sds = zip(*(values[name] for name in known), strict=True)
-    places = [list(TABLE_2).index(name) + shift for name in known]
-    axes.errorbar(means, places, xerr=sds, fmt=marker, color=color, markersize=4, capsize=2, lw=1, label=label)
+def draw_both(axes: Axes, names: Sequence[str], ours: Mapping[str, Spread], paper: Mapping[str, Spread]) -> None:
+    """Draw means and standard deviations of the paper and of here, in rows, on a logarithmic axis."""
+    for spreads, shift, color, label, marker in (
+        (paper, -0.16, PUBLISHED, "paper", "D"),
+        (ours, 0.16, OURS, "here", "o"),
+    ):
+        known = [name for name in names if name in spreads]
+        means, sds = zip(*(spreads[name] for name in known), strict=True)
+        places = [names.index(name) + shift for name in known]
+        axes.errorbar(means, places, xerr=sds, fmt=marker, color=color, markersize=4, capsize=2, lw=1, label=label)
+    label_rows(axes, names)
+    axes.set_xscale("log")
+    axes.minorticks_off()
 
 
 def candidates() -> Figure:
@@ -140,7 +160,7 @@ def candidates() -> Figure:
 
 def main() -> None:
     """Draw all of them."""
-    for draw in (recipe, table_2, candidates):
+    for draw in (recipe, table_1, table_2, candidates):
         draw().savefig(PICTURES / f"results_{draw.__name__}.png", dpi=130)
 
 

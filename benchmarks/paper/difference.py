@@ -14,10 +14,11 @@ from statistics import mean
 from sparse_rnn.compare.statistics import paired_difference
 
 
-def values(path: str, method: str) -> dict[int, float]:
-    """Read the final error or perplexity of every seed of a method."""
+def values(path: str, method: str, **varied: str) -> dict[int, float]:
+    """Read the final error or perplexity of every seed of a method, at values of what the table varies."""
+    wanted = {"stage": "final", "method": method, **varied}
     with open(path, newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["stage"] == "final" and row["method"] == method]
+        rows = [row for row in csv.DictReader(file) if wanted.items() <= row.items()]
     return {int(row["seed"]): float(row["val/error" if "val/error" in row else "val/ppl"]) for row in rows}
 
 
