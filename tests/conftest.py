@@ -1,5 +1,7 @@
 import os
+import random
 import shutil
+import time
 from contextlib import suppress
 
 import pytest
@@ -17,6 +19,26 @@ DIGITS = ["fit", "--config", "gru_digits.yaml", "--trainer.enable_progress_bar",
 DIGITS += ["--trainer.accelerator", "cpu", "--model.hidden_size", "6", "--trainer.max_epochs", "2"]
 DIGITS += ["--trainer.limit_train_batches", "3", "--trainer.log_every_n_steps", "1"]
 DIGITS += ["--pruning.sparsity", "0.75", "--pruning.num_samples", "8"]
+
+
+BEGAN = time.monotonic()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--seconds", type=float, help="skip tests that would begin later; another number, another order")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Shuffles tests that may not all have a turn: a CI whose seconds differ each time comes round to all of them."""
+    seconds = config.getoption("--seconds")
+    if seconds is not None:
+        random.Random(seconds).shuffle(items)
+
+
+def pytest_runtest_setup(item):
+    seconds = item.config.getoption("--seconds")
+    if seconds is not None and time.monotonic() - BEGAN > seconds:
+        pytest.skip(f"there was no time for it within --seconds {seconds:g}")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch.distributed as dist
+from autocast import need_lstm_in_bfloat16
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 240
@@ -133,6 +134,7 @@ def test_the_documented_command_ends_well_and_tells_once_what_came_of_it(tmp_pat
 @pytest.mark.slow
 def test_it_ends_well_in_bfloat16(tmp_path, text):
     """With the sampled softmax and RowAdam; the sparse engine steps aside."""
+    need_lstm_in_bfloat16()
     precise = ["--trainer.precision", "bf16-mixed", "--pruning.engine", "sparse"]
     check_summary(on_two_ranks(tmp_path, *documented(), *text, *SMALL, *QUICK, *precise))
 
