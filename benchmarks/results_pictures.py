@@ -4,6 +4,7 @@ python benchmarks/results_pictures.py
 """
 
 import csv
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,9 +39,11 @@ TABLE_2 = {
     "grasp_gamma": "GraSP, normalised",
 }
 CELLS = {"rnn": "RNN", "lstm": "LSTM", "peephole_lstm": "peephole LSTM", "gru": "GRU"}
+INITS = {"glorot": "Glorot", "normal": "N(0, 1)", "uniform": "U(-0.1, 0.1)"}
 MASKS = {"Random": "random", "jacobian_paper": "Jacobian"}
 Seeds = dict[int, float]
 Spread = tuple[float, float]
+Rows = dict[str, tuple[str, str, dict[str, str]]]
 
 
 def label_rows(axes: Axes, names: Sequence[str], bold: str = "") -> None:
@@ -83,19 +86,49 @@ def recipe() -> Figure:
 
 def table_1() -> Figure:
     """Draw the cells of Table 1, here and in the paper; GRU is that of Table 2."""
-    file = str(HERE / "paper" / "table1_rnn_lstm_peephole_lstm.csv")
-    ours, paper = {}, {}
-    for cell, name in CELLS.items():
-        for method, mask in MASKS.items():
-            seeds = values(file, method, **{"model.cell": cell}) or values(f"{HERE}/paper/table2_400.csv", method)
-            ours[f"{name}, {mask}"] = mean_and_sd(list(seeds.values()))
-            paper[f"{name}, {mask}"] = published("1", cell)[method]
+    rows = {name: (cell, "table1_rnn_lstm_peephole_lstm", {"model.cell": cell}) for cell, name in CELLS.items()}
+    rows[CELLS["gru"]] = ("gru", "table2_400", {})
     figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
-    draw_both(axes, list(ours), ours, paper)
+    draw_rows(axes, "1", rows)
     axes.set_xticks([1, 2, 5, 10], ["1", "2", "5", "10"])
     axes.set_title("400 units, 95 % sparse: error after fifty epochs (%)", fontsize=9, loc="left")
     axes.legend(fontsize=8, frameon=False)
     return figure
+
+
+def tables_3_and_5() -> Figure:
+    """Draw Table 3's sparsities and Table 5's initialisations, here and in the paper; 95 % is that of Table 2."""
+    sparsities: Rows = {
+        "90 %": ("0.9", "table3_0.9_0.98", {"sparsity": "0.9"}),
+        "95 %": ("0.95", "table2_400", {}),
+        "98 %": ("0.98", "table3_0.9_0.98", {"sparsity": "0.98"}),
+    }
+    inits: Rows = {}
+    for init, scale, file in (
+        ("glorot", 1, "glorot"),
+        ("normal", 1, "normal_uniform"),
+        ("uniform", 0.1, "normal_uniform"),
+    ):
+        varied = {"model": json.dumps({"init": init, "init_scale": scale})}
+        inits[INITS[init]] = (init, f"table5_{file}", varied)
+    figure, panels = plt.subplots(1, 2, figsize=(9, 2.7), layout="constrained", sharex=True)
+    for axes, table, rows, title in zip(panels, "35", (sparsities, inits), ("sparsity", "first weights"), strict=True):
+        draw_rows(axes, table, rows)
+        axes.set_xticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
+        axes.set_title(f"GRU-400 by {title}: error after fifty epochs (%)", fontsize=9, loc="left")
+    panels[1].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def draw_rows(axes: Axes, table: str, rows: Rows) -> None:
+    """Draw both masks of rows of a table: each has its row in the paper, its file here, and what that varies."""
+    ours, paper = {}, {}
+    for name, (row, file, varied) in rows.items():
+        for method, mask in MASKS.items():
+            seeds = values(f"{HERE}/paper/{file}.csv", method, **varied)
+            ours[f"{name}, {mask}"] = mean_and_sd(list(seeds.values()))
+            paper[f"{name}, {mask}"] = published(table, row)[method]
+    draw_both(axes, list(ours), ours, paper)
 
 
 def table_2() -> Figure:
@@ -160,7 +193,7 @@ def candidates() -> Figure:
 
 def main() -> None:
     """Draw all of them."""
-    for draw in (recipe, table_1, table_2, candidates):
+    for draw in (recipe, table_1, table_2, tables_3_and_5, candidates):
         draw().savefig(PICTURES / f"results_{draw.__name__}.png", dpi=130)
 
 

@@ -21,9 +21,9 @@ OVERLAYS = sorted(path.relative_to(SHIPPED).as_posix() for path in (SHIPPED / "p
 ON_THE_WAY = {"gru_mnist_l2.yaml": 0.6, "lstm_wikitext2_gradual.yaml": 0.1, "lstm_wikitext2_tied.yaml": 1.0}
 ON_THE_WAY |= {"awd_lstm_wikitext2.yaml": 1.0, "reber.yaml": 1.0}
 TABLE_1 = ["rnn", "gru", "lstm", "peephole_lstm"]
+SMALL = ["--model.hidden_size", "20"]
 # Language models as small as their stand-in text.
-SMALL = ["--model.hidden_size", "20", "--model.embedding_size", "20", "--model.vocab_size", "null"]
-SMALL += ["--model.last_size", "null"]
+TEXT = ["--model.embedding_size", "20", "--model.vocab_size", "null", "--model.last_size", "null"]
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def kernels_after(tmp_path):
 @pytest.mark.filterwarnings("ignore:.*the final sparsity (is|was) not reached", "ignore:.* leaves no update")
 @pytest.mark.parametrize("config", [*(name for name in MODELS if name != "reber_graph.yaml"), *COMBINED])
 def test_every_config_trains(run, capsys, tmp_path, config):
-    run("fit", "--config", config, *TWO_STEPS, *(SMALL if "LanguageModel" in str(read_config(config)) else []))
+    run("fit", "--config", config, *TWO_STEPS, *SMALL, *(TEXT if "LanguageModel" in str(read_config(config)) else []))
     weights, density = kernels_after(tmp_path), ON_THE_WAY.get(config, 0.05)
     assert weights.count_nonzero() == round(density * len(weights))
     assert (f"{1 - density:.2%}" in capsys.readouterr().out) == (density < 1)
