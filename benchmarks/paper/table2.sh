@@ -12,7 +12,8 @@
 #   NAME=glorot SIZES=100 benchmarks/paper/table2.sh --model.init glorot --model.init_scale 1
 set -euo pipefail
 methods=$(dirname "$0")/methods
+criteria=${CRITERIA-Random,SNIP,GraSP}
 exec "$(dirname "$0")/compare.sh" "table2${SIZES:+_${SIZES//,/_}}" --sparsity 0.95 \
-  --criteria Random,SNIP,GraSP \
+  ${criteria:+--criteria "$criteria"} \
   --methods "$methods/jacobian_paper.yaml,$methods/jacobian_author.yaml,$methods/snip_gamma.yaml,$methods/grasp_gamma.yaml,pruning/l2.yaml" \
   --vary "model.hidden_size=${SIZES:-100,400,1600}" "$@"
