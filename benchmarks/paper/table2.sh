@@ -6,10 +6,11 @@
 # All tables of benchmarks/paper hold the settings of gru_mnist.yaml: 50 epochs, Adam at 1e-3, batches of 64, N(0, 0.1).
 # Stopped, the same command goes on with the runs that are missing, and with the one that was under way. Further arguments
 # are those of python -m sparse_rnn compare, as in --seeds 5, --jobs 2 or --trainer.max_epochs 8 (which takes an --output of its
-# own). SIZES=100 runs the column of 100 units alone, whose results are table2_100.csv. Arguments that make it another
-# comparison have a NAME in the environment, which goes before:
+# own). SIZES=100 runs the column of 100 units alone, whose results are table2_100.csv, and an empty CRITERIA leaves out those
+# that --criteria takes. Arguments that make it another comparison have a NAME in the environment, which goes before:
 #
 #   NAME=glorot SIZES=100 benchmarks/paper/table2.sh --model.init glorot --model.init_scale 1
+#   NAME=dense SIZES=400 CRITERIA= benchmarks/paper/table2.sh --methods pruning/l2.yaml
 set -euo pipefail
 methods=$(dirname "$0")/methods
 criteria=${CRITERIA-Random,SNIP,GraSP}
