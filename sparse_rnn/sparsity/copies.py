@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +25,7 @@ OF_GRADIENTS = frozenset(
 )
 PLAIN = (str, bytes, int, float, complex, bool, type(None))
 # Neither these nor what they lead to is looked into.
-CLOSED = (type, FunctionType, MethodType, BuiltinFunctionType, ModuleType, DataLoader, Dataset)
+CLOSED = (type, FunctionType, MethodType, BuiltinFunctionType, ModuleType, ArgumentParser, DataLoader, Dataset)
 DEEPEST = 8
 
 

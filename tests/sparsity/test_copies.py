@@ -1,6 +1,7 @@
 """Copies of weights are found by name, parameter, place and shape, and nothing else is."""
 
 import copy
+from argparse import ArgumentParser
 from collections import deque
 
 import pytest
@@ -65,6 +66,12 @@ def test_a_copy_is_found_wherever_it_is(kind):
     assert names({"more": KEPT[kind](module), "count": 3}, module) == [HH]
 
 
+def with_default(module):
+    parser = ArgumentParser()
+    parser.set_defaults(**{HH: module["rnn"].weight_hh_l0.detach().clone()})
+    return parser
+
+
 OTHERS = {
     "the model itself": lambda m: m,
     "its parameters": lambda m: list(m.parameters()),
@@ -76,6 +83,7 @@ OTHERS = {
     "moments": lambda m: {m["rnn"].weight_hh_l0: {"exp_avg": torch.ones(12, 4), "step": 3}},
     "data": lambda m: TensorDataset(torch.ones(12, 4)),
     "plain values": lambda m: ["a", 1, None, 2.5, {"b": {1, 2}}, object(), len, nn.Linear],
+    "a command line": with_default,
     "a list of other things": lambda m: [torch.ones(3), torch.ones(2, 2)],
 }
 
