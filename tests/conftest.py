@@ -2,10 +2,12 @@ import os
 import random
 import shutil
 import time
+from collections import defaultdict
 from contextlib import suppress
 
 import pytest
 import torch
+from combinations import covering
 
 from sparse_rnn.cli import main
 
@@ -28,8 +30,18 @@ def pytest_addoption(parser):
     parser.addoption("--seconds", type=float, help="skip tests that would begin later; another number, another order")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m takes its choice
 def pytest_collection_modifyitems(config, items):
-    """Shuffles tests that may not all have a turn: a CI whose seconds differ each time comes round to all of them."""
+    """Makes combinations slow tests; shuffles tests that may not all have a turn, so that other seconds try others."""
+    combined = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("each_value"):
+            combined[item.nodeid.partition("[")[0]].append(item)
+    for cases in combined.values():
+        always = covering([{(name, id(value)) for name, value in case.callspec.params.items()} for case in cases])
+        for place, case in enumerate(cases):
+            if place not in always:
+                case.add_marker("slow")
     seconds = config.getoption("--seconds")
     if seconds is not None:
         random.Random(seconds).shuffle(items)

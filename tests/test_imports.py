@@ -87,12 +87,15 @@ def allowed(importer, imported):
     return RANK[other] < RANK[mine] or (RANK[other] == RANK[mine] == 0)
 
 
-OURS = [
-    (importer, imported, line)
-    for importer, path in MODULES.items()
-    for imported, line in imports(path)
-    if imported.split(".")[0] == "sparse_rnn"
-]
+@pytest.fixture(scope="module")
+def ours():
+    """Who imports what of this package, and where."""
+    return [
+        (importer, imported, line)
+        for importer, path in MODULES.items()
+        for imported, line in imports(path)
+        if imported.split(".")[0] == "sparse_rnn"
+    ]
 
 
 def test_every_room_has_its_place():
@@ -101,8 +104,8 @@ def test_every_room_has_its_place():
 
 
 @pytest.mark.parametrize("importer", MODULES)
-def test_imports_run_one_way(importer):
-    wrong = [f"line {line}: {imported}" for by, imported, line in OURS if by == importer and not allowed(by, imported)]
+def test_imports_run_one_way(ours, importer):
+    wrong = [f"line {line}: {imported}" for by, imported, line in ours if by == importer and not allowed(by, imported)]
     assert not wrong
 
 

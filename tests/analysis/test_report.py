@@ -34,6 +34,7 @@ def test_a_report_is_written_and_its_progress_told(numbers, tmp_path):
     assert all(title in page for title in told)
 
 
+@pytest.mark.slow
 def test_the_same_numbers_give_the_same_files(numbers, tmp_path):
     folders = [tmp_path / name for name in ("a", "b")]
     for folder in folders:
@@ -44,6 +45,7 @@ def test_the_same_numbers_give_the_same_files(numbers, tmp_path):
         assert not re.search(r"<dc:date>", path.read_text())
 
 
+@pytest.mark.slow
 def test_the_same_fit_again_writes_nothing_where_a_comparison_has_its_own(jacobian, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     grid = parse(["--config", "gru_digits.yaml", "--criteria", "SNIP", "--sparsity", "0.9", "--output", "table"])

@@ -338,12 +338,14 @@ def run(train, tmp_path, build, kind, method, first):
                 zeros.assert_zero((parameter[0], kept[key]) for key in ("ax", "z", "average") if key in kept)
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_whatever_optimizer_steps(train, tmp_path, kind, method):
     run(train, tmp_path, OPTIMIZERS[kind], "ByName", method, first=True)
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize(
     ("method", "first"), [("one shot", False), ("gradual", True), ("random growth", False), ("random growth", True)]
 )
@@ -352,6 +354,7 @@ def test_whatever_callback_averages_in_either_order(train, tmp_path, kind, first
     run(train, tmp_path, OPTIMIZERS["adam"], kind, method, first)
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("kind", ["StateDict", "Listed", "OfALayer", "OneTensor", "Averaged"])
 @pytest.mark.parametrize("optimizer", ["noisy", "foreign", "in backward"])
 def test_noise_does_not_come_into_averages(train, tmp_path, kind, optimizer):

@@ -126,6 +126,7 @@ ENDS = {
 }  # fmt: skip
 
 
+@pytest.mark.each_value
 @pytest.mark.filterwarnings("ignore:.*the final sparsity (is|was) not reached")
 @pytest.mark.parametrize("way", ["one shot", "gradual", "lottery"])
 @pytest.mark.parametrize("end", ENDS)

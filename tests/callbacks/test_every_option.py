@@ -224,6 +224,7 @@ def pruned(train):
     return pruned
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("name", ASKED)
 @pytest.mark.parametrize("way", WAYS)
 def test_the_masks_honour_the_options(pruned, way, name):
@@ -263,6 +264,7 @@ def score(part: Tensor, left: Tensor, how: str) -> float:
     return float(sizes.max() if how == "max" else sizes.double().square().mean().sqrt())
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("how", ["max", "mean_square"])
 @pytest.mark.parametrize("size", [(4, 8), (3, 5), (1, 1)])
 @pytest.mark.parametrize("way", WAYS)

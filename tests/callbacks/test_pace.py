@@ -109,6 +109,7 @@ def fit(train, build, pruning, **options):
     return trainer, trail
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_the_asked_sparsity_is_reached_under_max_steps_and_max_epochs(train, pattern, method):

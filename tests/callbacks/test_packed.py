@@ -39,6 +39,7 @@ def fitted(tmp_path, data, *callbacks, cell="gru", epochs=2, logger=True, **opti
     return model, trainer
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("cell", ["gru", "lstm", "rnn", "peephole_lstm", "gru_reset_before"])
 @pytest.mark.parametrize("criterion", ["jacobian", "snip", "grasp", "synflow", "magnitude", "random"])
 def test_every_criterion_scores_on_packed_batches(tmp_path, data, criterion, cell):

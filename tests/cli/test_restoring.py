@@ -57,6 +57,7 @@ def saved(jacobian):
     return load_checkpoint(jacobian, mapped=False)
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("packed", [torch.save, lambda evil, path: path.write_bytes(pickle.dumps(evil))])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_a_checkpoint_holds_is_never_run(refused, digits, served, saved, tmp_path, command, packed):

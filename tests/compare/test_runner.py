@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from sparse_rnn.compare import runner
 from sparse_rnn.compare.recorder import EXACT
@@ -39,9 +40,11 @@ path.write_text(json.dumps(record))
 
 @pytest.fixture
 def stub(tmp_path, monkeypatch):
-    """Stands a script that behaves as told in for the fits, whose arguments are not tried before."""
+    """Stands a script that behaves as told in for the fits; what takes longer than it is not done beside it."""
     python = sys.executable
     monkeypatch.setattr("sparse_rnn.cli.compare.check_fits", lambda grid: None)
+    monkeypatch.setattr("sparse_rnn.compare.runner._POLL_SECONDS", 0.01)
+    monkeypatch.setattr("sparse_rnn.compare.report.against_epochs", lambda results, grid: Figure())
 
     def stub(behaviour=""):
         script = tmp_path / "stub"

@@ -155,6 +155,7 @@ def test_a_run_killed_in_mid_epoch_resumes_as_if_it_had_not_been(tmp_path):
     assert resumed.tokens_seen == unbroken.tokens_seen == EPOCHS * 8 * WINDOWS * STEPS
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize(("cell", "variational"), [("gru", True), ("lstm", False)])
 @pytest.mark.parametrize(
     ("when", "stop"),

@@ -123,6 +123,7 @@ def test_the_pruned_project_is_sparse_and_learns(name, pruned):
 
 
 # Nothing is scored where nothing is to be removed; so little to remove that it is nothing takes scores.
+@pytest.mark.each_value
 @pytest.mark.parametrize("sparsity", [0.0, 1e-9])
 @all_projects
 def test_with_sparsity_zero_a_project_runs_bit_for_bit_as_without_us(name, tmp_path, sparsity):

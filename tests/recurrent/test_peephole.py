@@ -125,15 +125,15 @@ def test_follows_the_equations_forward_and_backward(peepholes: str, options: dic
 
 @BOTH_FORMS
 def test_gradients_agree_with_finite_differences(peepholes: str) -> None:
-    lstm = PeepholeLSTM(2, 3, num_layers=2, bidirectional=True, peepholes=peepholes, dtype=torch.float64)
+    lstm = PeepholeLSTM(1, 2, num_layers=2, bidirectional=True, peepholes=peepholes, dtype=torch.float64)
     names = list(dict(lstm.named_parameters()))
-    h_0, c_0 = randn(4, 2, 3, requires_grad=True), randn(4, 2, 3, requires_grad=True)
+    h_0, c_0 = randn(4, 2, 2, requires_grad=True), randn(4, 2, 2, requires_grad=True)
 
     def run(x: Tensor, h_0: Tensor, c_0: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
         named = dict(zip(names, parameters, strict=True))
         return tuple(flat(torch.func.functional_call(lstm, named, (x, (h_0, c_0)))))
 
-    sources = (randn(3, 2, 2, requires_grad=True), h_0, c_0, *lstm.parameters())
+    sources = (randn(3, 2, 1, requires_grad=True), h_0, c_0, *lstm.parameters())
     assert torch.autograd.gradcheck(run, sources)
 
 

@@ -53,6 +53,7 @@ def scores_of(criterion, model, x):
     return {name.removeprefix("rnn."): score for name, score in criterion.score(model, x, None, targets).items()}
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize(
     "criterion",
     [JacobianSpectrum.paper(), JacobianSpectrum.author(), SynFlow()],

@@ -164,6 +164,7 @@ def pickled(module, *arguments):
 ANY_LENGTH = [traced, traced_without_gradients, saved_trace, scripted_module, saved_script, copied, pickled]
 
 
+@pytest.mark.each_value
 @FORMS
 @OPTIONS
 @pytest.mark.parametrize("way", [*ANY_LENGTH, exported, exported_without_gradients])
@@ -177,6 +178,7 @@ def test_every_way_gives_the_same_outputs_and_gradients(way, form, options):
     assert all(map(torch.equal, outputs_and_gradients(module, x, state), expected))
 
 
+@pytest.mark.each_value
 @FORMS
 @OPTIONS
 @pytest.mark.parametrize("way", ANY_LENGTH)

@@ -275,6 +275,7 @@ def alone():
     return alone
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("name", LOADERS)
 @pytest.mark.parametrize("pruning", ["nothing", "nothing, chosen by scores", "jacobian", "magnitude", "all of it"])
 def test_training_sees_the_batches_that_it_sees_without_us(train, tmp_path, alone, name, pruning):
@@ -290,6 +291,7 @@ def test_training_sees_the_batches_that_it_sees_without_us(train, tmp_path, alon
             assert numbers == list(range(SAMPLES))
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("name", ["generator", "stream", "two loaders", "persistent workers"])
 @pytest.mark.parametrize("pruning", ["more rounds", "rescaled", "dynamic"])
 def test_so_it_does_however_often_the_samples_are_looked_at(train, tmp_path, name, pruning):

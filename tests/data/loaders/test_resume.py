@@ -88,6 +88,7 @@ STOPS = {
 }
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("end", ["max_epochs", "max_steps", "both"])
 @pytest.mark.parametrize("stop", STOPS)
 def test_resumed_run_equals_the_unbroken_one(stop, end, tmp_path):
