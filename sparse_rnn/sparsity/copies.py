@@ -145,6 +145,8 @@ class Copies:
                 yield from self._walk(value, f"{place}.{name}", depth - 1)
 
     def _in_mapping(self, mapping: Mapping[Any, Any], place: str, depth: int) -> Iterator[Found]:
+        if all(isinstance(value, PLAIN) for value in list(mapping.values())):
+            return  # such as a vocabulary, which is large
         named = [] if "params" in mapping else list(self._by_name(_with_names(mapping), place))
         yield from named
         for key, value in list(mapping.items()):
