@@ -38,6 +38,7 @@ TABLE_2 = {
     "GraSP": "GraSP",
     "grasp_gamma": "GraSP, normalised",
 }
+SIZES = {100: ["table2_100"], 400: ["table2_400", "dense_table2_400"]}
 CELLS = {"rnn": "RNN", "lstm": "LSTM", "peephole_lstm": "peephole LSTM", "gru": "GRU"}
 INITS = {"glorot": "Glorot", "normal": "N(0, 1)", "uniform": "U(-0.1, 0.1)"}
 MASKS = {"Random": "random", "jacobian_paper": "Jacobian"}
@@ -133,18 +134,20 @@ def draw_rows(axes: Axes, table: str, rows: Rows) -> None:
 
 def table_2() -> Figure:
     """Draw the sizes of Table 2 that were measured, here and in the paper."""
-    files = {int(path.stem.removeprefix("table2_")): str(path) for path in HERE.glob("paper/table2_*.csv")}
-    figure, panels = plt.subplots(
-        1, len(files), figsize=(3 + 3 * len(files), 3), layout="constrained", squeeze=False, sharey=True
-    )
-    for axes, (size, file) in zip(panels[0], sorted(files.items()), strict=True):
-        measured = {name: seeds for method, name in TABLE_2.items() if (seeds := values(file, method))}
-        ours = {name: mean_and_sd(list(seeds.values())) for name, seeds in measured.items()}
+    figure, panels = plt.subplots(1, len(SIZES), figsize=(3 + 3 * len(SIZES), 3), layout="constrained", sharey=True)
+    for axes, (size, files) in zip(panels, SIZES.items(), strict=True):
+        measured = {
+            name: list(seeds.values())
+            for file in files
+            for method, name in TABLE_2.items()
+            if (seeds := values(f"{HERE}/paper/{file}.csv", method))
+        }
+        ours = {name: mean_and_sd(seeds) for name, seeds in measured.items()}
         paper = {TABLE_2[method]: spread for method, spread in published("2", str(size)).items()}
         draw_both(axes, list(TABLE_2.values()), ours, paper)
         axes.set_xticks([0.5, 1, 2, 5, 10, 100], ["0.5", "1", "2", "5", "10", "100"])
         axes.set_title(f"{size} units: error after fifty epochs (%)", fontsize=9, loc="left")
-    panels[0, 0].legend(fontsize=8, loc="upper right", frameon=False)
+    panels[0].legend(fontsize=8, loc="upper right", frameon=False)
     return figure
 
 
