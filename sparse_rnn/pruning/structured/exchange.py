@@ -9,6 +9,7 @@ from torch import Tensor
 
 _LEAST = 1e-9  # of the loss,
 _ROUNDING = 1e-13  # and of what there is to lose: smaller improvements are rounding errors
+_DEPENDENT = 1e-12  # of a unit's second moment: less that the others do not tell is a rounding error
 
 
 def exchanged(pairs: Sequence[tuple[Tensor, Tensor]], chosen: Tensor, tau: float, exchanges: int) -> Tensor:
@@ -62,7 +63,7 @@ def _compared(moment: Tensor, weight: Tensor, chosen: Tensor, tau: float) -> tup
     size = len(chosen)
     inner = moment[chosen][:, chosen] + tau * torch.eye(size, dtype=moment.dtype)
     factor, failed = torch.linalg.cholesky_ex(inner)
-    if failed:
+    if failed or (factor.diagonal().square() <= _DEPENDENT * inner.diagonal()).any():
         return None
     inverse = torch.cholesky_inverse(factor)
     matrix = moment[:, chosen] @ inverse
@@ -74,5 +75,5 @@ def _compared(moment: Tensor, weight: Tensor, chosen: Tensor, tau: float) -> tup
     gain = (residual * turned.T).sum(1, keepdim=True)
     gain = gain + 2 * columns * (residual @ weighted) + columns.square() * raised
     left = residual.diagonal().unsqueeze(1) + columns.square()
-    dependent = left <= 1e-12 * moment.diagonal().unsqueeze(1)
+    dependent = left <= _DEPENDENT * moment.diagonal().unsqueeze(1)
     return torch.where(dependent, 0, gain / (left + tau).clamp(min=1e-300)) - raised, turned.trace().item()

@@ -65,8 +65,9 @@ def test_after_the_greedy_choice_the_loss_is_within_a_few_per_cent_of_the_best_s
     assert max(ratios) < 1.1
 
 
-def test_none_is_made_where_nothing_is_lost_or_none_is_asked_for():
-    h = torch.randn(50, 2, dtype=torch.float64)
+@pytest.mark.parametrize("seed", range(10))  # whether what depends on each other does so exactly, rounding decides
+def test_none_is_made_where_nothing_is_lost_or_none_is_asked_for(seed):
+    h = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     h = torch.cat([h, h], dim=1)
     pairs = [(h.T @ h / 50, torch.eye(4).double())]
     assert exchanged(pairs, torch.tensor([0, 2]), 0.0, 5).tolist() == [0, 2]  # they depend on each other
