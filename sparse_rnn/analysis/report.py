@@ -67,6 +67,7 @@ def write_plate(folder: Path, stem: str, plate: Plate) -> str:
     """
     figure = plate.draw()
     figure.savefig(folder / f"{stem}.png", dpi=150)
+    figure.set_layout_engine("none")  # what has its place keeps it
     figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
     write_csv(folder / f"{stem}.csv", plate.rows)
     narrow = _svg(plate.draw_narrow()) if plate.draw_narrow else None
