@@ -6,7 +6,7 @@ from collections import deque
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -211,6 +211,7 @@ def parts(value):
     return []
 
 
+@settings(max_examples=40)
 @given(values)
 def test_whatever_is_nested_in_whatever_is_back_in_the_same_objects(value):
     before, objects = copied(value), parts(value)

@@ -64,6 +64,7 @@ WAYS = {
 
 
 @pytest.mark.filterwarnings("ignore")  # Python has one list of filters for all threads
+@pytest.mark.each_value
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("by_hand", [False, True], ids=["automatic", "by hand"])
 def test_a_run_beside_another_is_as_it_is_alone(way, by_hand):
@@ -123,7 +124,7 @@ def test_scores_of_plain_models_leave_the_gradients_of_other_threads():
         assert ready.wait(10)
         for criterion in ("snip", "grasp", "jacobian", "synflow"):
             batch, loss_fn = torch.randn(5, 2, 3), lambda model, batch: model(batch)[0].sum()
-            prune(nn.GRU(3, 4), batch, sparsity=0.5, criterion=criterion, loss_fn=loss_fn)
+            prune(nn.GRU(3, 4), batch, sparsity=0.5, criterion=criterion, rounds=3, loss_fn=loss_fn)
     finally:
         over.set()
         thread.join()

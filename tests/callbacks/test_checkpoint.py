@@ -246,6 +246,7 @@ def in_full(value):
     return [in_full(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("when", [{}, {"val_check_interval": 4, "max_steps": 10, "check_val_every_n_epoch": None}])
 @pytest.mark.parametrize("monitor", ["worse", None])
 def test_a_model_that_is_both_the_best_and_the_last_is_written_once(train, tmp_path, written, when, monitor):

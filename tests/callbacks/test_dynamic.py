@@ -151,6 +151,7 @@ PROJECTS = pytest.mark.parametrize(
 
 
 @PROJECTS
+@pytest.mark.each_value
 @pytest.mark.parametrize("redistribution", ["kernel", "gate"])
 @pytest.mark.parametrize("growth", ["gradient", "random"])
 def test_every_update_is_the_definition(train, project, options, growth, redistribution):

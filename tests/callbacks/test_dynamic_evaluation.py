@@ -64,6 +64,7 @@ def by_hand(model, carry):
     return math.exp(total / len(windows))
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("inference_mode", [True, False])
 @pytest.mark.parametrize("carry", [True, False])
 @pytest.mark.parametrize("stage", ["test", "validate"])

@@ -182,6 +182,7 @@ class NoTrace(GradualPruning):
         super().update_masks(trainer, pl_module, step, batch)
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("build", [Project, ByHand])
 @pytest.mark.parametrize("criterion", ["snip", "random", "grasp"])
 def test_scoring_in_the_middle_of_training_leaves_no_trace(build, criterion):

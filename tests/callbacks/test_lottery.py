@@ -128,6 +128,7 @@ def assert_same(one, other):
     )
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("first", [0, 3])
 @pytest.mark.parametrize("project", [Project, Manual])
 def test_survivors_and_all_the_rest_go_back_to_step_k_when_a_round_is_over(train, project, first):

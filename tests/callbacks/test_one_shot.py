@@ -82,6 +82,7 @@ def removed_weights(module: nn.Module, callback: OneShotPruning) -> torch.Tensor
 NOTHING = [0.0, 1e-9]
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("sparsity", NOTHING)
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_with_sparsity_zero_a_run_is_bit_for_bit_the_run_without_us(tmp_path, shuffle, sparsity):
@@ -360,7 +361,7 @@ def test_scores_that_need_no_data_do_not_depend_on_how_many_samples_a_batch_hold
         callback = OneShotPruning(criterion="random", rescale="chi", num_samples=8)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="rescale='chi'")
-            fit(Project(), [callback], tmp_path, data=loader(batch_size=batch_size), max_epochs=1)
+            fit(Project(), [callback], tmp_path, data=loader(batch_size=batch_size), max_steps=1)
         return callback.masks.digest()
 
     assert masks(4) == masks(8)

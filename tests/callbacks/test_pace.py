@@ -134,6 +134,7 @@ def test_steps_past_lightning_count_as_well(train):
     assert trail.first(0.9) == 6
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize(
     ("options", "steps"),
     [
@@ -197,6 +198,7 @@ def test_a_training_that_comes_to_the_end_of_its_schedule_ends_in_silence(train)
     train(Project, [GradualPruning(0.0, Cubic(0, 100, 2)), stop], max_epochs=20)
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("limit", [{"max_epochs": 3}, {"max_epochs": -1, "max_steps": 72}])
 @pytest.mark.parametrize("method", METHODS)
 def test_resumed_runs_go_on_as_the_unbroken_one(train, tmp_path, method, limit):

@@ -64,6 +64,7 @@ def one_shot(sparsity=0.75):
     return OneShotPruning(sparsity, "Random", allocation="per_kernel")
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize(("pruning", "fan_in"), [(None, UNITS), (one_shot(), UNITS / 4), (one_shot(0.99), 1.0)])
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm", "peephole_lstm"])
 def test_a_fit_is_that_at_the_rate_over_the_root_of_the_fan_in(tmp_path, cell, pruning, fan_in):

@@ -64,6 +64,7 @@ def computed(monkeypatch):
     return calls
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("manual", [False, True], ids=["automatic", "manual"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_fit_ends_as_the_dense_one(train, computed, method, manual):
@@ -81,6 +82,7 @@ def test_a_fit_ends_as_the_dense_one(train, computed, method, manual):
     assert state[0]["exp_avg"].shape == weights["rnn.weight_ih_l0"].shape
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 @pytest.mark.parametrize("then", ["sparse", "dense"])

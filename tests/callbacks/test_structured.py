@@ -72,6 +72,7 @@ def moments(trainer):
     return [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("saved", ["end-0", "end-1", "end-2"])
 def test_a_run_resumed_on_either_side_equals_the_unbroken_one(train, tmp_path, optimizer, saved):

@@ -116,6 +116,7 @@ def test_the_page_holds_everything_and_needs_nothing(report, jacobian):
     assert "http" not in re.sub(names_only, "", svg, flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_without_data_the_other_figures_are_drawn(run, changed, capsys):
     path = changed(**{"data:": "no_data:"})
     run("analyze", "--checkpoint", str(path), "--output", "out")

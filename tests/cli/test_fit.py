@@ -116,7 +116,7 @@ def test_pruning_leaves_the_wished_share_of_weights(fitted, args, kept):
 
 
 @pytest.mark.filterwarnings("ignore:No weight is left of . neurons")
-@pytest.mark.parametrize("seed", ["0", "1", "2"])
+@pytest.mark.parametrize("seed", ["0", *(pytest.param(seed, marks=pytest.mark.slow) for seed in "12")])
 def test_what_make_fit_trains_has_weights_in_every_gate(fitted, seed):
     out, _ = fitted("--model.hidden_size", "100", "--seed_everything", seed)
     kept = [int(line.split()[2]) for line in out.splitlines() if line.startswith("rnn.weight")]

@@ -75,6 +75,7 @@ def test_what_a_checkpoint_holds_is_never_run(refused, digits, served, saved, tm
 PLUGINS = [[], ["--trainer.plugins", "lightning.pytorch.plugins.io.AsyncCheckpointIO"]]
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("plugins", PLUGINS)
 @pytest.mark.parametrize("place", ["here", "elsewhere"])
 def test_a_checkpoint_is_read_once_as_another_machine_may_answer_each_time_otherwise(

@@ -36,6 +36,7 @@ def test_a_pruned_network_s_summary_says_what_it_saves_and_what_can_be_done_next
     assert (tmp_path / "model.safetensors").is_file()
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("name", ["lightning.pytorch", "pytorch_lightning"])
 @pytest.mark.parametrize("pruning", ["OneShotPruning", "GradualPruning"])
 def test_the_table_of_kept_weights_is_printed_once(run, digits, capsys, caplog, monkeypatch, name, pruning):

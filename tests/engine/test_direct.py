@@ -9,6 +9,7 @@ from sparse_rnn.engine.weights import Weights
 pytestmark = pytest.mark.skipif(library() is None, reason="The kernels are not built.")
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("batch", [1, 4, 33])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
 def test_it_is_the_operator_bit_for_bit(pruned, sparse, kind, batch, dtype):
@@ -59,6 +60,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("kind", ["gru", "projected_lstm"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("loss", LOSSES)

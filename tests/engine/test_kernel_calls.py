@@ -24,7 +24,7 @@ def on_each_backend(backends):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(data=st.data())
 def test_results_and_gradients_are_torchs(case, backends, close, kind, data):
     longest = data.draw(st.integers(1, 7), "longest")
@@ -46,6 +46,7 @@ def test_results_and_gradients_are_torchs(case, backends, close, kind, data):
         close(own.by_engine(), wanted, TOLERANCE[own.dtype])
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [1, 4, 70])
 @needs_kernels

@@ -11,6 +11,7 @@ KINDS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "projected_lstm", "peephole_lstm
 RAGGED = [7, 5, 5, 4, 2, 1]
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [1, 3, 20])
 def test_gradients_are_those_of_finite_differences(case, kind, batch):

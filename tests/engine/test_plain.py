@@ -7,6 +7,7 @@ KINDS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "projected_lstm", "peephole_lstm
 RAGGED = [5, 4, 4, 2, 1, 1]
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("density", [0.0, 0.3, 1.0])

@@ -81,6 +81,7 @@ def assert_same(found, wanted):
             torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("batch_first", [False, True])
@@ -92,6 +93,7 @@ def test_a_batch_is_read_as_torch_does(kind, given, bidirectional, batch_first):
     assert_same(call(kind, module, x, hx), module(x, hx))
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("enforce_sorted", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])

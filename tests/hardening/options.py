@@ -125,6 +125,7 @@ ARGUMENTS: dict[str, Callable[[], Any]] = {
 }
 # Arguments that go by another name, or by another value, in one place.
 SPECIAL: dict[str, dict[str, Callable[[], Any]]] = {
+    "LanguageModel": {"hidden_size": lambda: 4},
     "LowRank": {"rank": lambda: 2},
     "NarangPruning": {"sparsity": lambda: 0.5},
     "SentenceShuffle": {"seed": lambda: (1,)},

@@ -127,8 +127,15 @@ def test_without_the_options_the_model_is_bit_for_bit_what_it_was():
 
 
 ONE_SHOT = ["jacobian", "snip", "grasp", "synflow", "magnitude", "random"]
+
+
+def one_shot(criterion):
+    rounds = 3 if criterion == "synflow" else None  # of a hundred
+    return OneShotPruning(sparsity=0.75, criterion=criterion, num_samples=4, rounds=rounds)
+
+
 PRUNING = {
-    **{name: lambda name=name: OneShotPruning(sparsity=0.75, criterion=name, num_samples=4) for name in ONE_SHOT},
+    **{name: lambda name=name: one_shot(name) for name in ONE_SHOT},
     "gradual": lambda: GradualPruning(sparsity=0.75, schedule=Cubic(begin=1, end=9, frequency=2)),
     "gradual snip": lambda: GradualPruning(
         sparsity=0.75, schedule=Cubic(begin=1, end=9, frequency=2), criterion="snip"
@@ -159,7 +166,7 @@ def test_every_way_to_prune_holds_its_zeros(tmp_path, name):
 def test_a_mask_is_that_of_the_model_without_weight_drop(tmp_path, criterion):
     masks = []
     for p in (0.5, 0.0):
-        pruning = OneShotPruning(sparsity=0.75, criterion=criterion, num_samples=4)
+        pruning = one_shot(criterion)
         others = {"dropout": 0.0, "input_dropout": 0.0, "hidden_dropout": 0.0, "embedding_dropout": 0.0}
         fit(tmp_path, pruning, model=build(weight_drop=p, **others), max_steps=1)
         masks.append(pruning.masks)
@@ -180,6 +187,7 @@ def test_the_engine_computes_training_and_evaluation_sparse(tmp_path, caplog):
 
 
 @pytest.mark.skipif(library() is None, reason="the kernels are not built")
+@pytest.mark.each_value
 @pytest.mark.parametrize("engine", ["dense", "sparse"])
 @pytest.mark.parametrize("name", ["one shot", "gradual"])
 def test_a_pruned_run_resumes_bit_for_bit(tmp_path, name, engine):

@@ -119,6 +119,7 @@ def zeros_hold(rnn):
     return all(not rnn.get_parameter(name)[~mask].any() for name, mask in rnn.masks.items())
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.ASGD, torch.optim.RMSprop])
 @pytest.mark.parametrize("copied", [lambda rnn: rnn, copy.deepcopy, lambda rnn: pickle.loads(pickle.dumps(rnn))])
 def test_what_is_no_arc_stays_zero_in_any_training(optimizer, copied):

@@ -181,6 +181,7 @@ def test_tokens_seen_are_those_of_the_batches_and_not_of_scoring_or_evaluation(t
     assert model.tokens_seen == 7 * COLUMNS * STEPS
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("sparsity", [0.0, 1e-9])
 @pytest.mark.parametrize("variational", [False, True])
 def test_scoring_leaves_no_trace(tmp_path, variational, sparsity):

@@ -209,6 +209,7 @@ def test_a_cell_in_a_loop_is_pruned_beside_the_layer_that_it_continues(pruned):
 
 
 @pytest.mark.filterwarnings("ignore:The hyperparameters of SpeechRecognizer do not say")
+@pytest.mark.each_value
 @pytest.mark.parametrize("package", ["lightning.pytorch", "pytorch_lightning"])
 @pytest.mark.parametrize(("name", "module", "units"), [("tagger", "lstm", 6), ("speech", "recurrent", 8)])
 def test_the_layers_of_a_project_become_smaller_while_it_trains(name, module, units, package, tmp_path):

@@ -60,6 +60,7 @@ def test_the_diagonal_of_every_recurrent_gate_stays():
     assert masks.kept == round(0.15 * masks.total)
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("rescale", [False, True, "chi"])
 @pytest.mark.parametrize("criterion", ["jacobian", "synflow", "magnitude", JacobianSpectrum.author()])
 def test_a_kernel_whose_gates_read_different_things_is_one_kernel(criterion, rescale):

@@ -55,6 +55,7 @@ def inputs(layout: str):
     return {"time first": x, "batch first": x.transpose(0, 1), "unbatched": x[:, 0]}[layout]
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("with_state", [False, True])
 @pytest.mark.parametrize("layout", ["time first", "batch first", "unbatched", "packed sorted", "packed unsorted"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -110,6 +111,7 @@ class Padded(nn.Module):
         return pad_packed_sequence(self.rnn(pack_padded_sequence(x, lengths, enforce_sorted=False))[0])[0]
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("criterion", ["jacobian", "grasp", "synflow", "snip", "magnitude"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_subclass_that_wraps_forward_gets_the_masks_of_the_plain_layer(kind, criterion):

@@ -110,6 +110,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("criterion", CRITERIA)
 @pytest.mark.parametrize("kind", OTHERS)
 def test_what_kernels_leaves_out_is_not_looked_at(kind, criterion):

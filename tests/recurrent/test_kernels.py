@@ -231,6 +231,7 @@ def searches(monkeypatch):
     return found
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("patterns", [None, ["*weight_hh*"]])
 @pytest.mark.parametrize(
     ("criterion", "rounds"),

@@ -164,6 +164,7 @@ def halved(module, name):
     return nn.utils.parametrize.register_parametrization(module, name, Doubled())
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("compute", [torch_prune.identity, halved], ids=["prune", "parametrization"])
 @pytest.mark.parametrize("criterion", ["jacobian", "grasp", "snip", "synflow"])
 @pytest.mark.parametrize("build", [lambda: nn.LSTM(3, 8), lambda: nn.GRU(3, 8), Loop], ids=["lstm", "gru", "cell"])

@@ -26,6 +26,7 @@ def run_module(module: nn.Module, x, state) -> tuple[Tensor, ...]:
     return output, *(final if isinstance(final, tuple) else (final,))
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("with_state", [False, True])
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["padded", "packed"])

@@ -156,6 +156,7 @@ def register_own_gru(suffix="_l{layer}{direction}"):
     )
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize(
     "options", [{}, {"num_layers": 2}, {"bidirectional": True}, {"batch_first": True}, {"bias": False}]
 )

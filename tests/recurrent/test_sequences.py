@@ -198,6 +198,7 @@ class Changed(nn.Module):
         return h
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("criterion", ["jacobian", "synflow"])
 @pytest.mark.parametrize("between", BETWEEN)
 @pytest.mark.parametrize("kind", [nn.GRU, nn.GRUCell])

@@ -202,6 +202,7 @@ def test_packed_sequences_are_traced_and_scripted_for_any_lengths(way, form, opt
         assert_same(outputs_and_gradients(outside, *arguments), outputs_and_gradients(module, *arguments))
 
 
+@pytest.mark.each_value
 @FORMS
 @OPTIONS
 def test_a_program_is_exported_for_any_batch(form, options):
@@ -222,6 +223,7 @@ def test_other_ways_of_exporting(way, form):
     assert_same(outputs_and_gradients(way(lstm, x), x), outputs_and_gradients(lstm, x))
 
 
+@pytest.mark.each_value
 @FORMS
 @pytest.mark.parametrize("way", [traced, exported])
 def test_a_sequence_without_a_batch(way, form):

@@ -12,6 +12,7 @@ from sparse_rnn import GraSP
 from sparse_rnn.recurrent.kernels import find_targets
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("temperature", [1.0, 200.0])
 @pytest.mark.parametrize("kwargs", [{}, {"num_layers": 2, "bidirectional": True}, {"packed": True}], ids=str)
 @pytest.mark.parametrize("kind", ["rnn", "gru", "gru_reset_before", "lstm", "peephole_lstm"])

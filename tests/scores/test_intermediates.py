@@ -122,6 +122,7 @@ def assert_scores(actual: dict, expected: dict) -> None:
         )
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("through_time", [True, False])
 @pytest.mark.parametrize("projection", ["jvp", "vjp", "exact"])
 @pytest.mark.parametrize("kind", ["projected", "reset before"])

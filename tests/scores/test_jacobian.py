@@ -124,6 +124,7 @@ def assert_scores(actual: dict, expected: dict) -> None:
         )
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("through_time", [True, False])
 @pytest.mark.parametrize("projection", ["jvp", "vjp", "exact"])
 @pytest.mark.parametrize("cell", CELLS)
@@ -136,6 +137,7 @@ def test_sensitivity_equals_explicit_jacobians(cell, projection, through_time):
     assert_scores(criterion.score(rnn, x, None, find_targets(rnn)), expected)
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("projection", ["jvp", "vjp", "exact"])
 @pytest.mark.parametrize("cell", ["lstm", "peephole_lstm", "diagonal_peephole_lstm"])
 def test_the_whole_state_of_an_lstm_can_be_observed(cell, projection):
@@ -145,6 +147,7 @@ def test_the_whole_state_of_an_lstm_can_be_observed(cell, projection):
     assert_scores(criterion.score(rnn, x, None, find_targets(rnn)), expected)
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("cell", ["gru", "gru_reset_before", "lstm", "peephole_lstm"])
 def test_each_layer_and_direction_is_scored_on_the_inputs_it_receives(cell, bidirectional):
@@ -240,6 +243,7 @@ def test_each_packed_sequence_is_scored_at_its_own_end(cell, enforce_sorted):
         assert_scores(_of(scores, suffix), expected)
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("projection", ["jvp", "vjp", "exact"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_single_precision_agrees_with_double(cell, projection):

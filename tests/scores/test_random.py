@@ -44,12 +44,12 @@ def test_scores_are_uniform_from_0_to_1():
 @pytest.mark.parametrize("allocation", ["global", "per_gate"])
 def test_every_weight_is_equally_likely_to_stay(allocation):
     counts = 0
-    for seed in range(400):
+    for seed in range(200):
         rnn = nn.GRU(2, 3)
         masks = prune(rnn, None, sparsity=0.5, criterion="random", seed=seed, allocation=allocation)
         counts = counts + torch.cat([mask.flatten().double() for mask in masks.values()])
-    # The mean of 400 coins has a standard deviation of 0.025.
-    assert (counts / 400 - 0.5).abs().max() < 0.12
+    # The mean of 200 coins has a standard deviation of 0.035.
+    assert (counts / 200 - 0.5).abs().max() < 0.17
 
 
 def test_it_scores_what_is_no_recurrent_kernel():

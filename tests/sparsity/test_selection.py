@@ -156,6 +156,7 @@ def test_tiles_that_are_too_large_for_their_least_are_refused():
         selection.check(kernels)
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize("guards", [Guards(), Guards(keep_diagonal=True), Guards(min_kept=1)])
 @pytest.mark.parametrize("allocation", ["global", "per_gate"])

@@ -38,6 +38,7 @@ def by_sources_of(study, results, cell):
     return first.metrics["val/error"]
 
 
+@pytest.mark.slow
 def test_files_hold_every_network_and_the_page_needs_no_other(invented_graphs):
     study, results = invented_graphs(by_sources)
     save(Findings(results, study), results, study, "python -m sparse_rnn study graphs <...>")

@@ -133,6 +133,7 @@ DATA = (X, torch.arange(8) % 4)
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches .* is smaller than the logging interval")
+@pytest.mark.each_value
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("moment", ["on_fit_start", "on_train_batch_end"])
 @pytest.mark.parametrize("build", [Project, ByHand])

@@ -80,6 +80,7 @@ LENGTHS = {
 }
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("kind", [SequenceClassifier, LanguageModel])
 @pytest.mark.parametrize("decay", FORMS)
 @pytest.mark.parametrize("length", LENGTHS)
@@ -97,6 +98,7 @@ def test_accumulation_may_change_from_epoch_to_epoch(tmp_path):
     assert rates == [LR * (1 - step / 5) for step in range(5)]
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("kind", [SequenceClassifier, LanguageModel])
 @pytest.mark.parametrize("stop", [3, 6, 8])
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, kind, stop):
