@@ -21,6 +21,7 @@ def numbers(jacobian):
     return [measure(trained, Spectra()) for trained in read_runs([jacobian])]
 
 
+@pytest.mark.slow
 def test_a_report_is_written_and_its_progress_told(numbers, tmp_path):
     told = []
     write_report(tmp_path, numbers, "the <command>", ["a note & more"], told.append)
