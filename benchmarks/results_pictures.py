@@ -72,7 +72,8 @@ def draw_seeds(axes: Axes, title: str, values: Mapping[str, Seeds]) -> None:
 
 def recipe() -> Figure:
     """Draw the recipe beside other methods: GRU-100 on sequential MNIST, LSTM-200 on WikiText-2."""
-    files = {"dense": "wikitext2", "rigl": "wikitext2", "recipe": "recipe_wikitext2", "Random": "random_wikitext2"}
+    files = dict.fromkeys(("dense", "rigl"), "wikitext2") | {"recipe": "recipe_wikitext2"}
+    files |= {"jacobian_author": "criteria_wikitext2", "Random": "random_wikitext2"}
     text = {method: values(f"{HERE}/recipe/{file}.csv", method) for method, file in files.items()}
     files = dict.fromkeys(
         ("dense", "staying", "recipe", "rigl", "set", "Random", "SNIP", "jacobian_author"), "mnist_100_5"
@@ -81,7 +82,7 @@ def recipe() -> Figure:
     images = {method: values(f"{HERE}/recipe/{file}.csv", method) for method, file in files.items()}
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.9), layout="constrained")
     draw_seeds(left, "sequential MNIST, GRU-100, 95 % sparse, 5 epochs: error (%)", images)
-    draw_seeds(right, "WikiText-2, LSTM-200, 90 % sparse, 2 epochs: perplexity", text)
+    draw_seeds(right, "WikiText-2, LSTM-200, 90 %, 2 epochs: perplexity", text)
     return figure
 
 
