@@ -19,7 +19,7 @@ METRICS = ("val/error", "val/ppl", "train/ppl_sample")
 
 
 def values(path: str, method: str, metric: str | None = None, **varied: str) -> dict[int, float]:
-    """Read a metric, by default the first of the table, of every seed of a method at values of what the table varies."""
+    """Read a metric, by default the first of the table, of a method's seeds, at values of what the table varies."""
     wanted = {"stage": "final", "method": method, **varied}
     with open(path, newline="") as file:
         rows = [row for row in csv.DictReader(file) if wanted.items() <= row.items()]
