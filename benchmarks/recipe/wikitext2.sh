@@ -10,7 +10,12 @@
 #
 # RATES in the environment says which rates are tried; an empty CRITERIA leaves out the random mask, an empty METHODS all but it
 # and the dense network. Stopped, the same command goes on with the runs that are missing. The figures of every run stand in
-# wikitext2.csv; arguments that make it another comparison have a NAME in the environment, which goes before.
+# wikitext2.csv; arguments that make it another comparison have a NAME in the environment, which goes before. Which part of the
+# allocation of the Jacobian's criterion makes the difference, without a criterion:
+#
+#   R=benchmarks/recipe
+#   NAME=allocations CRITERIA= RATES=0.0225,0.045 benchmarks/recipe/wikitext2.sh --seeds 3 --without_dense
+#     with METHODS=$R/input_share.yaml,$R/input_share_larger.yaml,$R/forget_gate.yaml,$R/recipe_input_share.yaml
 set -uo pipefail
 criteria=${CRITERIA-Random}
 name=${NAME:+${NAME}_}wikitext2
