@@ -261,19 +261,17 @@ static void keep_ended(int64_t units, int64_t width, int64_t count, const REAL *
     memcpy(after + unit * width + count, before + unit * width + count, (width - count) * sizeof(REAL));
 }
 
-/* Nearly always a whole group, which the compiler copies without a call. */
-INLINE void copy_group(REAL *to, const REAL *from, int64_t size) {
-  if (size == GROUP)
-    memcpy(to, from, GROUP * sizeof(REAL));
-  else
-    memcpy(to, from, size * sizeof(REAL));
+/* A row of GROUP numbers, by vectors: a memcpy of a constant size moves 16 bytes at a time. */
+INLINE void copy_whole(REAL *to, const REAL *from) {
+  EACH_VECTOR store(to + at, load(from + at));
 }
 
-INLINE void copy_lanes(REAL *to, const REAL *from, int64_t width) {
-  if (width == WIDEST)
-    memcpy(to, from, WIDEST * sizeof(REAL));
+/* Nearly always a whole group. */
+INLINE void copy_group(REAL *to, const REAL *from, int64_t size) {
+  if (size == GROUP)
+    copy_whole(to, from);
   else
-    memcpy(to, from, width * sizeof(REAL));
+    memcpy(to, from, size * sizeof(REAL));
 }
 
 typedef struct {
@@ -313,7 +311,7 @@ static void tile_forward(const call *c, tile t, team own) {
       copy_group(h + unit * W, g.h, size);
       if (has_c) copy_group(cells + unit * W, g.c, size);
       for (int slot = 0; G && slot < slots; slot++)
-        memcpy(G + ((step * groups + unit / per_group) * slots + slot) * GROUP, g.pre[slot], GROUP * sizeof(REAL));
+        copy_whole(G + ((step * groups + unit / per_group) * slots + slot) * GROUP, g.pre[slot]);
     }
     wait_for(own.waits, own.members);
     if (projected) {
@@ -372,7 +370,7 @@ static void tile_backward(const call *c, tile t, team own) {
     for (int64_t unit = begin; unit < end; unit += per_group) {
       int64_t last = unit + per_group < H ? unit + per_group : H, size = (last - unit) * W;
       for (int slot = 0; G && slot < slots; slot++)
-        memcpy(g.pre[slot], G + ((step * groups + unit / per_group) * slots + slot) * GROUP, GROUP * sizeof(REAL));
+        copy_whole(g.pre[slot], G + ((step * groups + unit / per_group) * slots + slot) * GROUP);
       if (projected) {
         copy_group(g.grad_h, grad_unprojected + unit * W, size);
       } else {
@@ -400,7 +398,7 @@ static void tile_backward(const call *c, tile t, team own) {
       if (has_c) copy_group(grad_c + unit * W, g.grad_c_before, size);
       for (int64_t i = unit; i < last; i++)
         for (int slot = 0; slot < slots; slot++)
-          copy_lanes(slopes + (i * slots + slot) * W, g.slopes[slot] + (i - unit) * W, W);
+          copy_group(slopes + (i * slots + slot) * W, g.slopes[slot] + (i - unit) * W, W);
     }
     wait_for(own.waits, own.members);
 #define CALL(width) transposed_##width(&c->kernels[HH], H * slots, out_begin, out_end, slopes, grad_before)
