@@ -9,11 +9,14 @@
 # RATES in the environment says which rates are tried, CELL=lstm takes an LSTM, and an empty CRITERIA leaves out the random
 # mask. Stopped, the same command goes on with the runs that are missing. The figures of every run stand in
 # mnist_<units>_<epochs>.csv, of an LSTM in lstm_mnist_<units>_<epochs>.csv; arguments that make it another comparison have a
-# NAME in the environment, which goes before. RigL and criteria, and the long recipe of long.sh:
+# NAME in the environment, which goes before. RigL and criteria, the Jacobian with γ the mean of 16 draws, and the long recipe of
+# long.sh:
 #
 #   M=benchmarks/paper/methods
 #   NAME=criteria CRITERIA=SNIP benchmarks/recipe/mnist.sh 100 5 --seeds 3 --without_dense \
 #     --methods $M/jacobian_author.yaml,$M/jacobian_paper.yaml,pruning/rigl.yaml
+#   NAME=averaged CRITERIA= RATES=0.032,0.064 benchmarks/recipe/mnist.sh 400 4 --seeds 3 --without_dense \
+#     --methods $M/jacobian_author_averaged.yaml
 #   NAME=dropout benchmarks/recipe/mnist.sh 100 50 --methods benchmarks/recipe/granet.yaml \
 #     --model.dropout 0.5 --model.input_dropout 0.1
 set -uo pipefail
