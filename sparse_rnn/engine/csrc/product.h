@@ -234,61 +234,88 @@ INLINE AT_WIDTH(tile) AT_WIDTH(totals)(AT_WIDTH(tile) x[TILE_LANES]) {
 #undef PLACES_OF_LANES
 #endif
 
+/* Sums of weights that follow each other, of which as many at once are added up over their lanes as a vector has: a row
+ * is too short for that, and the next one has another length. */
+typedef struct {
+  REAL *gradient;
+  int64_t first; /* whose sum is the first */
+  int count;
+  AT_WIDTH(tile) sums[PENDING];
+} AT_WIDTH(pending);
+
+INLINE void AT_WIDTH(add_up)(AT_WIDTH(pending) * p) {
+  int whole = p->count / TILE_LANES * TILE_LANES;
+  for (int i = 0; i < whole; i += TILE_LANES)
+    *(AT_WIDTH(tile) *)(p->gradient + p->first + i) += AT_WIDTH(totals)(p->sums + i);
+  for (int i = whole; i < p->count; i++) p->gradient[p->first + i] += AT_WIDTH(total)(p->sums[i]);
+  p->first += p->count, p->count = 0;
+}
+
 /* The gradient of a row's weights += the sum over lanes and over "steps" steps, MOST_TOGETHER at most, of its slopes
  * times the states; from one step to the next it is slope_stride and state_stride numbers. */
 INLINE void AT_WIDTH(gradient)(const kernel *k, int64_t row, int steps, const REAL *slopes, int64_t slope_stride,
-                               const REAL *states, int64_t state_stride) {
+                               const REAL *states, int64_t state_stride, AT_WIDTH(pending) * p) {
   typedef AT_WIDTH(tile) part;
-  part slope[MOST_TOGETHER * TILE_VECTORS], sums[TILE_LANES];
+  part slope[MOST_TOGETHER * TILE_VECTORS];
   for (int step = 0; step < steps; step++)
     for (int v = 0; v < TILE_VECTORS; v++)
       slope[step * TILE_VECTORS + v] = ((const part *)(slopes + step * slope_stride))[v];
-  REAL *gradient = k->gradient;
-  int64_t end = k->offsets[row + 1];
-  for (int64_t first = k->offsets[row]; first < end; first += TILE_LANES) {
-    int64_t count = end - first < TILE_LANES ? end - first : TILE_LANES;
-    for (int64_t i = 0; i < count; i++) {
-      const REAL *state = states + (int64_t)k->columns[first + i] * WIDTH;
+  for (int64_t i = k->offsets[row], end = k->offsets[row + 1]; i < end;) {
+    int64_t last = end - i < PENDING - p->count ? end : i + PENDING - p->count;
+    for (; i < last; i++) {
+      const REAL *state = states + (int64_t)k->columns[i] * WIDTH;
       part sum = slope[0] * ((const part *)state)[0];
       for (int v = 1; v < TILE_VECTORS; v++) sum += slope[v] * ((const part *)state)[v];
       for (int step = 1; step < steps; step++)
         for (int v = 0; v < TILE_VECTORS; v++)
           sum += slope[step * TILE_VECTORS + v] * ((const part *)(state + step * state_stride))[v];
-      sums[i] = sum;
+      p->sums[p->count++] = sum;
     }
-    if (count == TILE_LANES) {
-      *(part *)(gradient + first) += AT_WIDTH(totals)(sums);
-    } else if (count > TILE_LANES / 4) {
-      for (int64_t i = count; i < TILE_LANES; i++) sums[i] = (part){0};
-      part found = AT_WIDTH(totals)(sums);
-      REAL numbers[TILE_LANES];
-      memcpy(numbers, &found, sizeof numbers);
-      for (int64_t i = 0; i < count; i++) gradient[first + i] += numbers[i];
-    } else {
-      for (int64_t i = 0; i < count; i++) gradient[first + i] += AT_WIDTH(total)(sums[i]);
-    }
-  }
-}
-
-/* The same; the numbers of steps are spelled out, so that the slopes stay in registers. */
-static void AT_WIDTH(gradients)(const kernel *k, int64_t row, int steps, const REAL *slopes, int64_t slope_stride,
-                                const REAL *states, int64_t state_stride) {
-  switch (steps) {
-  case 4: AT_WIDTH(gradient)(k, row, 4, slopes, slope_stride, states, state_stride); break;
-  case 3: AT_WIDTH(gradient)(k, row, 3, slopes, slope_stride, states, state_stride); break;
-  case 2: AT_WIDTH(gradient)(k, row, 2, slopes, slope_stride, states, state_stride); break;
-  default: AT_WIDTH(gradient)(k, row, 1, slopes, slope_stride, states, state_stride);
+    if (p->count == PENDING) AT_WIDTH(add_up)(p);
   }
 }
 
 /* The sum over lanes and steps of the slopes of one slot. */
-static REAL AT_WIDTH(sum)(int steps, const REAL *slopes, int64_t slope_stride) {
+INLINE REAL AT_WIDTH(sum)(int steps, const REAL *slopes, int64_t slope_stride) {
   typedef AT_WIDTH(tile) part;
   part sum = ((const part *)slopes)[0];
   for (int v = 1; v < TILE_VECTORS; v++) sum += ((const part *)slopes)[v];
   for (int step = 1; step < steps; step++)
     for (int v = 0; v < TILE_VECTORS; v++) sum += ((const part *)(slopes + step * slope_stride))[v];
   return AT_WIDTH(total)(sum);
+}
+
+/* The gradients of the weights of some units, and of the biases of slots that the kernel is the first to add to, += what
+ * some steps give. */
+INLINE void AT_WIDTH(gradients_of)(int steps, const call *c, int role, int64_t begin, int64_t end, const REAL *slopes,
+                                   int64_t slope_stride, const REAL *states, int64_t state_stride) {
+  const kernel *k = &c->kernels[role];
+  int gates = role == HR ? 1 : gates_of(c->cell), slots = role == HR ? 1 : slots_of(c->cell);
+  REAL *grad_bias = c->grad_bias;
+  AT_WIDTH(pending) p;
+  p.gradient = k->gradient, p.first = k->offsets[begin * gates], p.count = 0;
+  for (int64_t unit = begin; unit < end; unit++)
+    for (int gate = 0; gate < gates; gate++) {
+      int slot = role == HR ? 0 : slot_of(c->cell, role, gate);
+      const REAL *own = slopes + (unit * slots + slot) * WIDTH;
+      AT_WIDTH(gradient)(k, unit * gates + gate, steps, own, slope_stride, states, state_stride, &p);
+      if (grad_bias && (role == IH || (role == HH && slot != gate)))
+        grad_bias[unit * slots + slot] += AT_WIDTH(sum)(steps, own, slope_stride);
+    }
+  AT_WIDTH(add_up)(&p);
+}
+
+/* The same; the numbers of steps are spelled out, so that the slopes stay in registers. */
+static void AT_WIDTH(gradients)(int steps, const call *c, int role, int64_t begin, int64_t end, const REAL *slopes,
+                                int64_t slope_stride, const REAL *states, int64_t state_stride) {
+#define OF_STEPS(steps) AT_WIDTH(gradients_of)(steps, c, role, begin, end, slopes, slope_stride, states, state_stride)
+  switch (steps) {
+  case 4: OF_STEPS(4); break;
+  case 3: OF_STEPS(3); break;
+  case 2: OF_STEPS(2); break;
+  default: OF_STEPS(1);
+  }
+#undef OF_STEPS
 }
 
 #undef WIDTH

@@ -16,7 +16,7 @@
 
 #include "cells.h"
 
-enum { WIDEST = 32, MOST_TOGETHER = 4, SECOND_LEVEL_CACHE = 1024 * 1024 };
+enum { WIDEST = 32, MOST_TOGETHER = 4, PENDING = 64, SECOND_LEVEL_CACHE = 1024 * 1024 };
 
 #if !REAL_IS_DOUBLE
 INLINE float from_bfloat(uint16_t bits) {
@@ -429,7 +429,6 @@ static void kernel_gradients(const call *c, int role, int64_t begin, int64_t end
   if (kept > 0) memset((REAL *)k->gradient + first, 0, kept * sizeof(REAL)); /* where nothing is kept it is NULL */
   void *read = role == IH ? c->inputs_kept : role == HH ? c->h : role == CH ? c->c : c->unprojected;
   int64_t kept_steps = role == HH || role == CH ? c->steps + 1 : c->steps;
-  REAL *grad_bias = c->grad_bias;
   for (int64_t index = 0; index < tiles_of(c->batch); index++) {
     tile t = tile_at(c, index);
     int64_t state_stride = k->inputs * t.width, slope_stride = slots_all * t.width;
@@ -439,19 +438,9 @@ static void kernel_gradients(const call *c, int role, int64_t begin, int64_t end
     int64_t together = fitting < 1 ? 1 : fitting > MOST_TOGETHER ? MOST_TOGETHER : fitting;
     for (int64_t step = 0; step < t.steps; step += together) {
       int steps = (int)(step + together < t.steps ? together : t.steps - step);
-      for (int64_t unit = begin; unit < end; unit++)
-        for (int gate = 0; gate < gates; gate++) {
-          int slot = role == HR ? 0 : slot_of(c->cell, role, gate);
-          const REAL *own = slopes + step * slope_stride + (unit * slots + slot) * t.width;
-#define CALL(width) gradients_##width(k, unit * gates + gate, steps, own, slope_stride, states + step * state_stride, state_stride)
-          AT_ITS_WIDTH(t.width, CALL)
+#define CALL(width) gradients_##width(steps, c, role, begin, end, slopes + step * slope_stride, slope_stride, states + step * state_stride, state_stride)
+      AT_ITS_WIDTH(t.width, CALL)
 #undef CALL
-          if (grad_bias && (role == IH || (role == HH && slot != gate))) {
-#define CALL(width) grad_bias[unit * slots + slot] += sum_##width(steps, own, slope_stride)
-            AT_ITS_WIDTH(t.width, CALL)
-#undef CALL
-          }
-        }
     }
   }
 }
