@@ -15,7 +15,7 @@
 #
 #   R=benchmarks/recipe
 #   NAME=allocations CRITERIA= RATES=0.0225,0.045 benchmarks/recipe/wikitext2.sh --seeds 3 --without_dense
-#     with METHODS=$R/input_share.yaml,$R/input_share_larger.yaml,$R/forget_gate.yaml,$R/recipe_input_share.yaml
+#     with METHODS=$R/input_share.yaml,$R/forget_gate.yaml,$R/input_gates.yaml,$R/recurrent_gates.yaml
 set -uo pipefail
 criteria=${CRITERIA-Random}
 name=${NAME:+${NAME}_}wikitext2
