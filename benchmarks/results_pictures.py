@@ -42,6 +42,11 @@ SIZES = {100: ["table2_100"], 400: ["table2_400", "dense_table2_400"]}
 CELLS = {"rnn": "RNN", "lstm": "LSTM", "peephole_lstm": "peephole LSTM", "gru": "GRU"}
 INITS = {"glorot": "Glorot", "normal": "N(0, 1)", "uniform": "U(-0.1, 0.1)"}
 MASKS = {"Random": "random", "jacobian_paper": "Jacobian"}
+TABLE_4 = {
+    "Random": ("random", OTHERS, "o"),
+    "jacobian_author": ("Jacobian, author's code", OURS, "o"),
+    "jacobian_author-shuffled": ("the same, shuffled in every gate", OURS, "x"),
+}
 Seeds = dict[int, float]
 Spread = tuple[float, float]
 Rows = dict[str, tuple[str, str, dict[str, str]]]
@@ -152,6 +157,32 @@ def table_2() -> Figure:
     return figure
 
 
+def table_4() -> Figure:
+    """Draw the perplexities of Table 4's masks by the learning rate, each seed a point."""
+    figure, panels = plt.subplots(1, 2, figsize=(9, 2.9), layout="constrained")
+    for axes, metric, title in zip(panels, ("train/ppl_sample", "val/ppl"), ("training", "validation"), strict=True):
+        for method, (name, color, marker) in TABLE_4.items():
+            seeds = {0.001: values(f"{HERE}/paper/sampled_800_table4.csv", method, metric)}
+            for rate in (0.003, 0.01, 0.03):
+                varied = {"model.optimizer.init_args.lr": str(rate)}
+                seeds[rate] = values(f"{HERE}/paper/sampled_800_rates_table4.csv", method, metric, **varied)
+            run = {rate: list(found.values()) for rate, found in seeds.items() if found}
+            points = [(rate, perplexity) for rate, found in run.items() for perplexity in found]
+            axes.plot(*zip(*points, strict=True), marker, color=color, alpha=0.6, markersize=5, label=name)
+            if len(run) > 2:  # two rates are too few to say what lies between them
+                axes.plot(list(run), [mean(found) for found in run.values()], color=color, lw=1)
+        axes.set_xscale("log")
+        axes.set_xticks([0.001, 0.003, 0.01, 0.03], ["0.001", "0.003", "0.01", "0.03"])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+        axes.set_xlabel("learning rate", fontsize=8)
+        axes.set_title(f"perplexity of the {title} text after 3,000 steps", fontsize=9, loc="left")
+    panels[0].legend(fontsize=8, frameon=False)
+    return figure
+
+
 def published(table: str, row: str) -> dict[str, Spread]:
     """Read mean and standard deviation of the methods in a row of a table of the paper."""
     with (HERE / "paper" / "published.csv").open(newline="") as file:
@@ -197,7 +228,7 @@ def candidates() -> Figure:
 
 def main() -> None:
     """Draw all of them."""
-    for draw in (recipe, table_1, table_2, tables_3_and_5, candidates):
+    for draw in (recipe, table_1, table_2, tables_3_and_5, table_4, candidates):
         draw().savefig(PICTURES / f"results_{draw.__name__}.png", dpi=130)
 
 
