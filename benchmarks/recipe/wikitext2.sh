@@ -14,8 +14,8 @@
 # allocation of the Jacobian's criterion makes the difference, without a criterion:
 #
 #   R=benchmarks/recipe
-#   NAME=allocations CRITERIA= RATES=0.0225,0.045 benchmarks/recipe/wikitext2.sh --seeds 3 --without_dense
-#     with METHODS=$R/input_share.yaml,$R/forget_gate.yaml,$R/input_gates.yaml,$R/recurrent_gates.yaml
+#   METHODS=$R/input_share.yaml,$R/forget_gate.yaml,$R/input_gates.yaml,$R/recurrent_gates.yaml \
+#     NAME=allocations CRITERIA= RATES=0.0225 benchmarks/recipe/wikitext2.sh --seeds 3 --without_dense
 set -uo pipefail
 criteria=${CRITERIA-Random}
 name=${NAME:+${NAME}_}wikitext2

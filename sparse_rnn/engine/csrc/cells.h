@@ -12,6 +12,10 @@ typedef struct {
 INLINE int gates_of(int64_t cell) { return cell == LSTM ? 4 : cell == GRU ? 3 : 1; }
 INLINE int slots_of(int64_t cell) { return cell == LSTM || cell == GRU ? 4 : 1; }
 
+/* Of a kernel: a projection has neither. */
+INLINE int gates_in(int64_t cell, int role) { return role == HR ? 1 : gates_of(cell); }
+INLINE int slots_in(int64_t cell, int role) { return role == HR ? 1 : slots_of(cell); }
+
 /* The candidate of a GRU multiplies what comes from the state by the reset gate, so that part stands apart. */
 INLINE int slot_of(int64_t cell, int role, int gate) { return cell == GRU && role == HH && gate == 2 ? 3 : gate; }
 

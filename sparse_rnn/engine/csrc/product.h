@@ -290,13 +290,13 @@ INLINE REAL AT_WIDTH(sum)(int steps, const REAL *slopes, int64_t slope_stride) {
 INLINE void AT_WIDTH(gradients_of)(int steps, const call *c, int role, int64_t begin, int64_t end, const REAL *slopes,
                                    int64_t slope_stride, const REAL *states, int64_t state_stride) {
   const kernel *k = &c->kernels[role];
-  int gates = role == HR ? 1 : gates_of(c->cell), slots = role == HR ? 1 : slots_of(c->cell);
+  int gates = gates_in(c->cell, role), slots = slots_in(c->cell, role);
   REAL *grad_bias = c->grad_bias;
   AT_WIDTH(pending) p;
   p.gradient = k->gradient, p.first = k->offsets[begin * gates], p.count = 0;
   for (int64_t unit = begin; unit < end; unit++)
     for (int gate = 0; gate < gates; gate++) {
-      int slot = role == HR ? 0 : slot_of(c->cell, role, gate);
+      int slot = slot_of(c->cell, role, gate);
       const REAL *own = slopes + (unit * slots + slot) * WIDTH;
       AT_WIDTH(gradient)(k, unit * gates + gate, steps, own, slope_stride, states, state_stride, &p);
       if (grad_bias && (role == IH || (role == HH && slot != gate)))

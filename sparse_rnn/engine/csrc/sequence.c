@@ -421,10 +421,10 @@ static void tile_backward(const call *c, tile t, team own) {
 }
 
 /* The gradients of some rows of a kernel, and of the biases of slots that it is the first to add to. */
-static void kernel_gradients(const call *c, int role, int64_t begin, int64_t end, int gates) {
+static void kernel_gradients(const call *c, int role, int64_t begin, int64_t end) {
   const kernel *k = &c->kernels[role];
   if (!k->offsets) return;
-  int64_t slots = role == HR ? 1 : slots_of(c->cell), slots_all = role == HR ? c->outputs : c->units * slots;
+  int64_t gates = gates_in(c->cell, role), slots_all = role == HR ? c->outputs : c->units * slots_in(c->cell, role);
   int64_t first = k->offsets[begin * gates], kept = k->offsets[end * gates] - first;
   if (kept > 0) memset((REAL *)k->gradient + first, 0, kept * sizeof(REAL)); /* where nothing is kept it is NULL */
   void *read = role == IH ? c->inputs_kept : role == HH ? c->h : role == CH ? c->c : c->unprojected;
@@ -540,8 +540,8 @@ static void backward_thread(void *data, int thread, int threads) {
     }
   int64_t begin = first_unit(c, 1, thread, threads), end = first_unit(c, 1, thread + 1, threads);
   if (c->grad_bias) memset((REAL *)c->grad_bias + begin * slots, 0, (end - begin) * slots * sizeof(REAL));
-  for (int role = IH; role <= CH; role++) kernel_gradients(c, role, begin, end, gates);
-  kernel_gradients(c, HR, c->outputs * thread / threads, c->outputs * (thread + 1) / threads, 1);
+  for (int role = IH; role <= CH; role++) kernel_gradients(c, role, begin, end);
+  kernel_gradients(c, HR, c->outputs * thread / threads, c->outputs * (thread + 1) / threads);
   if (c->grad_peephole) peephole_gradients(c, begin, end);
 }
 
