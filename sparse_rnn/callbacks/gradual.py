@@ -11,11 +11,12 @@ from sparse_rnn.callbacks.regrowth import Regrowth
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
 from sparse_rnn.checks import check_seed
 from sparse_rnn.engine.live import EngineKind
+from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.prune import as_criterion
 from sparse_rnn.pruning.schedules import CosineDecay, Cubic, Schedule
 from sparse_rnn.scores import Criterion
-from sparse_rnn.sparsity.allocation import Allocation
+from sparse_rnn.sparsity.allocation import Allocation, counts_by_gate
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.selection import Selection
 from sparse_rnn.sparsity.tiles import TileScore
@@ -32,8 +33,9 @@ class GradualPruning(ScheduledPruning):
 
     With ``regrowth`` weights also come back (GraNet, Liu et al. 2021, arXiv 2106.10404): at updates of its own the
     smallest of each kernel are dropped, and as many grown among all others, those with the largest gradients; see
-    :class:`DynamicSparsity`. Kernels keep their numbers of weights at these updates; their gates exchange theirs. Where
-    weights are removed after the same step, those can come back at once.
+    :class:`DynamicSparsity`. Kernels keep their numbers of weights at these updates; their gates exchange theirs,
+    unless ``allocation`` gives gates numbers of their own. Where weights are removed after the same step, those can
+    come back at once. There is no ``min_kept`` with it, as weights that move may leave a neuron without any.
 
     A step is a batch after which an optimizer has stepped, be it one or several.
 
@@ -62,12 +64,17 @@ class GradualPruning(ScheduledPruning):
         engine: EngineKind = "auto",
     ) -> None:
         check_seed(seed)
+        if regrowth is not None and min_kept:
+            raise UsageError(
+                f"min_kept={min_kept} cannot be held with regrowth, where weights move away from neurons: leave out "
+                "one of them."
+            )
         selection = Selection.of(sparsity, allocation, keep_diagonal, min_kept, block_size, block_score)
         super().__init__(schedule, selection, kernels, engine)
         self.criterion = as_criterion(criterion, sparsity)
         self.seed = seed
         self.regrowth = self.regrowth_in_steps = regrowth
-        self._regrowth = Regrowth("gradient", "kernel", seed)
+        self._regrowth = Regrowth("gradient", "gate" if counts_by_gate(allocation) else "kernel", seed)
 
     def change(self, update: Update) -> Masks:
         """Remove the worst of what is left."""

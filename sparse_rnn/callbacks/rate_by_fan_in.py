@@ -13,7 +13,7 @@ from sparse_rnn.callbacks.base import current_masks
 from sparse_rnn.callbacks.enforcement import trained_parameters
 from sparse_rnn.calls import as_called
 from sparse_rnn.errors import UsageError
-from sparse_rnn.lightning_compat import join_other_name
+from sparse_rnn.lightning_compat import callbacks_of, join_other_name
 from sparse_rnn.recurrent.kernels import Kernel, find_targets
 
 
@@ -31,7 +31,8 @@ class RateByFanIn(Callback):
     that nothing prunes count whole.
 
     Raises:
-        UsageError: At the start of training, if the model has no recurrent kernel, or an optimizer is none of PyTorch.
+        UsageError: At the start of training, if the model has no recurrent kernel, an optimizer is none of PyTorch, or
+            the trainer has two of these callbacks, which would divide twice.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -53,6 +54,8 @@ class RateByFanIn(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the recurrent kernels, and listen to the optimizers."""
+        if sum(isinstance(callback, RateByFanIn) for callback in callbacks_of(trainer)) > 1:
+            raise UsageError("The trainer has RateByFanIn twice, which would divide the rate twice: leave out one.")
         found = find_targets(pl_module, trained=trained_parameters(trainer))
         self._kernels = [kernel for kernel in found.values() if kernel.reads_state]
         for optimizer in trainer.optimizers:

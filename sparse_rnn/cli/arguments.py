@@ -9,6 +9,11 @@ from sparse_rnn.compare.axes import Axis, parse_axis
 from sparse_rnn.errors import UsageError
 from sparse_rnn.paths import check_local
 
+SET_BY_EVERY_TABLE = {
+    "--config": "-c, whose configs are those of all fits",
+    "--ckpt_path": "none, as each fit begins anew or goes on from a checkpoint of its own",
+}
+
 
 class Parser(argparse.ArgumentParser):
     """A parser that raises its complaints, which the command line says in one line."""
@@ -50,17 +55,37 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def check_free(overrides: Sequence[str], axes: Sequence[Axis], set_by: Mapping[str, str]) -> None:
-    """Refuse arguments of ``fit`` that a command sets itself, among those that are handed on and those of axes.
+def check_free(words: Sequence[str], axes: Sequence[Axis], set_by: Mapping[str, str]) -> None:
+    """Refuse arguments of ``fit`` that a command sets itself, and axes of the same argument.
 
     Args:
-        overrides: The words that are handed on to every fit.
+        words: The words that are handed on to fits.
         axes: The axes of a table.
-        set_by: Argument to the option that sets it.
+        set_by: Argument, without ``init_args``, to the option that sets it.
 
     Raises:
         UsageError: If there is one.
     """
-    for name in (*(override.partition("=")[0] for override in overrides), *(f"--{axis.key}" for axis in axes)):
-        if name in set_by:
-            raise UsageError(f"{name} is set by the command itself: use {set_by[name]}.")
+    keys = [without_init_args(axis.key) for axis in axes]
+    for name in (*names_in(words), *(f"--{key}" for key in keys)):
+        advice = set_by.get(name) or SET_BY_EVERY_TABLE.get(name)
+        if advice:
+            raise UsageError(f"{name} is set by the command itself: use {advice}.")
+    for key in keys:
+        if keys.count(key) > 1:
+            raise UsageError(f"{key} is varied or tuned twice: give all its values at once.")
+
+
+def names_in(words: Sequence[str]) -> list[str]:
+    """List the arguments that words of a command line name, without ``init_args``, which may be left out."""
+    return [without_init_args(word.partition("=")[0]) for word in words if word.startswith("--")]
+
+
+def without_init_args(name: str) -> str:
+    """Write an argument in the one of its two spellings that is shorter.
+
+    Example:
+        >>> without_init_args("model.optimizer.init_args.lr")
+        'model.optimizer.lr'
+    """
+    return name.replace(".init_args", "")

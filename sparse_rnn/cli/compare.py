@@ -6,29 +6,41 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, output_argument, positive, sparsities_argument
+from sparse_rnn.cli.arguments import (
+    Parser,
+    axis_argument,
+    check_free,
+    names_in,
+    output_argument,
+    positive,
+    sparsities_argument,
+)
 from sparse_rnn.cli.dry_run import check_fits
 from sparse_rnn.cli.grids import run_and_report
+from sparse_rnn.compare.axes import arguments, covering
 from sparse_rnn.compare.cells import REFERENCE
-from sparse_rnn.compare.grid import DENSE, Grid
+from sparse_rnn.compare.grid import DENSE, TUNING_SEED, Grid
 from sparse_rnn.compare.methods import Method, by_criterion, from_config, shuffled
 from sparse_rnn.compare.report import describe, save
 from sparse_rnn.compare.runner import finished, run_missing
 from sparse_rnn.compare.seeding import data_takes_seed
-from sparse_rnn.config_files import find_config
+from sparse_rnn.config_files import find_config, read_config
 from sparse_rnn.errors import UsageError
 from sparse_rnn.scores import criterion_named, criterion_names
 from sparse_rnn.sparsity.allocation import check_sparsity
 
 _SET_BY_THE_GRID = {
     "--pruning": "--criteria or --methods",
+    "--pruning.class_path": "--criteria or --methods",
     "--pruning.criterion": "--criteria or --methods",
     "--pruning.sparsity": "--sparsity",
+    "--pruning.seed": "--seeds",
     "--seed_everything": "--seeds",
     "--data.seed": "--seeds",
     "--trainer.default_root_dir": "--output",
 }
-_HELD_OUT = "--data.hold_out 0.1"
+_HOLD_OUT = "--data.hold_out"
+_HELD_OUT = f"{_HOLD_OUT} 0.1"
 
 
 def compare(args: Sequence[str]) -> None:
@@ -73,12 +85,11 @@ def parse(args: Sequence[str]) -> Grid:
     for sparsity in known.sparsity:
         check_sparsity(sparsity)
     axes = [*known.vary, *known.tune]
-    check_free(overrides, axes, _SET_BY_THE_GRID)
-    keys = [axis.key for axis in axes]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise UsageError(f"{key} is varied or tuned twice: give all its values at once.")
+    check_free([*overrides, *known.tune_with], axes, _SET_BY_THE_GRID)
     configs = tuple(path for config in known.config for path in find_config(config))
+    tune_with = _holding_out(known.tune_with)
+    if known.tune:
+        _check_tuning(configs, [*names_in(overrides), *(f"--{axis.key}" for axis in axes)], tune_with, known.seeds)
     return Grid(
         configs=configs,
         methods=_methods(known.criteria, known.methods, known.config[0], known.control == "shuffle"),
@@ -89,11 +100,40 @@ def parse(args: Sequence[str]) -> Grid:
         overrides=tuple(overrides),
         vary=tuple(known.vary),
         tune=tuple(known.tune),
-        tune_with=known.tune_with,
-        seeds_data=data_takes_seed(configs, overrides),
+        tune_with=tune_with,
+        seeds_data=data_takes_seed(configs, [*overrides, *arguments(next(covering(axes)))]),
         metric=known.metric,
         dense=not known.without_dense,
     )
+
+
+def _holding_out(tune_with: tuple[str, ...]) -> tuple[str, ...]:
+    """Let the fits that tune hold out training data, unless they are told themselves what data they get."""
+    of_data = any(name.split(".")[0] == "--data" for name in names_in(tune_with))
+    return tune_with if of_data else (*shlex.split(_HELD_OUT), *tune_with)
+
+
+def _check_tuning(configs: Sequence[str], names: Sequence[str], tune_with: Sequence[str], seeds: int) -> None:
+    """Refuse that the values are chosen by what is reported.
+
+    Raises:
+        UsageError: If a seed that is reported is that of the fits that tune, or all fits hold out training data.
+    """
+    if seeds > TUNING_SEED:
+        raise UsageError(
+            f"--seeds {seeds}: give at most {TUNING_SEED}, which is the seed of the fits that --tune makes."
+        )
+    if _HOLD_OUT in names_in(tune_with) and (_HOLD_OUT in names or any(map(_holds_out, configs))):
+        raise UsageError(
+            f"{_HOLD_OUT} is given for all fits, so that those that tune would choose by what is reported: leave it to "
+            "--tune_with."
+        )
+
+
+def _holds_out(config: str) -> bool:
+    data = read_config(config).get("data")
+    given = data.get("init_args") if isinstance(data, dict) else None
+    return isinstance(given, dict) and bool(given.get("hold_out"))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -130,7 +170,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_words,
         default=_HELD_OUT,
         metavar="ARGS",
-        help=f"further arguments of the fits that tune, which validate on training data (default: {_HELD_OUT!r})",
+        help="further arguments of the fits that tune, which validate on training data: where none of these arguments "
+        f"is of the data, by {_HELD_OUT}",
     )
     add(
         "--control",

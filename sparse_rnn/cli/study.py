@@ -8,7 +8,7 @@ from sparse_rnn.checks import check_seed
 from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, output_argument, positive, sparsities_argument
 from sparse_rnn.cli.dry_run import check_fit, check_fits
 from sparse_rnn.cli.grids import run_and_report
-from sparse_rnn.compare.axes import covering
+from sparse_rnn.compare.axes import arguments, covering
 from sparse_rnn.compare.grid import Cell, Run
 from sparse_rnn.compare.runner import finished
 from sparse_rnn.compare.seeding import data_takes_seed
@@ -22,9 +22,11 @@ from sparse_rnn.studies.pruning import SCOPES, SPARSITIES, PruningStudy, default
 
 _SET_BY_THE_STUDY = {
     "--pruning": "--criterion and --scopes",
+    "--pruning.class_path": "--criterion and --scopes",
     "--pruning.criterion": "--criterion",
     "--pruning.kernels": "--scopes",
     "--pruning.sparsity": "--sparsities",
+    "--pruning.seed": "--seeds",
     "--seed_everything": "--seeds",
     "--data.seed": "--seeds",
     "--trainer.default_root_dir": "--output",
@@ -196,7 +198,7 @@ def parse_pruning(args: Sequence[str]) -> PruningStudy:
         jobs=known.jobs,
         overrides=tuple(overrides),
         vary=(known.cells,),
-        seeds_data=data_takes_seed(configs, overrides),
+        seeds_data=data_takes_seed(configs, [*overrides, *arguments(next(covering([known.cells])))]),
         epochs=known.epochs,
     )
 

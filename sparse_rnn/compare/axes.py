@@ -44,10 +44,10 @@ class Axis:
 
     def at_edge(self, value: str) -> bool:
         """Tell whether a value is the smallest or the largest; one that is no number is neither."""
-        numbers = [parse_config(text) for text in self.values]
+        numbers = [_read(text) for text in self.values]
         if len(numbers) == 1 or not all(type(number) in (int, float) for number in numbers):
             return False
-        return parse_config(value) in (min(numbers), max(numbers))
+        return _read(value) in (min(numbers), max(numbers))
 
 
 def parse_axis(text: str) -> Axis:
@@ -101,7 +101,7 @@ def label(value: str) -> str:
         >>> label('{"class_path": "Cubic", "init_args": {"begin": 0.1}}'), label('{"init": "glorot"}'), label("0.1")
         ('Cubic(begin=0.1)', 'init=glorot', '0.1')
     """
-    return _told(parse_config(value), value)
+    return _told(_read(value), value)
 
 
 def slug(point: Point) -> str:
@@ -114,10 +114,20 @@ def described(point: Iterable[tuple[str, str]]) -> str:
     return ", ".join(f"{key.rpartition('.')[2]} {label(value)}" for key, value in point)
 
 
+def _read(value: str) -> Any:
+    """Read a value; a text that is no YAML of its own, as ``*.txt``, is itself."""
+    try:
+        return parse_config(value)
+    except yaml.YAMLError:
+        return value
+
+
 def _told(found: Any, text: str) -> str:
-    if not isinstance(found, dict):
+    named = found.get("class_path", "") if isinstance(found, dict) else None
+    given = found.get("init_args", found) if isinstance(found, dict) else None
+    if not isinstance(named, str) or not isinstance(given, dict):
         return text
-    kind, given = found.get("class_path", "").rpartition(".")[2], found.get("init_args", found)
+    kind = named.rpartition(".")[2]
     inner = ", ".join(f"{key}={_told(item, json.dumps(item).strip(chr(34)))}" for key, item in given.items()
                       if key != "class_path")  # fmt: skip
     return f"{kind}({inner})" if kind else inner

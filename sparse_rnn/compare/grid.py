@@ -137,10 +137,11 @@ class Grid:
     def fit_arguments(self, run: Run) -> list[str]:
         """List what follows ``python -m sparse_rnn`` in the command line of one fit."""
         method = self._method(run)
+        overrides, tune_with = self.overrides, self.tune_with if run.stage == "tune" else ()
         if method is None:
-            pruning, overrides = ["--pruning", "null"], _without_pruning(self.overrides)
+            pruning, overrides, tune_with = ["--pruning", "null"], *map(_without_pruning, (overrides, tune_with))
         else:
-            pruning, overrides = method.arguments(run.cell.sparsity, run.seed), list(self.overrides)
+            pruning = method.arguments(run.cell.sparsity, run.seed)
         folder = self.folder(run)
         return [
             "fit",
@@ -151,7 +152,7 @@ class Grid:
             *overrides,
             *arguments(run.cell.varied),
             *arguments(run.tuned),
-            *(self.tune_with if run.stage == "tune" else ()),
+            *tune_with,
             *("--seed_everything", str(run.seed)),
             *(("--data.seed", str(run.seed)) if self.seeds_data else ()),
             *("--trainer.default_root_dir", str(folder)),
@@ -164,12 +165,14 @@ class Grid:
         method = self._method(run)
         tuning = self.tune_with if run.stage == "tune" else ()
         seeded = ("--data.seed",) if self.seeds_data else ()
-        return [*digests, *seeded, *self.overrides, *(method.pruning if method else ()), *tuning]
+        words = [*self.overrides, *(method.pruning if method else ()), *tuning]
+        named = _named_files([*words, *arguments(run.cell.varied), *arguments(run.tuned)])
+        return [*digests, *seeded, *words, *map(_digest_of_file, named)]
 
     def _logger(self, folder: Path) -> list[str]:
         """Log into the folder itself, by which TensorBoard then names the run, unless a config has its own logger."""
-        trainers = (read_config(config).get("trainer") or {} for config in self.configs)
-        if any(trainer.get("logger") is not None for trainer in trainers):
+        trainers = (read_config(config).get("trainer") for config in self.configs)
+        if any(isinstance(trainer, Mapping) and trainer.get("logger") is not None for trainer in trainers):
             return []
         logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", str(folder)]
         return [*logger, "--trainer.logger.name", "", "--trainer.logger.version", ""]
@@ -189,7 +192,24 @@ def _digest(config: str) -> str:
     return hashlib.sha256(Path(config).read_bytes() + pruning.encode()).hexdigest()
 
 
-def _without_pruning(overrides: Sequence[str]) -> list[str]:
+def _named_files(words: Sequence[str]) -> list[Path]:
+    """List the files that arguments name, whose content decides what a fit is, as in ``--model file.yaml``."""
+    values = (word.partition("=")[2] if word.startswith("--") else word for word in words)
+    return [Path(value) for value in values if value and _is_file(value)]
+
+
+def _is_file(value: str) -> bool:
+    try:
+        return Path(value).is_file()
+    except OSError:  # longer than a name can be
+        return False
+
+
+def _digest_of_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _without_pruning(overrides: Sequence[str]) -> tuple[str, ...]:
     """Leave out ``--pruning.x=1`` and ``--pruning.x 1``."""
     kept: list[str] = []
     dropping = False
@@ -198,4 +218,4 @@ def _without_pruning(overrides: Sequence[str]) -> list[str]:
             dropping = argument.startswith("--pruning.")
         if not dropping:
             kept.append(argument)
-    return kept
+    return tuple(kept)

@@ -10,7 +10,7 @@ from sparse_rnn.compare.grid import TUNING_SEED, Cell, Grid
 from sparse_rnn.compare.methods import Method
 from sparse_rnn.compare.results import Result, by_seed, metric, progress
 from sparse_rnn.compare.statistics import Difference, half_width, paired_difference
-from sparse_rnn.compare.tuning import at_edge, choose
+from sparse_rnn.compare.tuning import at_edge, choose, diverged
 
 TOLERATED = 0.01
 """How far the sparsity of a network may be from the one asked for, by rounding, before a sentence says so."""
@@ -97,8 +97,10 @@ def _tuning(results: Sequence[Result], grid: Grid) -> list[str]:
     )
     chosen = choose(grid, results)
     edges = Counter(key for tuned in chosen.values() for key in at_edge(grid, tuned))
+    lost = ", ".join(map(str, diverged(grid, results)))
     return [
         said,
+        *([f"With none of these values did {lost} end with a finite error, so that none was chosen."] if lost else []),
         *(
             f"In {count} of {len(chosen)} cells the best {key} lies at the edge of its values (!): try some beyond it."
             for key, count in edges.items()

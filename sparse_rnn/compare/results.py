@@ -74,12 +74,15 @@ def read_result(folder: Path) -> Result | None:
     """Read the result of a finished run; None where it is not finished.
 
     Raises:
-        UsageError: If another version has written it.
+        UsageError: If another version has written it, or it is not whole.
     """
     path = folder / RESULT
     if not path.exists():
         return None
-    values = json.loads(path.read_text())
+    try:
+        values = json.loads(path.read_text())
+    except ValueError:
+        raise UsageError(f"{path} is not whole: delete {folder}, and that run is made again.") from None
     try:
         return Result(**values | {"run": _run(**values["run"])})
     except (KeyError, TypeError):
@@ -101,8 +104,10 @@ def metric(results: Sequence[Result]) -> str:
     """Choose what to compare by: what was asked for, else ``val/error``, ``val/ppl``, ``val/loss``, which all log."""
     if results and results[0].asked is not None:
         return results[0].asked
-    *better, last = COMPARED
-    return next((name for name in better if all(name in result.metrics for result in results)), last)
+    for name in COMPARED:
+        if all(name in result.metrics for result in results):
+            return name
+    raise UsageError(f"The fits log none of {', '.join(COMPARED)} in common: give --metric, one that all of them log.")
 
 
 def with_unit(name: str) -> str:

@@ -133,11 +133,12 @@ def _left_over(grid: Grid, run: Run, bar: tqdm) -> Path | None:
         newest = max(folder.rglob("last*.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
         if newest is None or not load_checkpoint(newest).get(EXACT):
             return None
-    except (OSError, ValueError):  # nothing, or not whole
+        settings, made_by = begun_with["settings"], begun_with["made_by"]
+    except (OSError, ValueError, KeyError, TypeError):  # nothing, or not whole
         return None
-    _check_settings(grid, run, begun_with["settings"])
-    if begun_with["made_by"] != _made_by(grid):
-        bar.write(f"{run} begins anew: it was begun with {', '.join(begun_with['made_by'])}.", file=sys.stderr)
+    _check_settings(grid, run, settings)
+    if made_by != _made_by(grid):
+        bar.write(f"{run} begins anew: it was begun with {', '.join(made_by)}.", file=sys.stderr)
         return None
     return newest
 

@@ -75,6 +75,17 @@ def check_allocation(allocation: Allocation) -> None:
         )
 
 
+def counts_by_gate(allocation: Allocation) -> bool:
+    """Tell whether gates of one kernel have numbers of weights of their own.
+
+    Example:
+        >>> counts_by_gate("erk"), counts_by_gate({"*hh*": {"n": 0.1}})
+        (False, True)
+    """
+    named = allocation.values() if isinstance(allocation, Mapping) else ()
+    return allocation == "per_gate" or any(isinstance(value, Mapping) for value in named)
+
+
 def allocate(kernels: Kernels, sparsity: float, allocation: Allocation) -> list[Group]:
     """Share the weights that stay, round((1 - sparsity)·n) of n, out among groups.
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from sparse_rnn import GradualPruning, JacobianSpectrum
 from sparse_rnn.data import SequentialDigits
+from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import SequenceClassifier
 from sparse_rnn.pruning.schedules import CosineDecay, Cubic, IterativeSteps
 
@@ -122,6 +123,28 @@ def test_regrowth_moves_weights_and_leaves_their_number_to_the_schedule(build):
     assert fits[0].kept == fits[1].kept
     assert fits[0].returned == 0
     assert fits[1].returned > 20
+
+
+def kept_by_gate(module):
+    return [int(gate.count_nonzero()) for name, kernel in module.rnn.named_parameters() if name.startswith("weight")
+            for gate in kernel.chunk(3)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("allocation", "own"), [("per_gate", range(6)), ({"*hh*": {"r": 0.5, "n": 0.1}}, [3, 5])])
+def test_gates_that_have_numbers_of_their_own_keep_them_while_weights_move(allocation, own):
+    def fit(regrowth):
+        schedule = Cubic(end=8, frequency=2)
+        return quick_fit(GradualPruning(0.8, schedule, "random", allocation=allocation, regrowth=regrowth))
+
+    (still, removed), (moving, moved) = fit(None), fit(CosineDecay(0.8, 1, 12))
+    assert moving.kept == still.kept
+    assert moving.returned > 20
+    assert [kept_by_gate(moved)[gate] for gate in own] == [kept_by_gate(removed)[gate] for gate in own]
+
+
+def test_kept_neurons_and_weights_that_move_contradict_each_other():
+    with pytest.raises(UsageError, match="min_kept=1 cannot be held with regrowth"):
+        GradualPruning(0.9, regrowth=CosineDecay(), min_kept=1)
 
 
 def test_shares_of_the_regrowth_are_of_the_whole_training_and_a_gap_in_it_is_told():

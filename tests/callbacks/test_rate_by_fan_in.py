@@ -200,3 +200,8 @@ class Linear(LightningModule):
 def test_a_model_without_recurrent_kernels_is_refused(tmp_path):
     with pytest.raises(UsageError, match="recurrent"):
         trainer(tmp_path, RateByFanIn()).fit(Linear(), batches())
+
+
+def test_two_of_them_are_refused_as_they_would_divide_twice(tmp_path):
+    with pytest.raises(UsageError, match="RateByFanIn twice"):
+        trainer(tmp_path, RateByFanIn(), RateByFanIn()).fit(build(), batches(), batches(1))

@@ -51,3 +51,17 @@ def test_a_point_becomes_arguments_a_name_and_a_slug():
     assert slug(other) != slug(point)
     assert "/" not in slug(other)
     assert label("gru") == "gru"
+
+
+ODD = ['{"class_path": 3}', '{"class_path": null}', '{"class_path": "A", "init_args": null}']
+
+
+@pytest.mark.parametrize(
+    "value", ["*a.txt", "[x", "@x", "%x", "x: y: z", '{"class_path": "A", "init_args": [1]}', *ODD]
+)
+def test_a_value_that_is_no_yaml_or_an_odd_mapping_is_told_as_it_is(value):
+    point = (("data.train", value),)
+    assert label(value) == value
+    assert value in described(point)
+    assert slug(point) != slug((("data.train", value + "2"),))
+    assert not Axis("data.train", (value, "b")).at_edge(value)

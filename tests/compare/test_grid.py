@@ -120,3 +120,41 @@ def test_what_tunes_has_settings_and_a_name_of_its_own():
     assert grid.settings(tuning) == [*grid.settings(final), "--data.hold_out", "0.1"]
     other = parse([*ARGS, "--tune", "model.forget_bias=0,1", "--tune_with", "--data.hold_out 0.2 --a 'b c'"])
     assert other.settings(tuning)[-4:] == ["--data.hold_out", "0.2", "--a", "b c"]
+
+
+@pytest.mark.parametrize(
+    ("given", "held_out"),
+    [
+        ("--trainer.max_epochs 5", ["--data.hold_out", "0.1"]),
+        ("", ["--data.hold_out", "0.1"]),
+        ("--data.own true", []),
+        ("--data=Own", []),
+    ],
+)
+def test_what_tunes_holds_out_training_data_unless_it_is_told_what_data_it_gets(given, held_out):
+    grid = parse([*ARGS, "--tune", "model.forget_bias=0,1", f"--tune_with={given}"])
+    words = grid.fit_arguments(grid.tuning_runs()[0])
+    assert [word for word in words if "hold_out" in word] == held_out[:1]
+    assert " ".join([*held_out, *given.split()]) in " ".join(words)
+
+
+def test_arguments_of_pruning_that_tune_do_not_go_to_the_dense_fit():
+    grid = parse(
+        [*ARGS, "--tune", "model.forget_bias=0", "--tune_with", "--pruning.num_samples 8 --trainer.max_epochs 2"]
+    )
+    dense, pruned = (" ".join(grid.fit_arguments(run)) for run in grid.tuning_runs()[:2])
+    assert "--pruning.num_samples 8 --trainer.max_epochs 2" in pruned
+    assert "num_samples" not in dense
+    assert "--trainer.max_epochs 2" in dense
+
+
+@pytest.mark.parametrize("how", [["--model", "{}"], ["--model={}"], ["--vary", "model={}"], ["--tune", "model={}"]])
+def test_a_file_that_an_argument_names_is_part_of_the_settings(tmp_path, how):
+    file = tmp_path / "model.yaml"
+    file.write_text("class_path: SequenceClassifier\n")
+    grid = parse([*ARGS, *(word.format(file) for word in how)])
+    run = (grid.tuning_runs() or grid.runs())[0]
+    before = grid.settings(run)
+    assert before == grid.settings(run)
+    file.write_text("class_path: LanguageModel\n")
+    assert before != grid.settings(run)

@@ -32,6 +32,18 @@ def test_a_result_of_another_version_is_said(tmp_path):
         read_result(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["", "{", '{"run": '])
+def test_a_result_that_is_not_whole_is_said(tmp_path, text):
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(UsageError, match="is not whole: delete"):
+        read_result(tmp_path)
+
+
+def test_runs_that_log_nothing_in_common_are_said():
+    with pytest.raises(UsageError, match="in common: give --metric"):
+        metric([result(**{"val/error": 1.0}), result(**{"val/ppl": 1.0})])
+
+
 def test_the_best_value_has_its_epoch():
     assert result().best("val/error") == (2.0, 3)
     assert result().curve("val/error")[0] == [1, 2, 3, 4]

@@ -277,7 +277,7 @@ def test_a_run_that_was_under_way_goes_on_from_its_newest_checkpoint(run, stoppe
 
 
 @pytest.mark.parametrize(
-    "what", ["inexact", "foreign", "damaged", "missing", "code", "vectors", "threads", "half a note"]
+    "what", ["inexact", "foreign", "damaged", "missing", "code", "vectors", "threads", "half a note", "{}", "[]"]
 )
 def test_a_run_that_would_not_end_as_if_it_had_not_been_stopped_begins_anew(run, stopped, monkeypatch, capsys, what):
     if what != "missing":
@@ -289,6 +289,8 @@ def test_a_run_that_would_not_end_as_if_it_had_not_been_stopped_begins_anew(run,
     if what == "half a note":
         note = stopped / "under_way.json"
         note.write_text(note.read_text()[:20])
+    if what in ("{}", "[]"):
+        (stopped / "under_way.json").write_text(what)
     if what == "code":
         monkeypatch.setattr(runner, "code", lambda: ["another commit"])
     if what == "vectors":

@@ -6,7 +6,8 @@ import yaml
 from sparse_rnn.cli import main
 from sparse_rnn.cli.compare import parse
 from sparse_rnn.compare.grid import TUNING_SEED, Cell
-from sparse_rnn.compare.tuning import at_edge, choose
+from sparse_rnn.compare.notes import notes
+from sparse_rnn.compare.tuning import at_edge, choose, diverged
 from sparse_rnn.data import SequentialDigits
 
 LR = "model.optimizer.init_args.lr"
@@ -28,6 +29,16 @@ def test_every_cell_gets_the_values_with_the_smallest_error(invented):
     for cell, tuned in chosen.items():
         assert dict(tuned) == {LR: "0.003" if cell.method == "Random" else "0.01", "model.forget_bias": "1"}
         assert at_edge(grid, tuned) == ([] if cell.method == "Random" else [LR]) + ["model.forget_bias"]
+
+
+def test_a_cell_that_diverged_with_every_value_has_no_choice_and_the_notes_say_so(invented):
+    grid, results = invented(lambda run: math.nan if run.cell.method == "SNIP" else error(run), *ARGS)
+    lost = {cell for cell in grid.cells() if cell.method == "SNIP"}
+    chosen = choose(grid, results)
+    assert set(grid.cells()) - set(chosen) == set(diverged(grid, results)) == lost
+    assert {run.cell for run in grid.runs(chosen)} == set(chosen)
+    [note] = [note for note in notes(results, grid) if "none was chosen" in note]
+    assert all(str(cell) in note for cell in lost)
 
 
 def test_a_cell_that_lacks_a_run_has_no_choice_and_no_run_to_report(invented):
