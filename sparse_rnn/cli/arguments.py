@@ -9,7 +9,7 @@ from sparse_rnn.compare.axes import Axis, parse_axis
 from sparse_rnn.errors import UsageError
 from sparse_rnn.paths import check_local
 
-SET_BY_EVERY_TABLE = {
+_SET_BY_EVERY_TABLE = {
     "--config": "-c, whose configs are those of all fits",
     "--ckpt_path": "none, as each fit begins anew or goes on from a checkpoint of its own",
 }
@@ -68,7 +68,7 @@ def check_free(words: Sequence[str], axes: Sequence[Axis], set_by: Mapping[str, 
     """
     keys = [without_init_args(axis.key) for axis in axes]
     for name in (*names_in(words), *(f"--{key}" for key in keys)):
-        advice = set_by.get(name) or SET_BY_EVERY_TABLE.get(name)
+        advice = set_by.get(name) or _SET_BY_EVERY_TABLE.get(name)
         if advice:
             raise UsageError(f"{name} is set by the command itself: use {advice}.")
     for key in keys:

@@ -89,7 +89,8 @@ def parse(args: Sequence[str]) -> Grid:
     configs = tuple(path for config in known.config for path in find_config(config))
     tune_with = _holding_out(known.tune_with)
     if known.tune:
-        _check_tuning(configs, [*names_in(overrides), *(f"--{axis.key}" for axis in axes)], tune_with, known.seeds)
+        names = names_in([*overrides, *(f"--{axis.key}" for axis in axes)])
+        _check_tuning(configs, names, tune_with, known.seeds)
     return Grid(
         configs=configs,
         methods=_methods(known.criteria, known.methods, known.config[0], known.control == "shuffle"),

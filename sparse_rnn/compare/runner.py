@@ -82,7 +82,14 @@ def run_all(grid: Grid, runs: list[Run], bar: tqdm) -> list[str]:
 
 
 def _finished(grid: Grid, runs: list[Run]) -> list[Result]:
-    return [by(result, grid.metric) for run in runs if (result := read_result(grid.folder(run))) is not None]
+    found = [(run, read_result(grid.folder(run))) for run in runs]
+    for run, result in found:
+        if result is not None and result.run != run:
+            raise UsageError(
+                f"{grid.folder(run)} was run with an argument in its other spelling, with or without init_args: spell "
+                "it as before, or give another --output."
+            )
+    return [by(result, grid.metric) for _, result in found if result is not None]
 
 
 def check_settings(grid: Grid, done: list[Result]) -> None:

@@ -197,6 +197,13 @@ def test_runs_of_other_settings_are_not_mixed(run, stub, refused):
     assert Path("elsewhere", "results.csv").exists()
 
 
+def test_finished_runs_are_kept_where_an_argument_is_spelt_another_way(run, stub, refused):
+    stub()
+    run(*ARGS, "--seeds", "1", "--vary", "model.hidden_size=6")
+    assert "in its other spelling" in refused(*ARGS, "--seeds", "1", "--vary", "model.init_args.hidden_size=6")
+    assert (FOLDER / "dense-model.hidden_size=6-seed0" / "result.json").exists()
+
+
 def test_jobs_run_together_and_share_the_threads(run, stub, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 9)
     # Each of the first two waits for the other.

@@ -32,7 +32,7 @@ def test_options_laid_over_the_same_data_change_nothing(tmp_path):
         ["--data", "SequentialDigits"],
         ["--data.class_path", "SequentialDigits"],
         ["--data", "data.yaml"],
-        ["--data.batch_size", "4", "--data=SequentialDigits"],
+        ["--data=SequentialDigits", "--data.batch_size", "4"],
     ],
 )
 def test_data_that_the_command_line_names_in_whatever_way_take_their_seed(words, tmp_path, monkeypatch):
