@@ -3,11 +3,13 @@
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pydoc import locate
 from typing import NoReturn
 
 from sparse_rnn.compare.axes import Axis, parse_axis
 from sparse_rnn.errors import UsageError
 from sparse_rnn.paths import check_local
+from sparse_rnn.scores import Criterion, criterion_named, criterion_names
 
 _SET_BY_EVERY_TABLE = {
     "--config": "-c, whose configs are those of all fits",
@@ -37,6 +39,22 @@ def sparsities_argument(text: str) -> tuple[float, ...]:
         return tuple(dict.fromkeys(float(part) for part in text.split(",")))
     except ValueError:
         raise argparse.ArgumentTypeError(f"give numbers separated by commas, as in 0.9,0.95, not {text!r}") from None
+
+
+def criterion_argument(name: str) -> str:
+    """Read the name of a criterion, or the import path of one."""
+    if "." in name:
+        kind = locate(name)
+        if not isinstance(kind, type) or not issubclass(kind, Criterion):
+            raise argparse.ArgumentTypeError(f"{name!r} is not the import path of a criterion")
+        return name
+    try:
+        criterion_named(name)
+    except UsageError:
+        raise argparse.ArgumentTypeError(
+            f"there is no criterion {name!r}; choose from {', '.join(criterion_names())}, or give an import path"
+        ) from None
+    return name
 
 
 def output_argument(text: str) -> Path:

@@ -10,6 +10,7 @@ from sparse_rnn.cli.arguments import (
     Parser,
     axis_argument,
     check_free,
+    criterion_argument,
     names_in,
     output_argument,
     positive,
@@ -26,7 +27,6 @@ from sparse_rnn.compare.runner import finished, run_missing
 from sparse_rnn.compare.seeding import data_takes_seed
 from sparse_rnn.config_files import find_config, read_config
 from sparse_rnn.errors import UsageError
-from sparse_rnn.scores import criterion_named, criterion_names
 from sparse_rnn.sparsity.allocation import check_sparsity
 
 _SET_BY_THE_GRID = {
@@ -226,14 +226,4 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _criteria(text: str) -> tuple[str, ...]:
-    names = _names(text)
-    for name in names:
-        if "." in name:
-            continue  # an import path
-        try:
-            criterion_named(name)
-        except UsageError:
-            raise argparse.ArgumentTypeError(
-                f"there is no criterion {name!r}; choose from {', '.join(criterion_names())}, or give an import path"
-            ) from None
-    return names
+    return tuple(map(criterion_argument, _names(text)))

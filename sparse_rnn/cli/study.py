@@ -5,7 +5,15 @@ import shlex
 from collections.abc import Callable, Sequence
 
 from sparse_rnn.checks import check_seed
-from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, output_argument, positive, sparsities_argument
+from sparse_rnn.cli.arguments import (
+    Parser,
+    axis_argument,
+    check_free,
+    criterion_argument,
+    output_argument,
+    positive,
+    sparsities_argument,
+)
 from sparse_rnn.cli.dry_run import check_fit, check_fits
 from sparse_rnn.cli.grids import run_and_report
 from sparse_rnn.compare.axes import arguments, covering
@@ -14,7 +22,6 @@ from sparse_rnn.compare.runner import finished
 from sparse_rnn.compare.seeding import data_takes_seed
 from sparse_rnn.config_files import find_config
 from sparse_rnn.errors import UsageError
-from sparse_rnn.scores import criterion_named, criterion_names
 from sparse_rnn.studies import graph_report, report
 from sparse_rnn.studies import graphs as of_graphs
 from sparse_rnn.studies.graphs import FAMILIES, GraphStudy
@@ -225,7 +232,9 @@ def _pruning_parser() -> argparse.ArgumentParser:
     add("--sparsities", type=sparsities_argument, default=SPARSITIES,
         help="shares of the weights to remove, as in 0.5,0.9,1 (default: 0.1, 0.2 … 1)")  # fmt: skip
     add("--scopes", type=_scopes, default=tuple(SCOPES), help=f"what to prune (default: {','.join(SCOPES)})")
-    add("--criterion", type=_criterion, default="Magnitude", help="what scores the weights (default: Magnitude)")
+    add(
+        "--criterion", type=criterion_argument, default="Magnitude", help="what scores the weights (default: Magnitude)"
+    )
     add("--epochs", type=positive, default=10, help="epochs of retraining (default: 10)")
     add("--seeds", type=positive, default=3, help="number of seeds, from 0 on (default: 3)")
     add(
@@ -248,15 +257,3 @@ def _scopes(text: str) -> tuple[str, ...]:
         if name not in SCOPES:
             raise argparse.ArgumentTypeError(f"there is no scope {name!r}; choose from {', '.join(SCOPES)}")
     return names
-
-
-def _criterion(name: str) -> str:
-    if "." not in name and name not in criterion_names():
-        try:
-            criterion_named(name)
-        except UsageError:
-            known = ", ".join(criterion_names())
-            raise argparse.ArgumentTypeError(
-                f"there is no criterion {name!r}; choose from {known}, or give an import path"
-            ) from None
-    return name

@@ -10,6 +10,8 @@ ARGS = ["--config", "gru_digits.yaml", "--criteria", "JacobianSpectrum,Random", 
     [
         (["--criteria", "Randm"], ["'Randm'", "JacobianSpectrum", "Magnitude", "Random"]),
         (["--criteria", "Random,"], ["no criterion ''"]),
+        (["--criteria", "Random,no.such.Thing"], ["'no.such.Thing' is not the import path of a criterion"]),
+        (["--criteria", "pathlib.Path"], ["'pathlib.Path' is not the import path of a criterion"]),
         (["--sparsity", "0.9,x"], ["--sparsity", "numbers", "'0.9,x'"]),
         (["--sparsity", "1.5"], ["sparsity=1.5", "[0, 1)"]),
         (["--seeds", "0"], ["--seeds", "'0'"]),
