@@ -7,6 +7,7 @@ from pydoc import locate
 from typing import NoReturn
 
 from sparse_rnn.compare.axes import Axis, parse_axis
+from sparse_rnn.compare.words import names_in, without_init_args
 from sparse_rnn.errors import UsageError
 from sparse_rnn.paths import check_local
 from sparse_rnn.scores import Criterion, criterion_named, criterion_names
@@ -92,18 +93,3 @@ def check_free(words: Sequence[str], axes: Sequence[Axis], set_by: Mapping[str, 
     for key in keys:
         if keys.count(key) > 1:
             raise UsageError(f"{key} is varied or tuned twice: give all its values at once.")
-
-
-def names_in(words: Sequence[str]) -> list[str]:
-    """List the arguments that words of a command line name, without ``init_args``, which may be left out."""
-    return [without_init_args(word.partition("=")[0]) for word in words if word.startswith("--")]
-
-
-def without_init_args(name: str) -> str:
-    """Write an argument in the one of its two spellings that is shorter.
-
-    Example:
-        >>> without_init_args("model.optimizer.init_args.lr")
-        'model.optimizer.lr'
-    """
-    return name.replace(".init_args", "")

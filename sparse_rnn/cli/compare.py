@@ -11,7 +11,6 @@ from sparse_rnn.cli.arguments import (
     axis_argument,
     check_free,
     criterion_argument,
-    names_in,
     output_argument,
     positive,
     sparsities_argument,
@@ -25,6 +24,7 @@ from sparse_rnn.compare.methods import Method, by_criterion, from_config, shuffl
 from sparse_rnn.compare.report import describe, save
 from sparse_rnn.compare.runner import finished, run_missing
 from sparse_rnn.compare.seeding import data_takes_seed
+from sparse_rnn.compare.words import divided, names_in
 from sparse_rnn.config_files import find_config, read_config
 from sparse_rnn.errors import UsageError
 from sparse_rnn.sparsity.allocation import check_sparsity
@@ -110,7 +110,7 @@ def parse(args: Sequence[str]) -> Grid:
 
 def _holding_out(tune_with: tuple[str, ...]) -> tuple[str, ...]:
     """Let the fits that tune hold out training data, unless they are told themselves what data they get."""
-    of_data = any(name.split(".")[0] == "--data" for name in names_in(tune_with))
+    of_data, _ = divided(tune_with, "data")
     return tune_with if of_data else (*shlex.split(_HELD_OUT), *tune_with)
 
 

@@ -4,11 +4,13 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from sparse_rnn.compare.axes import Axis, Point, arguments, points, slug
 from sparse_rnn.compare.methods import Method
+from sparse_rnn.compare.words import divided
 from sparse_rnn.config_files import read_config
 
 Stage = Literal["tune", "final"]
@@ -137,9 +139,10 @@ class Grid:
     def fit_arguments(self, run: Run) -> list[str]:
         """List what follows ``python -m sparse_rnn`` in the command line of one fit."""
         method = self._method(run)
-        overrides, tune_with = self.overrides, self.tune_with if run.stage == "tune" else ()
+        given = [self.overrides, arguments(run.cell.varied), arguments(run.tuned), self._tuning_words(run)]
+        words = [word for part in given for word in part]
         if method is None:
-            pruning, overrides, tune_with = ["--pruning", "null"], *map(_without_pruning, (overrides, tune_with))
+            pruning, words = ["--pruning", "null"], divided(words, "pruning")[1]
         else:
             pruning = method.arguments(run.cell.sparsity, run.seed)
         folder = self.folder(run)
@@ -149,10 +152,7 @@ class Grid:
             *("--trainer.enable_progress_bar", "false"),
             *self._logger(folder),
             *pruning,
-            *overrides,
-            *arguments(run.cell.varied),
-            *arguments(run.tuned),
-            *tune_with,
+            *words,
             *("--seed_everything", str(run.seed)),
             *(("--data.seed", str(run.seed)) if self.seeds_data else ()),
             *("--trainer.default_root_dir", str(folder)),
@@ -163,11 +163,13 @@ class Grid:
         """List what a fit is told beside what its name says; a table holds no runs of other settings."""
         digests = map(_digest, self.configs)
         method = self._method(run)
-        tuning = self.tune_with if run.stage == "tune" else ()
         seeded = ("--data.seed",) if self.seeds_data else ()
-        words = [*self.overrides, *(method.pruning if method else ()), *tuning]
+        words = [*self.overrides, *(method.pruning if method else ()), *self._tuning_words(run)]
         named = _named_files([*words, *arguments(run.cell.varied), *arguments(run.tuned)])
-        return [*digests, *seeded, *words, *map(_digest_of_file, named)]
+        return [*digests, *seeded, *words, *(_digest_of_file(path, path.stat().st_mtime_ns) for path in named)]
+
+    def _tuning_words(self, run: Run) -> tuple[str, ...]:
+        return self.tune_with if run.stage == "tune" else ()
 
     def _logger(self, folder: Path) -> list[str]:
         """Log into the folder itself, by which TensorBoard then names the run, unless a config has its own logger."""
@@ -205,17 +207,6 @@ def _is_file(value: str) -> bool:
         return False
 
 
-def _digest_of_file(path: Path) -> str:
+@cache
+def _digest_of_file(path: Path, changed: int) -> str:  # each run's settings ask for it, and a text may be large
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _without_pruning(overrides: Sequence[str]) -> tuple[str, ...]:
-    """Leave out ``--pruning.x=1`` and ``--pruning.x 1``."""
-    kept: list[str] = []
-    dropping = False
-    for argument in overrides:
-        if argument.startswith("--"):
-            dropping = argument.startswith("--pruning.")
-        if not dropping:
-            kept.append(argument)
-    return tuple(kept)

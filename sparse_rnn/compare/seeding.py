@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning.pytorch import LightningDataModule
 
+from sparse_rnn.compare.words import divided
 from sparse_rnn.config_files import read_config
 
 
@@ -24,7 +25,7 @@ def data_takes_seed(configs: Sequence[str], words: Sequence[str]) -> bool:
     data = reduce(_over, map(_as_mapping, given), None)
     of_configs = [] if data is None else ["--data", json.dumps(data)]
     try:
-        parsed = parser.parse_args([*of_configs, *_of_data(words)]).data
+        parsed = parser.parse_args([*of_configs, *divided(words, "data")[0]]).data
     except ArgumentError:
         return False  # the fits say what is wrong with it, in their own words
     return parsed is not None and "seed" in parsed.get("init_args", Namespace())
@@ -43,15 +44,3 @@ def _over(before: Any, after: Any) -> Any:
     if not same or not isinstance(own, dict) or not isinstance(other, dict):
         return after
     return before | after | {"init_args": own | other}
-
-
-def _of_data(words: Sequence[str]) -> list[str]:
-    """Take ``--data``, ``--data.x=1`` and ``--data.x 1`` out of others."""
-    kept: list[str] = []
-    taking = False
-    for word in words:
-        if word.startswith("--"):
-            taking = word.partition("=")[0].split(".")[0] == "--data"
-        if taking:
-            kept.append(word)
-    return kept
