@@ -103,7 +103,8 @@ def parse_config(text: str) -> Any:
 
     Raises:
         MissingFileError: If its pruning section names a config that does not exist.
-        UsageError: If that config has no pruning section; if anchors make the text larger than a config can be.
+        UsageError: If that config has no pruning section, or names one that names it; if anchors make the text larger
+            than a config can be.
 
     Example:
         >>> parse_config("schedule: {class_path: sparse_rnn.schedules.Cubic}")
@@ -111,15 +112,7 @@ def parse_config(text: str) -> Any:
         >>> parse_config("pruning: pruning/jacobian.yaml")["pruning"]["class_path"]
         'OneShotPruning'
     """
-    found = get_loader("yaml")(text)
-    _count_values(found, {})
-    found = _moved(found)
-    if isinstance(found, dict) and str(found.get("pruning")).endswith((".yaml", ".yml")):
-        name = found["pruning"]
-        found["pruning"] = read_config(name).get("pruning")
-        if found["pruning"] is None:
-            raise UsageError(f"The pruning section names {name}, which has none itself.")
-    return found
+    return _parsed(text, ())
 
 
 def read_config(name: str) -> dict[str, Any]:
@@ -139,10 +132,14 @@ def read_config(name: str) -> dict[str, Any]:
         >>> sorted(read_config("gru_digits.yaml"))
         ['data', 'model', 'pruning', 'seed_everything', 'trainer']
     """
+    return _read(name, ())
+
+
+def _read(name: str, named_by: tuple[str, ...]) -> dict[str, Any]:
     sections: dict[str, Any] = {}
     for path in find_config(name):
         try:
-            found = parse_config(read_text(path))
+            found = _parsed(read_text(path), (*named_by, name))
         except yaml.YAMLError as error:
             raise UsageError(f"{path} is no YAML: {one_line(str(error))}") from error
         if not isinstance(found, Mapping):
@@ -170,6 +167,28 @@ def read_text(path: str) -> str:
         raise UsageError(f"{path} is no YAML: it is no text in UTF-8.") from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _parsed(text: str, names: tuple[str, ...]) -> Any:
+    """Parse a config.
+
+    Args:
+        text: YAML.
+        names: The config's own name after those of the configs that took it for their pruning sections.
+    """
+    found = get_loader("yaml")(text)
+    _count_values(found, {})
+    found = _moved(found)
+    if isinstance(found, dict) and str(found.get("pruning")).endswith((".yaml", ".yml")):
+        name = found["pruning"]
+        if name in names:
+            raise UsageError(
+                f"The pruning section of {names[-1]} names {name}, so that it would be its own: write it out."
+            )
+        found["pruning"] = _read(name, names).get("pruning")
+        if found["pruning"] is None:
+            raise UsageError(f"The pruning section names {name}, which has none itself.")
+    return found
 
 
 def _moved(value: Any) -> Any:

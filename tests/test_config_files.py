@@ -179,6 +179,16 @@ def test_anchors_that_stand_for_billions_or_for_themselves_are_refused(tmp_path)
     assert parse_config("{a: &a [1, 2], b: *a}") == {"a": [1, 2], "b": [1, 2]}
 
 
+@pytest.mark.parametrize("files", [{"a.yaml": "a.yaml"}, {"a.yaml": "./b.yaml", "b.yaml": "a.yaml"}])
+def test_a_pruning_section_that_comes_back_to_itself_is_refused(tmp_path, monkeypatch, refused, files):
+    monkeypatch.chdir(tmp_path)
+    for name, pruning in files.items():
+        Path(name).write_text(f"pruning: {pruning}\n")
+    with pytest.raises(UsageError, match=rf"of {files['a.yaml']} names a\.yaml, so that it would be its own"):
+        read_config("a.yaml")
+    assert "it would be its own" in refused("fit", "--config", "gru_digits.yaml", "--config", "a.yaml")
+
+
 def test_what_is_no_text_is_refused(tmp_path, refused):
     (tmp_path / "mine.yaml").write_bytes(b"\xc2\x20")
     with pytest.raises(UsageError, match=r"mine\.yaml is no YAML: it is no text in UTF-8"):

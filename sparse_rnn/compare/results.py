@@ -96,7 +96,7 @@ def by(result: Result, asked: str | None) -> Result:
         UsageError: If the run has not logged it.
     """
     if asked is not None and asked not in result.metrics:
-        raise UsageError(f"--metric {asked}: {result.run} has logged none, but {', '.join(result.metrics)}.")
+        raise UsageError(f"--metric {asked}: {result.run} has logged none, but {_names(result)}.")
     return replace(result, asked=asked)
 
 
@@ -107,7 +107,10 @@ def metric(results: Sequence[Result]) -> str:
     for name in COMPARED:
         if all(name in result.metrics for result in results):
             return name
-    raise UsageError(f"The fits log none of {', '.join(COMPARED)} in common: give --metric, one that all of them log.")
+    raise UsageError(
+        f"The fits log none of {', '.join(COMPARED)} in common ({results[-1].run} logs {_names(results[-1])}): give "
+        "--metric, one that all of them log."
+    )
 
 
 def with_unit(name: str) -> str:
@@ -145,6 +148,10 @@ def by_seed(results: Sequence[Result], cell: Cell) -> dict[int, Result]:
 def loss_of(result: Result, metric: str) -> float:
     """Return the last value of a metric, infinite where the run has diverged: what is tuned is to make it small."""
     return _or_inf(result.metrics[metric])
+
+
+def _names(result: Result) -> str:
+    return ", ".join(result.metrics) or "nothing"
 
 
 def _or_inf(value: float) -> float:

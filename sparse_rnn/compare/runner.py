@@ -19,7 +19,7 @@ from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.compare.grid import METRICS, Grid, Run
 from sparse_rnn.compare.orphans import BOUND
 from sparse_rnn.compare.recorder import EXACT, code
-from sparse_rnn.compare.results import COMPARED, Result, by, read_result
+from sparse_rnn.compare.results import Result, by, metric, read_result
 from sparse_rnn.compare.tuning import choose
 from sparse_rnn.errors import UsageError
 
@@ -45,7 +45,7 @@ def run_missing(grid: Grid) -> list[str]:
         A line for each run that failed: its name, the last line that it printed, and where its log lies.
 
     Raises:
-        UsageError: If finished runs had other settings than the grid.
+        UsageError: If finished runs had other settings than the grid, or a run has not logged what is compared.
         KeyboardInterrupt: If the user stopped it; no child is left running.
     """
     done = finished(grid)
@@ -58,7 +58,8 @@ def run_missing(grid: Grid) -> list[str]:
 
 def run_all(grid: Grid, runs: list[Run], bar: tqdm) -> list[str]:
     """Run those of some runs that are not finished, and return a line for each that failed, as :func:`run_missing`."""
-    done = {result.run for result in _finished(grid, runs)}
+    results = _finished(grid, runs)
+    done = {result.run for result in results}
     waiting = [run for run in runs if run not in done]
     running: dict[Run, subprocess.Popen[bytes]] = {}
     failed: list[str] = []
@@ -76,6 +77,9 @@ def run_all(grid: Grid, runs: list[Run], bar: tqdm) -> list[str]:
                 if problem:
                     failed.append(f"{run}: {problem} (log: {grid.folder(run) / _LOG})")
                     bar.write(f"failed: {failed[-1]}", file=sys.stderr)
+                else:
+                    results += _finished(grid, [run])
+                    metric(results)  # raises where they have none in common: no further fit is worth its time then
                 bar.update()
             time.sleep(_POLL_SECONDS)
     return failed
@@ -172,9 +176,6 @@ def _conclude(grid: Grid, run: Run, status: int) -> str | None:
     if not (folder / METRICS).exists():
         return "it ended before its fit did"
     record = json.loads((folder / METRICS).read_text())
-    wanted = [grid.metric] if grid.metric else list(COMPARED)
-    if not set(wanted) & record["metrics"].keys():
-        return f"it logs none of {', '.join(wanted)}"
     names = ("metrics", "seconds", "made_by", "validated", "checkpoint", "history")
     Result(run, settings=grid.settings(run), **{name: record[name] for name in names}).write(folder)
     return None

@@ -127,16 +127,32 @@ def test_finished_runs_are_skipped_and_failed_ones_start_anew(run, stub, capsys)
     assert names() == []
 
 
-def test_the_metric_that_is_asked_for_is_compared_and_a_run_without_it_has_failed(run, stub, capsys):
-    stub("metrics['train/ppl_sample'] = 7.5\nif 'Random' in name: del metrics['train/ppl_sample']")
-    assert status_of(run, "--seeds", "1", "--metric", "train/ppl_sample") == 1
-    out, err = capsys.readouterr()
+def test_the_metric_that_is_asked_for_is_compared(run, stub, capsys):
+    stub("metrics['train/ppl_sample'] = 7.5")
+    run(*ARGS, "--seeds", "1", "--metric", "train/ppl_sample")
+    out = capsys.readouterr().out
     assert "train/ppl_sample of the last validation, less is better" in out
     assert "7.50 (n=1)" in out
-    assert "Random-0.9-seed0: it logs none of train/ppl_sample" in err
-    run(*ARGS, "--seeds", "1")  # what has finished is compared by another metric without being run again
-    assert "3.00 (n=1)" in capsys.readouterr().out
-    assert names().count("dense-seed0") == 1
+
+
+@pytest.mark.parametrize(
+    ("metrics", "asked", "said"),
+    [
+        ({"val/bpc": 2.0}, ["--metric", "val/bcp"], "--metric val/bcp: dense-seed0 has logged none, but val/bpc"),
+        ({"train/loss": 1.0}, [], "none of val/error, val/ppl, val/loss in common (dense-seed0 logs train/loss)"),
+        ({}, [], "(dense-seed0 logs nothing)"),
+    ],
+)
+def test_a_metric_that_is_not_logged_stops_the_comparison_after_one_fit_which_is_kept(
+    run, stub, refused, capsys, metrics, asked, said
+):
+    stub(f"metrics = {metrics}")
+    assert said in refused(*ARGS, "--seeds", "2", *asked)
+    assert names() == ["dense-seed0"]
+    if asked:
+        run(*ARGS, "--seeds", "1", "--metric", "val/bpc")
+        assert "2.0000 (n=1)" in capsys.readouterr().out
+        assert names().count("dense-seed0") == 1
 
 
 @pytest.mark.slow
@@ -178,10 +194,7 @@ def test_a_grid_along_an_axis_goes_on_with_more_values(run, stub):
     assert names() == [f"{row}-model.hidden_size=5-seed0" for row in ("dense", "JacobianSpectrum-0.9", "Random-0.9")]
 
 
-def test_a_run_that_says_nothing_of_validation_has_failed(run, stub, capsys):
-    stub("metrics = {'train/loss': 1.0}")
-    assert status_of(run, "--seeds", "1") == 1
-    assert "none of val/error, val/ppl, val/loss" in capsys.readouterr().err
+def test_a_run_without_results_has_failed(run, stub, capsys):
     stub("sys.exit(0)")
     assert status_of(run, "--seeds", "1") == 1
     assert "ended before its fit did" in capsys.readouterr().err
