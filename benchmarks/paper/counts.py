@@ -1,7 +1,7 @@
 """Counts what the masks of a table keep: the weights of every gate, and the units that a kernel no longer reaches.
 
-Each fit chooses its masks as it does in the table, and ends after one step. The scripts of the tables call this in place
-of `compare` where COUNTS is set, with the same arguments, and keep what it prints beside the table's figures:
+Each fit chooses its masks as it does in the table, and ends after one step. The scripts of the tables call this where
+COUNTS is set, with the arguments of `compare`, and keep what it prints beside the table's figures:
 
     COUNTS=1 CELLS=rnn,lstm,peephole_lstm benchmarks/paper/table1.sh --seeds 1 --without_dense
 """
