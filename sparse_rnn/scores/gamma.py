@@ -32,7 +32,8 @@ class GammaOptions:
             there are samples, from the zero state; for one step of a longer sequence, of that one's length, and of two
             steps at least. ``author``: the author's code, ∂ Σ h_last/∂θ after 5 steps of 100 such sequences from a
             state 1 + N(0, 0.1). ``none``: 1.
-        noise: Standard deviation of the noise; ``data`` for that of all inputs that the layer receives.
+        noise: Standard deviation of the noise; ``data`` for that of all inputs that the layer receives, or 0.1 where
+            these are all the same.
         draws: Number of times that the noise is drawn.
     """
 
@@ -85,7 +86,7 @@ class Gammas:
 
     def _spread(self, layer: RecurrentLayer) -> float:
         received = [unrolled.received_NI.flatten() for unrolled in self._calls if unrolled.layer is layer]
-        return torch.cat(received).std(correction=0).item()
+        return torch.cat(received).std(correction=0).item() or NOISE_SD  # without noise every input weight had γ = 0
 
 
 def normalised_(score: Tensor, gamma: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from torch.overrides import TorchFunctionMode
 
 from sparse_rnn.checks import check_number
 from sparse_rnn.errors import check_choice
-from sparse_rnn.isolation import rng_kept
 from sparse_rnn.process_settings import eager, math_attention
 from sparse_rnn.recurrent.capture import LossFn, standing_in
 from sparse_rnn.recurrent.kernels import Targets, targets_named
@@ -26,14 +25,14 @@ from sparse_rnn.scores.loss import loss_gradients
 class GraSP(Criterion):
     """θ·(Hg) (Wang, Zhang and Grosse, ICLR 2020; eq. 8 of Zhang and Stadie 2020): the largest stay, signs counted.
 
-    g is the gradient of the loss and H its Hessian. Two passes: g first, without a graph; then the gradient of
-    gᵀ·stop(g). Fused operations cannot be differentiated twice, so recurrent layers and attention run as plain ones
-    meanwhile, and compiled models as they were written; dropout between the layers of one module is left out. A batch
-    with 10 to 25 samples of each class was used originally.
+    g is the gradient of the loss and H its Hessian; Hg is the gradient of gᵀ·stop(g). Fused operations cannot be
+    differentiated twice, so recurrent layers and attention run as plain ones meanwhile, and compiled models as they
+    were written; dropout between the layers of one module is left out. A batch with 10 to 25 samples of each class was
+    used originally.
 
     Args:
-        temperature: Divides the logits of every cross-entropy in the loss, in both passes (the authors' code: 200). A
-            loss without ``torch.nn.functional.cross_entropy`` or ``nn.CrossEntropyLoss`` is not affected.
+        temperature: Divides the logits of every cross-entropy in the loss (the authors' code: 200). A loss without
+            ``torch.nn.functional.cross_entropy`` or ``nn.CrossEntropyLoss`` is not affected.
         gamma: ``none``, as published; ``sequence`` or ``author`` divides the scores by |γ| (eq. 7 of Zhang and Stadie,
             see JacobianSpectrum): the normalised row of their Table 2. It exists for recurrent kernels only.
     """
@@ -58,21 +57,17 @@ class GraSP(Criterion):
             standing_in([*kernels.recurrent, *others], run_layer),
             _Temperature(self.temperature),
         ):
-            with rng_kept():  # the second pass drops out the same units
-                g = loss_gradients(kernels, batch, loss_fn)
-            product = _hessian_product(kernels, batch, loss_fn, g)
+            product = _hessian_gradient_product(kernels, batch, loss_fn)
         scores = {name: kernel.parameter.detach() * product[name] for name, kernel in kernels.items()}
         return normalise(scores, self.gamma, kernels, batch, loss_fn)
 
 
-def _hessian_product(
-    kernels: Targets, batch: Any, loss_fn: LossFn | None, vector: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """H·vector, by the gradient of gᵀ·vector."""
+def _hessian_gradient_product(kernels: Targets, batch: Any, loss_fn: LossFn | None) -> dict[str, Tensor]:
+    """H·g, of one evaluation of the loss: another one might drop out other units, or sample other classes."""
 
     def directional(module: nn.Module, batch: Any) -> Tensor:
         g = loss_gradients(kernels, batch, loss_fn, create_graph=True)
-        return torch.stack([(g[name] * vector[name]).sum() for name in kernels]).sum()
+        return torch.stack([(part * part.detach()).sum() for part in g.values()]).sum()
 
     return loss_gradients(kernels, batch, directional)
 

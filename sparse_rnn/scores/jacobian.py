@@ -90,7 +90,7 @@ class JacobianSpectrum(Criterion):
         states: Whose Jacobian: ``output``, h alone with an LSTM's c held, ``all``, (h, c) as one state, or ``author``,
             as the author's code has it: all for the peephole LSTM, output for others.
         noise: Standard deviation of γ's noise: a number, 0.1 in the paper, or ``data``, that of all inputs that the
-            layer receives, as in the author variant.
+            layer receives (0.1 where these are all the same), as in the author variant.
         draws: Number of times that γ's noise is drawn; γ is the mean of its absolute values then. One draw says little:
             two share about half of the input weights they keep. Both variants: 1.
         biases: Biases while scoring, χ and γ alike: ``own``, as they are, or a number for every pre-activation, plus 1

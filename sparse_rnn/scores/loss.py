@@ -39,7 +39,9 @@ def loss_gradients(
         gradients = torch.autograd.grad(
             loss.sum(), parameters, create_graph=create_graph, allow_unused=True, materialize_grads=True
         )
-    return dict(zip(kernels, gradients, strict=True))
+    # Those of nn.Embedding(sparse=True) are sparse.
+    dense = (gradient.to_dense() if gradient.is_sparse else gradient for gradient in gradients)
+    return dict(zip(kernels, dense, strict=True))
 
 
 def _described(loss: Any) -> str:

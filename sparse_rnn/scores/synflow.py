@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class SynFlow(Criterion):
       steps as the batch has: the batch is looked at for nothing else;
     - takes each recurrent module for itself, with its own all-ones input; its layers lie one above the other;
     - scores by log R, θ·∂(log R)/∂θ = θ·∂R/∂θ / R, so that modules of different size can be ranked together, and
-      computes in float64 with the state rescaled after every step, as R grows exponentially with the length.
+      computes in float64 with a scale for every step of every layer, as flows grow exponentially with the length.
 
     It is meant to be repeated on the survivors: ``rounds`` is 100 unless something else is asked for.
     """
@@ -78,21 +78,40 @@ def _flow_scores(found: RecurrentModule, steps: int) -> Scores:
     return {name: weight.detach() * g for (name, weight), g in zip(weights.items(), gradients, strict=True)}
 
 
+class _Flow(NamedTuple):
+    """What arrives at each step, x_TI·exp(log_scale_T): no number could hold it from the first step to the last."""
+
+    x_TI: Tensor
+    log_scale_T: Tensor
+
+    def flipped(self) -> _Flow:
+        return _Flow(self.x_TI.flip(0), self.log_scale_T.flip(0))
+
+    def last(self, reverse: bool) -> _Flow:
+        step = slice(0, 1) if reverse else slice(-1, None)
+        return _Flow(self.x_TI[step], self.log_scale_T[step])
+
+
 def _total_flow(found: RecurrentModule, weights: Mapping[str, Tensor], steps: int) -> Tensor:
     """R, up to a constant factor: what arrives at the last step of each direction of the top layer."""
-    first = found.layers[0][0]
-    x_TI = torch.ones(steps, first.input_size, dtype=torch.float64, device=next(iter(weights.values())).device)
+    like = next(iter(weights.values()))
+    flow = _Flow(like.new_ones(steps, found.layers[0][0].input_size), like.new_zeros(steps))
     for directions in found.layers:
-        runs = [_linear_run(layer, weights, x_TI) for layer in directions]
-        largest = max(log_scale for _, log_scale in runs)
-        outputs = [output_TH * math.exp(log_scale - largest) for output_TH, log_scale in runs]
-        x_TI = torch.cat(outputs, dim=-1)
-    last = [output[0 if layer.reverse else -1] for layer, output in zip(directions, outputs, strict=True)]
-    return torch.cat(last).sum()
+        runs = [_linear_run(layer, weights, flow) for layer in directions]
+        flow = _side_by_side(runs)
+    return _side_by_side([run.last(layer.reverse) for layer, run in zip(directions, runs, strict=True)]).x_TI.sum()
 
 
-def _linear_run(layer: RecurrentLayer, weights: Mapping[str, Tensor], x_TI: Tensor) -> tuple[Tensor, float]:
-    """h_t = Σ_gates W_ih x_t + (Σ_gates W_hh) h_{t-1}, scaled to a maximum of 1 at the last step; the scale's log."""
+def _side_by_side(runs: Sequence[_Flow]) -> _Flow:
+    """Join the flows of the directions of a layer, step by step at the larger scale."""
+    scales = torch.stack([run.log_scale_T for run in runs])
+    largest_T = scales.amax(0)
+    factors = (scales - largest_T).exp().unsqueeze(-1)
+    return _Flow(torch.cat([run.x_TI * factor for run, factor in zip(runs, factors, strict=True)], dim=-1), largest_T)
+
+
+def _linear_run(layer: RecurrentLayer, weights: Mapping[str, Tensor], flow: _Flow) -> _Flow:
+    """h_t = Σ_gates W_ih x_t + (Σ_gates W_hh) h_{t-1}, scaled to a maximum of 1 at every step."""
     of_role = {
         role: layer.part(role, weights[name]).unflatten(0, (-1, layer.hidden_size)).sum(0)
         for role, name in layer.kernels.items()
@@ -100,16 +119,16 @@ def _linear_run(layer: RecurrentLayer, weights: Mapping[str, Tensor], x_TI: Tens
     reading = layer.cell.reads
     recurrent = torch.stack([kernel for role, kernel in of_role.items() if reading[role] != "x"]).sum(0)
     inputs = torch.stack([kernel for role, kernel in of_role.items() if reading[role] == "x"]).sum(0)
-    drive_TH = (x_TI.flip(0) if layer.reverse else x_TI) @ inputs.T
-    h, log_scale = torch.zeros_like(drive_TH[0]), 0.0
+    x_TI, log_scale_T = flow.flipped() if layer.reverse else flow
+    drive_TH = x_TI @ inputs.T
+    h, log_scale = torch.zeros_like(drive_TH[0]), -math.inf
     states, log_scales = [], []
-    for drive in drive_TH:
-        h = recurrent @ h + drive * math.exp(-log_scale)
-        largest = h.detach().max().item()
-        if largest > 0:
-            h, log_scale = h / largest, log_scale + math.log(largest)
+    for drive, log_drive in zip(drive_TH, log_scale_T.tolist(), strict=True):
+        larger = max(log_scale, log_drive)
+        h = recurrent @ h * math.exp(log_scale - larger) + drive * math.exp(log_drive - larger)
+        largest = h.detach().max().item() or 1.0  # nothing gets through where it is 0
+        h, log_scale = h / largest, larger + math.log(largest)
         states.append(h)
         log_scales.append(log_scale)
-    relative = torch.tensor([scale - log_scale for scale in log_scales], dtype=h.dtype, device=h.device).exp()
-    output_TH = torch.stack(states) * relative.unsqueeze(1)
-    return output_TH.flip(0) if layer.reverse else output_TH, log_scale
+    run = _Flow(torch.stack(states), log_scale_T.new_tensor(log_scales))
+    return run.flipped() if layer.reverse else run

@@ -120,6 +120,13 @@ def test_padding_does_not_count_as_received():
     torch.testing.assert_close(actual, expected)
 
 
+def test_inputs_that_are_all_the_same_still_have_noise():
+    x = torch.full_like(data(), 0.5)
+    actual, expected = (scored(JacobianSpectrum.paper(noise=noise), Calls(), x) for noise in ("data", 0.1))
+    torch.testing.assert_close(actual, expected)
+    assert actual["rnn.weight_ih_l0"].count_nonzero()
+
+
 def test_where_gamma_is_zero_the_score_is_zero():
     rnn, x = layer("rnn_relu"), data().abs()
     with torch.no_grad():

@@ -49,7 +49,7 @@ def along(direction: Tensor, parameters: list[Tensor], gradient: Callable[[], Te
     return product
 
 
-def test_grasp_drops_out_the_same_units_in_both_passes(build, loss_fn):
+def test_grasp_takes_the_gradient_and_the_hessian_of_the_same_dropout(build, loss_fn):
     model, batch = build("gru")
     model.head = nn.Sequential(nn.Dropout(0.5), model.head)
     torch.manual_seed(7)
@@ -62,6 +62,15 @@ def test_grasp_drops_out_the_same_units_in_both_passes(build, loss_fn):
         model, batch, lambda m, b: cross_entropy(m.head(m.rnn(b[0])[0].mean(0) * mask), b[1]), find_targets(model)
     )["rnn.weight_hh_l0"]
     torch.testing.assert_close(actual, expected)
+
+
+def test_a_loss_that_differs_from_call_to_call_is_taken_as_it_is_once(build, loss_fn):
+    """As that of a sampled softmax, whose position in its samples is a buffer that moves on."""
+    model, batch = build("rnn")
+    expected = GraSP().score(model, batch, loss_fn, find_targets(model))
+    factors = iter([1.0])
+    actual = GraSP().score(model, batch, lambda *given: next(factors) * loss_fn(*given), find_targets(model))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
 def test_a_loss_without_a_cross_entropy_is_not_cooled(build):

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from sparse_rnn import prune
 from sparse_rnn.recurrent.kernels import find_targets
+from sparse_rnn.scores import criterion_named
 from sparse_rnn.scores.loss import loss_gradients
 
 
@@ -25,6 +27,19 @@ def test_a_weight_that_the_loss_does_not_depend_on_has_a_gradient_of_zeros(build
     gradients = loss_gradients(find_targets(model, ["*"]), batch, lambda model, batch: model.rnn(batch[0])[0].sum())
     assert torch.equal(gradients["head.weight"], torch.zeros_like(model.head.weight))
     assert gradients["rnn.weight_hh_l0"].count_nonzero()
+
+
+@pytest.mark.parametrize("criterion", ["snip", "grasp"])
+def test_weights_whose_gradients_are_sparse_are_scored_as_others(criterion):
+    def loss(module: nn.Module, x: Tensor) -> Tensor:
+        return module(x)[0].square().mean()
+
+    def scores(sparse: bool) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(6, 3, sparse=sparse), nn.RNN(3, 4))
+        return criterion_named(criterion).score(model, torch.arange(4).view(2, 2), loss, ["0.weight", "1.weight_hh_l0"])
+
+    torch.testing.assert_close(scores(sparse=True), scores(sparse=False))
 
 
 def test_gradients_exist_where_they_are_switched_off_and_weights_are_frozen(build, loss_fn):

@@ -1,5 +1,7 @@
 """SynFlow against explicit linear algebra, in float64."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -83,6 +85,20 @@ def test_long_sequences_of_large_weights_do_not_overflow():
     # Every path passes the input kernel once, and the recurrent one at all other steps: the longest ones prevail.
     assert scores["weight_ih_l0"].sum() == pytest.approx(1)
     assert scores["weight_hh_l0"].sum() == pytest.approx(399, rel=1e-2)
+
+
+def test_layers_above_one_another_may_have_flows_that_no_number_holds():
+    """With one unit a path is i steps of the lower layer and j of the upper one, i + j < T, and weighs b^i c^j."""
+    steps, b, c = 400, 50, 3
+    rnn = nn.RNN(1, 1, num_layers=2).double()
+    for name, value in (("weight_hh_l0", b), ("weight_hh_l1", c)):
+        nn.init.constant_(getattr(rnn, name), value)
+    scores = SynFlow().score(rnn, torch.ones(steps, 1, 1, dtype=torch.float64), None, find_targets(rnn))
+    paths = [(i, j, b**i * c**j) for i in range(steps) for j in range(steps - i)]
+    total = sum(weight for *_, weight in paths)
+    for name, taken in (("weight_hh_l0", 0), ("weight_hh_l1", 1)):
+        expected = Fraction(sum(path[taken] * path[2] for path in paths), total)
+        assert scores[name].item() == pytest.approx(float(expected), rel=1e-9)
 
 
 def test_iterated_it_does_not_cut_the_flow():
