@@ -316,6 +316,17 @@ def is_transformed(tensor: Tensor) -> bool:
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
+def differentiates_forward() -> bool:
+    """Tell whether derivatives may be computed beside the values, as by ``torch.func.jvp`` and dual numbers.
+
+    Example:
+        >>> with torch.autograd.forward_ad.dual_level():
+        ...     differentiates_forward()
+        True
+    """
+    return torch.autograd.forward_ad._current_level >= 0
+
+
 def plain_call() -> bool:
     """Tell whether what is called just runs: nobody traces, scripts, compiles or exports it.
 

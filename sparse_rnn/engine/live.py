@@ -26,7 +26,7 @@ from sparse_rnn.recurrent.layers import RecurrentModule
 from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 from sparse_rnn.recurrent.stand_in import forward_of, forward_replaced
 from sparse_rnn.sparsity.masks import Masks
-from sparse_rnn.torch_compat import is_transformed, plain_call
+from sparse_rnn.torch_compat import differentiates_forward, is_transformed, plain_call
 
 EngineKind = Literal["auto", "sparse", "dense"]
 
@@ -200,7 +200,9 @@ class _LiveModule:
         for tensor in (data, *states):
             if not isinstance(tensor, Tensor) or (tensor.device, tensor.dtype) != (weight.device, weight.dtype):
                 return False
-        if any(map(is_transformed, (data, weight, *states))) or not all(layer.keeps_zeros for layer in self._each()):
+        if differentiates_forward() or any(map(is_transformed, (data, weight, *states))):
+            return False
+        if not all(layer.keeps_zeros for layer in self._each()):
             return False
         packed = isinstance(input, PackedSequence)
         if data.dim() != 2 and (packed or data.dim() != 3):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparse_rnn.process_settings import csr_in_beta
 from sparse_rnn.recurrent import cells
+from sparse_rnn.torch_compat import differentiates_forward
 
 _STEPS = {
     "rnn_tanh": cells.rnn_tanh_step,
@@ -151,7 +152,7 @@ def _reals(values: Tensor, offsets: Tensor, scale: Tensor | None, dtype: torch.d
 
 def _matrix(values: Tensor, offsets: Tensor, columns: Tensor, inputs: int) -> Tensor:
     rows = len(offsets) - 1
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or differentiates_forward():
         places = torch.arange(rows, device=offsets.device).repeat_interleave(offsets.diff()) * inputs + columns.long()
         return values.new_zeros(rows * inputs).index_put((places,), values).view(rows, inputs)
     with csr_in_beta():

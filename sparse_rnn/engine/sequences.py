@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from sparse_rnn.engine import ops
+from sparse_rnn.engine import ops, plain
 from sparse_rnn.engine.direct import run_directly
 from sparse_rnn.engine.library import library
 from sparse_rnn.engine.slots import slots_of_unit
-from sparse_rnn.engine.weights import Layers
-from sparse_rnn.torch_compat import is_transformed
+from sparse_rnn.engine.weights import Layers, Weights
+from sparse_rnn.torch_compat import differentiates_forward, is_transformed
 
 State: TypeAlias = "Tensor | tuple[Tensor, Tensor]"
 
@@ -102,7 +102,9 @@ def run_layers(
         for tensors in ([x, *state], *(weights.tensors for directions in layers for weights in directions))
         for tensor in tensors
     )
-    if not (_is_traced(x) or is_transformed(x) or library() is None or x.is_cuda):
+    traced = _is_traced(x)
+    transformed = not traced and (differentiates_forward() or any(map(is_transformed, (x, *state))))
+    if not (traced or transformed or library() is None or x.is_cuda):
         return run_directly(layers, x, starts, lengths, state, dropout, training)
     sizes = x.shape[:-1]
     x = x.reshape(-1, x.shape[-1])
@@ -113,24 +115,8 @@ def run_layers(
             if training and weights.values[0].dtype != x.dtype:
                 weights = weights.widened(x.dtype)
             h_0, *c_0 = (part[len(last[0])].contiguous() for part in state)
-            out, *new, _ = ops.layer(
-                weights.cell,
-                x.contiguous(),
-                h_0,
-                c_0[0] if c_0 else None,
-                weights.bias,
-                weights.peephole,
-                " ".join(weights.roles),
-                weights.values,
-                weights.offsets,
-                weights.columns,
-                weights.blocks,
-                weights.scales,
-                starts,
-                lengths,
-                bool(reverse),
-                training,
-            )
+            given = weights, x.contiguous(), h_0, c_0[0] if c_0 else None, starts, lengths, bool(reverse)
+            out, *new = _run_plainly(*given) if transformed else _run_operator(*given, training)
             outputs.append(out)
             for collected, part in zip(last, new[: len(last)], strict=True):  # without c one of them is empty
                 collected.append(part)
@@ -138,6 +124,47 @@ def run_layers(
         if dropout > 0 and index + 1 < len(layers):
             x = F.dropout(x, dropout)
     return x.view(*sizes, x.shape[-1]), [torch.stack(parts) for parts in last]
+
+
+def _run_operator(
+    weights: Weights,
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor | None,
+    starts: Tensor,
+    lengths: Tensor,
+    reverse: bool,
+    training: bool,
+) -> Sequence[Tensor]:
+    """Run a layer in one direction by the operator; return its outputs and its last states, c empty without one."""
+    *results, _ = ops.layer(
+        weights.cell,
+        x,
+        h_0,
+        c_0,
+        weights.bias,
+        weights.peephole,
+        " ".join(weights.roles),
+        weights.values,
+        weights.offsets,
+        weights.columns,
+        weights.blocks,
+        weights.scales,
+        starts,
+        lengths,
+        reverse,
+        training,
+    )
+    return results
+
+
+def _run_plainly(
+    weights: Weights, x: Tensor, h_0: Tensor, c_0: Tensor | None, starts: Tensor, lengths: Tensor, reverse: bool
+) -> Sequence[Tensor]:
+    """Do the same by torch's operations, as the operator knows neither ``torch.func`` nor forward derivatives."""
+    state = x, h_0, c_0, weights.bias, weights.peephole
+    kernels = weights.values, weights.offsets, weights.columns, weights.scales
+    return plain.layer(weights.cell, *state, weights.roles, *kernels, starts, lengths, reverse)
 
 
 def _is_traced(x: Tensor) -> bool:

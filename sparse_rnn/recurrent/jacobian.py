@@ -121,11 +121,14 @@ Measure = Callable[[StepJacobian], Tensor]
 
 @torch.no_grad()
 def chi(unrolled: Unrolled, last: int = 4) -> Tensor:
-    """χ of a layer: the mean of (J·1)² over samples, units and the last steps (Zhang and Stadie 2020, eq. 3)."""
+    """χ of a layer: the mean of (J·1)² over samples, units and the last steps (Zhang and Stadie 2020, eq. 3).
+
+    Of a sequence that is shorter than that, the steps that it takes count.
+    """
     steps = slice(max(len(unrolled.x_TBI) - last, 0), None)
     jacobian = StepJacobian(unrolled, unrolled.weights, gains(*unrolled.replay(steps)), (0,))
     (v,) = jacobian.jvp([unrolled.x_TBI.new_ones(unrolled.layer.state_sizes[0])])
-    return v.square().mean()
+    return unrolled.taken(v, steps).square().mean()
 
 
 def step_gradient(unrolled: Unrolled, t: int, measure: Measure, observed: Sequence[int]) -> tuple[Gradients, State]:

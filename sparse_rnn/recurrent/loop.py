@@ -50,13 +50,15 @@ class Loop:
 
     def _run(self, forward: Forward, args: Any, kwargs: Any) -> tuple[Any, Tensor, State | None]:
         """Call a forward of the cell; returns what it returns, and what it was given."""
-        _, x, *rest = inspect.signature(forward).bind(self.found.module, *args, **kwargs).args
-        given = _as_tuple(rest[0]) if rest and rest[0] is not None else None
+        bound = inspect.signature(forward).bind(self.found.module, *args, **kwargs)
+        _, x, *rest = bound.args
         dtype = next(iter(self._layer.weights.values())).dtype
-        state = None if given is None else tuple(part.to(dtype) for part in given)
-        passed = () if state is None else (state if isinstance(rest[0], (tuple, list)) else state[0],)
+        state = None
+        if rest and rest[0] is not None:
+            state = tuple(part.to(dtype) for part in _as_tuple(rest[0]))
+            rest[0] = state if isinstance(rest[0], (tuple, list)) else state[0]
         with torch.autocast(x.device.type, enabled=False):
-            return forward(self.found.module, x.to(dtype), *passed, *rest[1:]), x, state
+            return forward(self.found.module, x.to(dtype), *rest, **bound.kwargs), x, state
 
     def unrolled(self) -> list[Unrolled]:
         """Return the sequences, each unrolled as a layer from the state that it began with, on the inputs it received.

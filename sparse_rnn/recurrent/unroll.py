@@ -223,7 +223,11 @@ class Unrolled:
     @property
     def received_NI(self) -> Tensor:
         """The inputs of all steps that the sequences take, [N, I]."""
-        return self.x_TBI.flatten(0, 1) if self._running is None else self.x_TBI[self._running.squeeze(-1)]
+        return self.taken(self.x_TBI, slice(None))
+
+    def taken(self, values: Tensor, steps: slice) -> Tensor:
+        """Return what stands, among values of some steps [t, B, ...], for those that the sequences take, [N, ...]."""
+        return values.flatten(0, 1) if self._running is None else values[self._running[steps].squeeze(-1)]
 
     @property
     def shortest(self) -> int:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
 
 from sparse_rnn.engine import SparseGRU, SparseLSTM, SparsePeepholeLSTM, SparseRNN
@@ -85,6 +86,35 @@ def test_gradients_pass_through_it_to_what_is_below(pruned, sparse, kind, dtype)
     torch.testing.assert_close(found, wanted, atol=1e-5 if dtype == torch.float32 else 2e-2, rtol=0)
     with torch.no_grad():
         torch.testing.assert_close(layer(x)[0], layer(x.detach().requires_grad_())[0], atol=1e-6, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # PyTorch's own, of its first torch.func.jvp
+@pytest.mark.parametrize("grad", [False, True])
+def test_derivatives_beside_the_values_are_those_of_backward_passes(pruned, sparse, kind, grad):
+    dense = pruned(kind, num_layers=2, bidirectional=True).double()
+    layer = sparse(dense, torch.float64)
+    x, v = (torch.randn(5, 3, 20, dtype=torch.float64) for _ in range(2))
+    hx = dense(x)[1]
+    (wanted,) = torch.autograd.functional.jvp(lambda x: layer(x, hx)[0], x, v)[1:]
+    with torch.set_grad_enabled(grad):
+        _, found = torch.func.jvp(lambda x: layer(x, hx)[0], (x,), (v,))
+        with forward_ad.dual_level():
+            also = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, v), hx)[0]).tangent
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(also, wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_functions_of_the_input_and_of_the_first_state_can_be_transformed(pruned, sparse):
+    dense, x = pruned("gru"), torch.randn(5, 3, 20)
+    layer, hx = sparse(dense), dense(x)[1].detach()
+    wanted = layer(x, hx)[0]
+    leaves = [x.clone().requires_grad_(), hx.clone().requires_grad_()]
+    dense(*leaves)[0].square().sum().backward()
+    for index, leaf in enumerate(leaves):
+        found = torch.func.grad(lambda x, hx: layer(x, hx)[0].square().sum(), index)(x, hx)
+        torch.testing.assert_close(found, leaf.grad)
+    one_by_one = torch.func.vmap(lambda x, hx: layer(x, hx)[0], in_dims=1, out_dims=1)(x, hx)
+    torch.testing.assert_close(one_by_one, wanted)
 
 
 def test_a_step_at_a_time_is_the_whole_sequence(pruned, sparse, kind):

@@ -231,9 +231,15 @@ def test_autocast_traces_transforms_and_copies_go_to_the_layer_itself(sparse):
     weights = {name: value.detach() for name, value in model.named_parameters()}
     gradient = torch.func.grad(lambda weights: torch.func.functional_call(model, weights, x)[0].sum())
     transformed = gradient(weights)["weight_hh_l0"]
+    tangent = torch.func.jvp(lambda x: model(x)[0], (x,), (x,))[1]
     engine = sparse(masks)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(model(x)[0], dense)
+    with torch.no_grad():
+        assert torch.equal(torch.func.jvp(lambda x: model(x)[0], (x,), (x,))[1], tangent)
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(x, x)
+            assert torch.equal(torch.autograd.forward_ad.unpack_dual(model(dual)[0]).tangent, tangent)
     assert torch.equal(gradient(weights)["weight_hh_l0"], transformed)
     with torch.no_grad():
         assert torch.allclose(torch.jit.trace(model, x)(x)[0], model(x)[0], atol=1e-6)

@@ -231,6 +231,33 @@ def test_a_cell_whose_forward_wraps_that_of_its_class_is_joined_and_no_forward_i
     assert nn.LSTMCell.forward is before
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda cell, x, h: cell(x, h, 2.0, shift=1.0),
+        lambda cell, x, h: cell(input=x, shift=1.0, scale=2.0, hx=h),
+        lambda cell, x, h: cell(x, shift=1.0, scale=2.0) if h is None else cell(x, h, 2.0, shift=1.0),
+        lambda cell, x, h: cell(x, None, 2.0, shift=1.0) if h is None else cell(x, h, scale=2.0, shift=1.0),
+    ],
+)
+def test_further_arguments_of_a_cell_reach_its_forward(call):
+    class Mine(nn.GRUCell):
+        def forward(self, input, hx=None, scale=1.0, *, shift):
+            return super().forward(scale * input + shift, hx)
+
+    class Loop(Decoder):
+        def forward(self, x):
+            outputs = []
+            for x_t in x:
+                outputs.append(call(self.cell, x_t, outputs[-1] if outputs else None))
+            return torch.stack(outputs)
+
+    model, x = Loop(Mine(INPUTS, UNITS)), data(STEPS, BATCH, INPUTS)
+    [unrolled] = sequences(model, x)
+    torch.testing.assert_close(unrolled.x_TBI, 2 * x + 1)
+    torch.testing.assert_close(unrolled.output_TBH, model(x))
+
+
 def test_a_cell_whose_forward_is_another_is_refused():
     class Mine(nn.GRUCell):
         def forward(self, x, state=None):

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration")  # Raised by
 
 
 @pytest.mark.usefixtures("_either")
-@pytest.mark.parametrize("leading", [(), (4,), (2, 3)])
+@pytest.mark.parametrize("leading", [(), (4,), (2, 3), (0,)])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_product_is_the_product(dtype, layout, leading):

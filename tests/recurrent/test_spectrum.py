@@ -131,6 +131,16 @@ def test_the_spectrum_is_that_of_the_jacobians(name, monkeypatch):
     assert found.chi == pytest.approx(ones.square().mean().item())
 
 
+def test_chi_is_of_the_steps_that_sequences_take():
+    layer, lengths = nn.GRU(INPUTS, UNITS), [10, 1, 3]
+    sequences = [torch.randn(length, INPUTS) for length in lengths]
+    together = spectrum(layers_of(layer, pack_sequence(sequences, enforce_sorted=False))["l0"][0]).chi
+    alone = [spectrum(layers_of(layer, x.unsqueeze(1))["l0"][0]).chi for x in sequences]
+    counts = [min(length, 4) for length in lengths]
+    expected = sum(chi * count for chi, count in zip(alone, counts, strict=True)) / sum(counts)
+    assert together == pytest.approx(expected, rel=1e-4)
+
+
 def test_near_zero_is_a_share_of_all_singular_values():
     values = torch.tensor([[1.0, NEAR_ZERO / 2, 0.0], [2.0, 0.5, 2 * NEAR_ZERO]])
     assert Spectrum(1.0, values).near_zero == pytest.approx(2 / 6)
