@@ -15,6 +15,7 @@ from sparse_rnn.errors import UsageError, one_line, unwrapped
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.saved_models import called, class_named
 from sparse_rnn.sparsity.masks import Masks
+from sparse_rnn.states import load_assigned
 
 CONFIG = "config.yaml"
 
@@ -111,7 +112,7 @@ def fill(path: str | os.PathLike[str], model: LightningModule, checkpoint: Mappi
         model.configure_model()
         model.on_load_checkpoint(dict(checkpoint))
         _check_kinds(model, checkpoint["state_dict"])
-        model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading, assign=True)
+        load_assigned(model, checkpoint["state_dict"], model.strict_loading)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     except (RuntimeError, ValueError) as error:

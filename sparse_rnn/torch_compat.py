@@ -25,6 +25,7 @@ from sparse_rnn.process_settings import chunks_apart
 __all__ = [
     "add_summary",
     "copied_loader",
+    "differentiates_forward",
     "fused_lstm_cell",
     "is_exporting",
     "is_transformed",

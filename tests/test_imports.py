@@ -17,6 +17,7 @@ ORDER = [
             "lightning_loaders",
             "process_settings",
             "saved_models",
+            "states",
             "torch_compat",
             "training_length",
         ),

@@ -178,6 +178,15 @@ def test_version():
         assert compat.version_of(torch.zeros(2)) == -1
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of the first torch.func.jvp
+def test_current_level():
+    assert not compat.differentiates_forward()
+    with torch.autograd.forward_ad.dual_level():
+        assert compat.differentiates_forward()
+    assert torch.func.jacfwd(lambda x: x * compat.differentiates_forward())(torch.ones(2)).equal(torch.eye(2))
+    assert torch.func.grad(lambda x: x * compat.differentiates_forward())(torch.ones(())) == 0
+
+
 def test_is_functorch_wrapped_tensor():
     seen = []
 

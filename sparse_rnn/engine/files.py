@@ -24,6 +24,7 @@ from sparse_rnn.engine.compact import replaced
 from sparse_rnn.engine.layers import SparseGRU, SparseLayer, SparseLSTM, SparsePeepholeLSTM, SparseRNN
 from sparse_rnn.errors import MissingFileError, UsageError, one_line
 from sparse_rnn.paths import check_local
+from sparse_rnn.states import load_assigned
 
 FORMAT, VERSION = "sparse_rnn", "1"
 # As torch.save says it of a full disk, whether it notices at the first bytes, later, or at the end.
@@ -109,7 +110,7 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Mod
     else:
         whole = _filled(path, _built(path, metadata) if model is None else model, layers)
     try:
-        whole.load_state_dict(tensors, assign=True)
+        load_assigned(whole, tensors)
     except UsageError as error:
         raise UsageError(f"{path} is damaged: {error}") from error
     except RuntimeError as error:

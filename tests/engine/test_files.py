@@ -79,6 +79,7 @@ def test_a_language_model_comes_back_whole_and_shares_what_it_shared(path, embed
     loaded = load(path)
     shared = loaded.embedding.weight.data_ptr() == loaded.decoder.weight.data_ptr()
     assert shared == (embedding == "tied")
+    assert (loaded.embedding.weight is loaded.decoder.weight) == shared  # and an optimizer steps on it once
     assert ("decoder.weight" in load_file(path)) != shared
     save(loaded, path)
     assert ("decoder.weight" in load_file(path)) != shared

@@ -1,0 +1,34 @@
+"""Gives modules the weights of a saved state."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+
+def load_assigned(module: nn.Module, state: Mapping[str, Tensor], strict: bool = True) -> None:
+    """Load a state by ``load_state_dict(assign=True)``; parameters that have several names stay one.
+
+    Args:
+        module: The module, which gets other parameters.
+        state: Name to tensor.
+        strict: Whether the names must be those of the module.
+
+    Raises:
+        RuntimeError: If the state is of another module.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        >>> model[1].weight = model[0].weight
+        >>> load_assigned(model, model.state_dict())
+        >>> model[1].weight is model[0].weight
+        True
+    """
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    module.load_state_dict(state, strict=strict, assign=True)
+    for of_one in names.values():
+        loaded = [name for name in of_one if name in state]
+        for name in of_one if loaded else ():
+            owner, _, own = name.rpartition(".")
+            setattr(module.get_submodule(owner), own, module.get_parameter(loaded[0]))
