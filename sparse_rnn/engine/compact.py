@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sparse_rnn.engine.layers import SparseGRU, SparseLayer, SparseLSTM, SparsePeepholeLSTM, SparseRNN
 from sparse_rnn.engine.packed import DTYPES
-from sparse_rnn.engine.pattern import MOST, Pattern
+from sparse_rnn.engine.pattern import MOST, Pattern, TooLargeError
 from sparse_rnn.engine.sequences import joined_bias
 from sparse_rnn.engine.slots import slots, slots_there
 from sparse_rnn.errors import UsageError
@@ -61,20 +61,15 @@ def compact(model: Model, masks: Mapping[str, Tensor] | None = None, dtype: torc
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype={dtype}: choose one of {', '.join(map(str, DTYPES))}.")
-    masks = {} if masks is None else masks
-    _check_masks(masks, model)
+    masks = _by_first_name(masks or {}, model)
     layers: dict[nn.Module, nn.Module] = {}
     reasons = []
     for found in find_recurrent(model):
-        reason = _why_dense(found)
-        if reason is None:
-            layer = sparse_layer(found, masks, dtype)
-            size, dense = layer.nbytes, sum(parameter.nbytes for parameter in found.module.parameters())
-            if size < dense:
-                layers[found.module] = layer
-                continue
-            reason = f"at a density of {layer.density:.0%} the sparse one would have {size:,} bytes, and not {dense:,}"
-        reasons.append(f"{found.label} stays dense: {reason}.")
+        made = _why_dense(found) or _smaller(found, masks, dtype)
+        if isinstance(made, SparseLayer):
+            layers[found.module] = made
+        else:
+            reasons.append(f"{found.label} stays dense: {made}.")
     if not layers:
         raise UsageError(f"{type(model).__name__} has no layer that can be made sparse. {' '.join(reasons)}")
     for reason in reasons:
@@ -97,8 +92,10 @@ def replaced(model: Model, others: Mapping[Any, Any]) -> Model:
     return copy.deepcopy(model, memo)
 
 
-def _check_masks(masks: Mapping[str, Tensor], model: nn.Module) -> None:
+def _by_first_name(masks: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Check masks, and give each the first of the names that its parameter has."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
+    first = {parameter: name for name, parameter in model.named_parameters()}
     for name, mask in masks.items():
         if name not in parameters:
             raise UsageError(f"masks names {name}, which is no parameter of {type(model).__name__}.")
@@ -107,6 +104,7 @@ def _check_masks(masks: Mapping[str, Tensor], model: nn.Module) -> None:
                 f"The mask of {name} is {mask.dtype} of shape {list(mask.shape)}; it must be boolean, of shape "
                 f"{list(parameters[name].shape)}."
             )
+    return {first[parameters[name]]: mask for name, mask in masks.items()}
 
 
 def _why_dense(found: RecurrentModule) -> str | None:
@@ -124,6 +122,18 @@ def _why_dense(found: RecurrentModule) -> str | None:
     if max(module.input_size, module.hidden_size) > MOST:
         return f"columns have 16 bits, so that it may have at most {MOST:,} inputs and units"
     return None
+
+
+def _smaller(found: RecurrentModule, masks: Mapping[str, Tensor], dtype: torch.dtype) -> SparseLayer | str:
+    """Make the sparse layer of a dense one; say why not where the kernels cannot count it, or it would be larger."""
+    try:
+        layer = sparse_layer(found, masks, dtype)
+    except TooLargeError as error:
+        return str(error)
+    size, dense = layer.nbytes, sum(parameter.nbytes for parameter in found.module.parameters())
+    if size < dense:
+        return layer
+    return f"at a density of {layer.density:.0%} the sparse one would have {size:,} bytes, and not {dense:,}"
 
 
 def sparse_layer(found: RecurrentModule, masks: Mapping[str, Tensor], dtype: torch.dtype) -> SparseLayer:

@@ -12,6 +12,11 @@ from torch.nn import functional as F
 from sparse_rnn.engine.library import kernels, library, pointer
 from sparse_rnn.errors import UsageError
 
+
+class TooLargeError(UsageError):
+    """A kernel has more inputs or rows than the sparse engine counts."""
+
+
 # Numbers of 16 bits name inputs and slots.
 MOST = 65536
 BLOCK = 256
@@ -47,12 +52,14 @@ class Pattern:
         """List the positions of a mask [G·H, I], True = kept; its G row blocks are the gates.
 
         Raises:
-            UsageError: If the kernel is too large.
+            TooLargeError: If the kernel is too large.
         """
         gates = len(slots)
         units, inputs = len(mask) // gates, mask.shape[1]
         if max(inputs, units * slots_of_unit) > MOST or mask.numel() >= 2**31:
-            raise UsageError(f"a kernel {list(mask.shape)} is too large for the sparse engine, which counts in 16 bits")
+            raise TooLargeError(
+                f"a kernel {list(mask.shape)} is too large for the sparse engine, which counts in 16 bits"
+            )
         mask = mask.to("cpu", torch.bool).contiguous()
         listed = _list_by_torch if library() is None else _list
         return cls(*listed(mask, gates, units, inputs), inputs, gates, slots, slots_of_unit)

@@ -310,7 +310,7 @@ def _multiply_add(delta: Tensor, terms: Sequence[tuple[Tensor, Tensor]]) -> None
 def gains(new: State, pre: Sequence[Tensor], old: State, create_graph: bool = False) -> Gains:
     """Differentiate the elementwise part of steps, as :meth:`Unrolled.replay` returns it."""
     by_pre, by_state = [], []
-    for output in new:
+    for remaining, output in zip(reversed(range(len(new))), new, strict=True):
         found: Sequence[Tensor | None] = [None] * (len(pre) + len(old))
         if output.requires_grad:
             found = torch.autograd.grad(
@@ -318,7 +318,7 @@ def gains(new: State, pre: Sequence[Tensor], old: State, create_graph: bool = Fa
                 (*pre, *old),
                 torch.ones_like(output),
                 create_graph=create_graph,
-                retain_graph=create_graph or output is not new[-1],
+                retain_graph=create_graph or remaining > 0,
                 allow_unused=True,
             )
         units = output.shape[-1]

@@ -92,6 +92,7 @@ class Graph(Criterion):
 
     def _edges(self, units: int) -> Tensor:
         seed = int(torch.randint(2**31, ()))
-        density = None if self.density is None else self.density * units / max(1, units - 1)  # no edge to itself
+        # No node has an edge to itself: with more than there are, all edges stay, and the diagonal's share at random.
+        density = None if self.density is None else min(1.0, self.density * units / max(1, units - 1))
         graph = random_graph(self.family, units, seed, density, **self.parameters)
         return torch.from_numpy(nx.to_numpy_array(graph, nodelist=range(units)))

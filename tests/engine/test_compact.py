@@ -10,6 +10,7 @@ from sparse_rnn.data import SequentialDigits
 from sparse_rnn.engine import SparseGRU, SparseLSTM, SparsePeepholeLSTM, SparseRNN, compact
 from sparse_rnn.engine.compact import replaced
 from sparse_rnn.engine.layers import SparseLayer
+from sparse_rnn.engine.pattern import MOST
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import LanguageModel, SequenceClassifier
 from sparse_rnn.recurrent import PeepholeLSTM, ResetBeforeGRU
@@ -85,6 +86,14 @@ def test_masks_of_prune_fit():
     assert len(small.values_hh_l0) == masks["weight_hh_l0"].sum()
 
 
+def test_masks_go_by_any_name_of_a_module():
+    model = nn.ModuleDict({"first": nn.GRU(8, 30)})
+    model["again"] = model["first"]
+    masks = {f"{name}.weight_hh_l0": torch.rand(90, 30) < 0.1 for name in ("first", "again")}
+    for name, mask in masks.items():
+        assert len(compact(model, {name: mask})["first"].values_hh_l0) == mask.sum()
+
+
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
@@ -130,6 +139,13 @@ def test_a_layer_that_would_grow_stays_dense():
         small = compact(model)
     assert [type(layer) for layer in small] == [SparseGRU, nn.GRU]
     assert all(isinstance(layer, SparseGRU) for layer in compact(model, dtype=torch.int8))
+
+
+def test_a_layer_with_more_rows_than_are_counted_stays_dense():
+    model = nn.ModuleList([sparsify(nn.GRU(8, 30)), sparsify(nn.LSTM(1, MOST // 4 + 1, proj_size=1))])
+    with pytest.warns(UserWarning, match=r"1 stays dense: a kernel \[65540, 1\] is too large for the sparse engine"):
+        small = compact(model)
+    assert [type(layer) for layer in small] == [SparseGRU, nn.LSTM]
 
 
 def test_a_cell_without_a_sparse_kernel_is_told():

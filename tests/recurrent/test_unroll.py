@@ -116,6 +116,13 @@ def test_steps_taken_again_give_the_stored_states_and_gains_are_their_derivative
                 torch.testing.assert_close(found.state[s][r], expected)
 
 
+def test_two_states_may_be_one_tensor():
+    pre, old = [torch.ones(2, 3, requires_grad=True)], (torch.ones(2, 3, requires_grad=True),) * 2
+    new = 2 * pre[0] + old[0]
+    found = gains((new, new), pre, old)
+    assert [gain.unique().item() for (gain,) in found.pre] == [2, 2]
+
+
 def test_the_gains_of_one_of_several_steps(build):
     unrolled = Unrolled(the_layer(build()), randn(5, BATCH, INPUTS))
     several, one = gains(*unrolled.replay(slice(0, 5)))[3], gains(*unrolled.replay(3))

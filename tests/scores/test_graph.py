@@ -48,6 +48,13 @@ def test_at_its_own_density_a_graph_is_kept_and_nothing_else(family, layer):
         assert torch.equal(gate, mask)
 
 
+@pytest.mark.parametrize("sparsity", [0.0, 0.001, 0.999])
+@pytest.mark.parametrize("units", [1, 2, 20])
+def test_any_sparsity_can_be_had(units, sparsity):
+    masks = prune(nn.RNN(3, units), None, sparsity=sparsity, criterion=Graph(), kernels=[HH])
+    assert int(masks[HH].sum()) == round((1 - sparsity) * units**2)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("allocation", ["global", "per_gate"])
 def test_at_other_densities_it_is_thinned_or_filled_to_the_exact_count(family, allocation):

@@ -60,9 +60,11 @@ class Corpus:
         It depends on the path, size and time of change of each file, as reading the files would take long.
 
         Raises:
-            DataError: If a file is missing or empty, or begins with the mark of another encoding than UTF-8.
+            DataError: If a file is missing or empty, or begins with the mark of another encoding than UTF-8, and is not
+                read as bytes.
         """
-        files = {split: [_identity(path) for path in paths] for split, paths in self.files.items()}
+        is_raw = getattr(self.tokenization, "raw", False)  # a tokenization of the user's need not say so
+        files = {split: [_identity(path, is_raw) for path in paths] for split, paths in self.files.items()}
         words = None if self.vocabulary is None else (self.vocabulary.get_itos(), self.vocabulary.get_default_index())
         settings = [files, repr(self.tokenization), self.vocab_size, words]
         if self.min_count != 1:  # stores of before there was one are found by the rest
@@ -90,13 +92,13 @@ class Corpus:
         return Vocabulary.from_counts(counts, self.vocab_size, self.min_count or rare)
 
 
-def _identity(path: Path) -> tuple[str, int, int]:
+def _identity(path: Path, is_raw: bool) -> tuple[str, int, int]:
     """Name a text; a byte order mark is no part of its size, so that stores that have it as text are not found."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{path} is no file: give the path of a text file.")
-        size = status.st_size - mark_bytes(path)
+        size = status.st_size - (0 if is_raw else mark_bytes(path))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): put the text there, or give its path.") from None
     if size == 0:

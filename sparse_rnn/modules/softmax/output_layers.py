@@ -92,6 +92,9 @@ class FullSoftmax(nn.Module):
 
         Returns:
             Natural logarithms, [N], 0 where the target is -100; float32 where the layer computes in lower precision.
+
+        Raises:
+            UsageError: If a target is no word.
         """
         return _full_log_prob(h_ND, target_N, self.weight, self.bias)
 
@@ -210,6 +213,11 @@ class AdaptiveSoftmax(nn.Module):
 
 def _full_log_prob(h_ND: Tensor, target_N: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
     """Compute log-probabilities under a softmax over the whole vocabulary: see :meth:`FullSoftmax.log_prob`."""
+    strange = target_N[(target_N != PADDING) & ((target_N < 0) | (target_N >= len(weight_VD)))]
+    if len(strange):
+        raise UsageError(
+            f"A target is {int(strange[0])}, and words are from 0 to {len(weight_VD) - 1}; {PADDING} is padding."
+        )
     with torch.autocast(h_ND.device.type, enabled=False):
         h_ND = h_ND.to(weight_VD.dtype)
         parts = [
@@ -224,11 +232,13 @@ def _log_prob_of_rows(h_ND: Tensor, target_N: Tensor, weight_VD: Tensor, bias_V:
     counts_N = target_N != PADDING
     words_N = target_N.where(counts_N, 0)
     total_N = at_least_float32(h_ND.new_full((len(h_ND),), -torch.inf))
-    for _, logits in _chunks_of_logits(h_ND, weight_VD, bias_V):
+    true_N = torch.zeros_like(total_N)
+    for start, logits in _chunks_of_logits(h_ND, weight_VD, bias_V):
         total_N = torch.logaddexp(total_N, logits.logsumexp(dim=1))
-    true_N = at_least_float32(torch.linalg.vecdot(h_ND, weight_VD[words_N]))
-    if bias_V is not None:
-        true_N = true_N + bias_V[words_N]
+        # Of the same product, as that of a word alone is rounded otherwise, and may be more than the sum of all.
+        place_N = words_N - start
+        is_here_N = (place_N >= 0) & (place_N < logits.shape[1])
+        true_N = logits.gather(1, place_N.where(is_here_N, 0).unsqueeze(1)).squeeze(1).where(is_here_N, true_N)
     return torch.where(counts_N, true_N - total_N, 0)
 
 

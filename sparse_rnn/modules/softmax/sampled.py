@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sparse_rnn.checks import check_whole
 from sparse_rnn.modules.softmax.output_layers import PADDING, FullSoftmax, at_least_float32
 
+_LOG_OF_A_BILLIONTH = math.log(1e-9)
 _STREAM = 2**40  # random numbers between the streams of two ranks: a thousand samples a step for 10⁹ steps
 
 
@@ -197,12 +198,31 @@ def _first_distinct(draws_T: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _enough_tries(count: int, vocab_size: int) -> int:
-    """Compute twice the tries after which as many distinct words are expected: in practice, never too few."""
+    """Compute twice the tries after which as many distinct words are expected, or more where that may be too few."""
     log_rest_V = (-probability(torch.arange(vocab_size), vocab_size)).log1p()
+
+    def missing(tries: int) -> float:
+        return (tries * log_rest_V).exp().sum().item()
+
     tries = count
-    while vocab_size - (tries * log_rest_V).exp().sum() < count:
+    while vocab_size - missing(tries) < count:
         tries += 1 + tries // 20
-    return 2 * tries
+    tries *= 2
+    while _log_risk(missing(tries), count, vocab_size) > _LOG_OF_A_BILLIONTH:
+        tries += 1 + tries // 20
+    return tries
+
+
+def _log_risk(missing: float, count: int, vocab_size: int) -> float:
+    """Bound the log of the probability that too few distinct words are drawn, of which so many are expected to miss.
+
+    Whether one word is drawn makes the others less likely, so that Chernoff's bounds hold for the number of those that
+    are drawn, and of those that are not; the one is near for few samples, the other for nearly all words.
+    """
+    drawn, too_many = vocab_size - missing, vocab_size - count + 1
+    of_drawn = -((drawn - count) ** 2) / (2 * drawn)
+    of_missing = too_many - missing + too_many * math.log(missing / too_many) if missing > 0 else -math.inf
+    return min(of_drawn, of_missing)
 
 
 def _shifted(z: Tensor, bits: int) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sparse_rnn.data import DataError, Vocabulary
-from sparse_rnn.data.tokens import Characters, Corpus, Words
+from sparse_rnn.data.tokens import Bytes, Characters, Corpus, Words
 from sparse_rnn.errors import UsageError
 
 
@@ -100,6 +100,7 @@ def test_files_that_cannot_be_are_named(path):
     path.write_text("some text\n", encoding="utf-16")
     with pytest.raises(DataError, match=r"text\.txt is UTF-16, not UTF-8: save it as UTF-8"):
         Corpus({"train": [path]}).digest()
+    assert Corpus({"train": [path]}, Bytes()).digest()  # whose files may hold anything
     path.write_text("")
     with pytest.raises(DataError, match=r"text\.txt is empty: put the text there"):
         Corpus({"train": [path]}).digest()

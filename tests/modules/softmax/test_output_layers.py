@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.modules.softmax import output_layers as softmax
 from sparse_rnn.modules.softmax.output_layers import AdaptiveSoftmax, FullSoftmax
 
@@ -67,6 +68,23 @@ def test_the_most_probable_word_of_an_adaptive_softmax():
     assert torch.equal(words, module.softmax.log_prob(h).argmax(dim=1))
     assert (words < 6).any()
     assert (words >= 6).any()
+
+
+@pytest.mark.usefixtures("chunked")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_no_log_probability_is_above_0_in_half_precision(dtype):
+    module, (h, _) = layer(FullSoftmax, dtype), examples(dtype)
+    found = torch.stack([module.log_prob(20 * h, torch.full((TARGETS,), word)) for word in range(WORDS)], 1)
+    assert found.max() <= 0
+    torch.testing.assert_close(found.exp().sum(1), torch.ones(TARGETS))
+
+
+@pytest.mark.parametrize("word", [-1, WORDS])
+def test_targets_that_are_no_words_are_refused(word):
+    module, (h, target) = layer(FullSoftmax), examples()
+    target[1] = word
+    with pytest.raises(UsageError, match=rf"A target is {word}, and words are from 0 to 36; -100 is padding"):
+        module.log_prob(h, target)
 
 
 @pytest.mark.usefixtures("chunked")

@@ -66,6 +66,12 @@ def test_samples_are_the_first_distinct_words():
         assert len(sample) == 20
 
 
+@pytest.mark.parametrize(("words", "samples"), [(3, 2), (4, 2), (5, 4), (30, 29)])
+def test_samples_of_small_vocabularies_are_distinct(words, samples):
+    module = SampledSoftmaxLoss(2, words, samples)
+    assert all(len(set(module.draw()[0].tolist())) == samples for _ in range(1000))
+
+
 def test_words_are_sampled_as_often_as_expected():
     module, seen, expected = layer(num_samples=10), torch.zeros(WORDS), torch.zeros(WORDS)
     p = probability(torch.arange(WORDS), WORDS)
@@ -118,7 +124,7 @@ def test_the_gradient_converges_to_that_of_the_full_softmax():
         biases.append(distance(sums, reference))
     assert errors == sorted(errors, reverse=True)
     assert biases == sorted(biases, reverse=True)
-    assert biases[-1] < 0.01
+    assert biases[-1] < 0.02
 
 
 def distance(gradients, reference):
