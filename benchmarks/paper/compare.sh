@@ -7,6 +7,7 @@ here=$(dirname "$0")
 name=${NAME:+${NAME}_}$1
 config=${CONFIG:-gru_mnist.yaml}
 shift
+export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} # of the callback in exchanged_gates.py, which some methods name
 if [ -n "${COUNTS:-}" ]; then
   counts=$here/${name}_counts.csv
   python "$here/counts.py" --config "$config" "$@" > "$counts.part" && exec mv "$counts.part" "$counts"
