@@ -89,7 +89,7 @@ class SparseCheckpoint(ModelCheckpoint):
         self._every = every_n_train_steps
         self._interval = train_time_interval
         self._names_step = filename is None or "{step" in filename
-        self._saved_step: int | None = None
+        self._saved_step: int | None = None  # while no training is under way
         self._saved_time = 0.0
 
     def __repr__(self) -> str:
@@ -141,6 +141,7 @@ class SparseCheckpoint(ModelCheckpoint):
         same = self._saved_step == trainer.global_step and self._holds(pl_module)
         if not trainer.strategy.broadcast(same):
             self._save(trainer)
+        self._saved_step = None
         if self.monitor is not None and not self.best_model_path and not _is_final(trainer):
             rank_zero_warn(
                 f"{type(self).__name__}(monitor={self.monitor!r}) has no best checkpoint, as the final sparsity was "
@@ -150,14 +151,14 @@ class SparseCheckpoint(ModelCheckpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save the steps since the last time, whatever is about to end the training."""
         super().on_exception(trainer, pl_module, exception)
-        if trainer.world_size > 1 or self._saved_step in (None, trainer.global_step):
-            return
-        try:
-            self._save(trainer)
-        except Exception as problem:  # the exception at hand matters more: the disk may be full, or the GPU lost
-            rank_zero_warn(f"The last model could not be saved: {type(problem).__name__}: {problem}")
-        else:
-            rank_zero_info(f"{type(exception).__name__} after step {trainer.global_step:,}. {self._whereabouts()}")
+        if trainer.world_size == 1 and self._saved_step not in (None, trainer.global_step):
+            try:
+                self._save(trainer)
+            except Exception as problem:  # the exception at hand matters more: the disk may be full, or the GPU lost
+                rank_zero_warn(f"The last model could not be saved: {type(problem).__name__}: {problem}")
+            else:
+                rank_zero_info(f"{type(exception).__name__} after step {trainer.global_step:,}. {self._whereabouts()}")
+        self._saved_step = None
 
     def _is_due(self, trainer: Trainer) -> bool:
         if self._saved_step == trainer.global_step:  # a batch that only accumulates

@@ -190,6 +190,19 @@ def test_a_fit_that_fails_before_its_first_step_saves_nothing(train, tmp_path):
     assert not (tmp_path / "saved").exists()
 
 
+@pytest.mark.parametrize("first", [Model, lambda: Model(stop_at=8, error=RuntimeError("diverged"))])
+def test_a_later_fit_that_fails_before_its_first_step_leaves_the_model_of_the_one_before(train, tmp_path, first):
+    class Bad(Callback):
+        def on_fit_start(self, *_):
+            raise RuntimeError("no memory")
+
+    checkpoint = SparseCheckpoint(tmp_path / "saved")
+    trainer, _ = train(first(), checkpoint)
+    _, raised = train(Model(), Bad(), checkpoint)
+    assert str(raised) == "no memory"
+    assert not differences(checkpoint.last_model_path, trainer)
+
+
 def test_what_ended_the_training_is_raised_where_the_disk_is_full(train, tmp_path, monkeypatch):
     def full(*_):
         raise OSError("No space left on device")
