@@ -33,7 +33,8 @@ class PredictionFile(Callback):
     the ``target`` that comes and its ``target_log_prob``, and, where the data have a vocabulary, both as words.
 
     Of other models it writes a tensor, as ``prediction``, or a dictionary of tensors, a line for each element of the
-    first dimension. Places come from loaders that have ``places(batch_idx)``, as ours do. What other loaders give is
+    first dimension. What some batches have and others lack, as where sequences are of different lengths, is left empty
+    there. Places come from loaders that have ``places(batch_idx)``, as ours do. What other loaders give is
     counted through, on each rank its own, and where there are several the column ``rank`` says whose it is.
 
     Args:
@@ -83,13 +84,13 @@ class PredictionFile(Callback):
         """Keep the predictions of a batch."""
         found = _tensors(outputs)
         if found is None:
-            rank_zero_warn(f"{type(pl_module).__name__} predicts no tensors: no {self.path} is written.")
+            rank_zero_warn(f"{type(pl_module).__name__} predicts no tensors of samples: no {self.path} is written.")
             return
         self._parts.append(self._columns(trainer, found, batch_idx))
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Collect the predictions of all ranks, and write them."""
-        columns = {name: np.concatenate([part[name] for part in self._parts]) for name in (self._parts or [{}])[0]}
+        columns = _joined(self._parts)
         ranks = from_all_ranks(columns)
         path = _below(trainer.log_dir or trainer.default_root_dir, self.path)  # every rank asks: it is a broadcast
         if trainer.is_global_zero and columns:
@@ -113,9 +114,9 @@ class PredictionFile(Callback):
 
 
 def _tensors(outputs: Any) -> Mapping[str, Tensor] | None:
-    """Give predictions names, or None where they are no tensors."""
+    """Give predictions names, or None where they are no tensors with a dimension of samples."""
     named = {"prediction": outputs} if isinstance(outputs, Tensor) else outputs
-    if isinstance(named, Mapping) and named and all(isinstance(value, Tensor) for value in named.values()):
+    if isinstance(named, Mapping) and named and all(isinstance(v, Tensor) and v.dim() for v in named.values()):
         return {name: value.detach().cpu() for name, value in named.items()}
     return None
 
@@ -134,9 +135,19 @@ def _flat(found: Mapping[str, Tensor], dims: int) -> Columns:
     return columns
 
 
+def _joined(parts: list[Columns]) -> Columns:
+    """Put one part below the other; what a part has no column of is left empty."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: np.concatenate([part.get(name, _empty(part)) for part in parts if part]) for name in names}
+
+
+def _empty(part: Columns) -> np.ndarray:
+    return np.full(len(part["index"]), "", dtype=object)
+
+
 def _merged(ranks: list[Columns]) -> Columns:
     """Join the predictions of all ranks, each place once, in order."""
-    joined = {name: np.concatenate([columns[name] for columns in ranks if columns]) for name in ranks[0]}
+    joined = _joined(ranks)
     if "rank" in joined:
         return joined
     _, first = np.unique(joined["index"], return_index=True)

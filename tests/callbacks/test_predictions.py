@@ -90,13 +90,23 @@ def test_a_tensor_of_another_model_is_counted_through(predicted):
     assert lines[3]["prediction_1"] == "-3.0"
 
 
-def test_what_is_no_tensor_is_said(predicted, tmp_path):
+@pytest.mark.parametrize("lengths", [(2, 4), (4, 2)])
+def test_batches_of_different_lengths_lose_nothing(predicted, lengths):
+    batches = [torch.rand(2, length) for length in lengths]
+    lines = predicted(Other(lambda x: x), DataLoader([(batch,) for batch in batches], batch_size=None))
+    found = [[line[f"prediction_{number}"] for number in range(4)] for line in lines]
+    expected = [[str(value) for value in sample.tolist()] for batch in batches for sample in batch]
+    assert found == [values + [""] * (4 - len(values)) for values in expected]
+
+
+@pytest.mark.parametrize("give", [lambda x: "text", torch.sum])
+def test_what_is_no_tensor_of_samples_is_said(predicted, tmp_path, give):
     data = DataLoader(TensorDataset(torch.arange(5.0)), batch_size=2)
     with (
-        pytest.warns(UserWarning, match=r"Other predicts no tensors: no predictions.csv is written"),
+        pytest.warns(UserWarning, match=r"Other predicts no tensors of samples: no predictions.csv is written"),
         pytest.raises(ValueError, match="not enough values"),
     ):
-        predicted(Other(lambda x: "text"), data)
+        predicted(Other(give), data)
     assert not list(tmp_path.rglob("*.csv*"))
 
 
