@@ -22,7 +22,7 @@ from sparse_rnn.recurrent.layers import (
     registered_modules,
     unknown_recurrent,
 )
-from sparse_rnn.recurrent.parameters import check_initialised, join
+from sparse_rnn.recurrent.parameters import check_initialised, join, name_of_weight, plain_parameters
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ def find_targets(
         trained: The parameters that are in an optimizer, where that is known.
 
     Raises:
-        UsageError: If a pattern matches nothing, or there is no recurrent layer where no pattern is given.
+        UsageError: If a pattern matches nothing or what is computed from other parameters, or there is no recurrent
+            layer where no pattern is given.
 
     Example:
         >>> from torch import nn
@@ -156,7 +157,7 @@ def find_targets(
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in known):
             raise UsageError(f"kernels={pattern!r} matches none of the model's weights: {', '.join(known)}.")
-    chosen = [kernel for name, kernel in known.items() if wanted(name)]
+    chosen = _chosen(model, known, filter(wanted, known))
     check_initialised((kernel.name, kernel.parameter) for kernel in chosen)
     taken = {found.name for found in recurrent}
     following = {copy: source for copy, source in copies.items() if copy not in taken}
@@ -170,7 +171,7 @@ def targets_named(model: nn.Module, names: Collection[str], trained: Collection[
     """Return the kernels of a model that have given names; :class:`Targets` of it are returned as they are.
 
     Raises:
-        UsageError: If the model has no weight of one of the names.
+        UsageError: If the model has no weight of one of the names, or it is computed from other parameters.
 
     Example:
         >>> from torch import nn
@@ -187,7 +188,7 @@ def targets_named(model: nn.Module, names: Collection[str], trained: Collection[
     modules = {name: module for name, (module, _) in registered_modules(model).items()}
     taken = {found.name for found in recurrent}
     copies = {c: source for c, source in copies_among(model, modules, trained).items() if c not in taken}
-    return Targets(model, [known[name] for name in names], recurrent, _followers(model, modules, copies))
+    return Targets(model, _chosen(model, known, names), recurrent, _followers(model, modules, copies))
 
 
 def _sources(copies: Mapping[str, str]) -> Callable[[str], str | None]:
@@ -230,10 +231,20 @@ def _recurrent_kernels(recurrent: Sequence[RecurrentModule]) -> dict[str, Kernel
     return found
 
 
+def _chosen(model: nn.Module, known: Mapping[str, Kernel], names: Iterable[str]) -> list[Kernel]:
+    """Return the kernels of these names; what is computed from other parameters is refused."""
+    return [known[name] for name in plain_parameters(model, "", {name: name for name in names})]
+
+
 def _all_kernels(model: nn.Module, recurrent: Sequence[RecurrentModule]) -> dict[str, Kernel]:
-    """Every weight matrix of a model by name; a recurrent kernel that something else shares goes by its name there."""
+    """Every weight matrix of a model by name; a recurrent kernel that something else shares goes by its name there.
+
+    One that is computed from other parameters has its name all the same, but cannot be chosen.
+    """
     known = {kernel.parameter: kernel for kernel in _recurrent_kernels(recurrent).values()}
     names = kernel_names(model)
     matrices = (item for item in model.named_parameters() if is_lazy(item[1]) or item[1].dim() > 1)
-    kernels = (known.get(matrix, Kernel(names.get(matrix, name), matrix)) for name, matrix in matrices)
+    kernels = (
+        known.get(matrix, Kernel(names.get(matrix, name_of_weight(model, name)), matrix)) for name, matrix in matrices
+    )
     return {kernel.name: kernel for kernel in kernels}

@@ -11,6 +11,9 @@ from torch.nn.utils import parametrize
 
 from sparse_rnn.errors import UsageError
 
+# How weight_norm, spectral_norm and torch.nn.utils.prune call what they compute a weight from, if not parametrizations.
+_PARTS = ("g", "v", "orig")
+
 
 def check_initialised(parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
     """Refuse parameters that have no values yet, given by their names, with a UsageError."""
@@ -40,6 +43,29 @@ def plain_parameters(module: nn.Module, name: str, paths: Mapping[str, str]) -> 
     """
     parameters = dict(module.named_parameters(remove_duplicate=False))
     return {role: _plain_parameter(parameters, path, join(name, path), module) for role, path in paths.items()}
+
+
+def name_of_weight(model: nn.Module, name: str) -> str:
+    """Return the name of the weight that a parameter is part of: its own, or that of what is computed from it.
+
+    Args:
+        model: The model.
+        name: The parameter's name in it.
+
+    Example:
+        >>> layer = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+        >>> [name_of_weight(layer, name) for name, _ in layer.named_parameters()]
+        ['bias', 'weight', 'weight']
+    """
+    parts = name.split(".")
+    for i in (i for i, part in enumerate(parts[:-1]) if part == "parametrizations"):
+        if parametrize.is_parametrized(model.get_submodule(".".join(parts[:i])), parts[i + 1]):
+            return ".".join([*parts[:i], parts[i + 1]])
+    owner = model.get_submodule(".".join(parts[:-1]))
+    computed, _, part = parts[-1].rpartition("_")
+    if part in _PARTS and isinstance(vars(owner).get(computed), Tensor):
+        return ".".join([*parts[:-1], computed])
+    return name
 
 
 class LiveTensors(Mapping[str, Tensor]):

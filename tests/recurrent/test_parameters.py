@@ -7,7 +7,8 @@ from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 from torch.nn.utils import prune as torch_prune
 
 from sparse_rnn import SNIP, GraSP, SynFlow, prune
-from sparse_rnn.recurrent.kernels import find_targets
+from sparse_rnn.errors import UsageError
+from sparse_rnn.recurrent.kernels import find_targets, targets_named
 
 CRITERIA = ["jacobian", "magnitude", "random"]
 X = torch.randn(6, 4, 3, generator=torch.Generator().manual_seed(1))
@@ -127,25 +128,42 @@ def test_parameters_without_values_are_refused(criterion):
     assert prune(lazy, X, sparsity=0.5, criterion=criterion).sparsity == 0.5
 
 
+WAYS_TO_COMPUTE = {
+    "weight_norm": (weight_norm, nn.utils.remove_weight_norm),
+    "spectral_norm": (spectral_norm, nn.utils.remove_spectral_norm),
+    "parametrized weight_norm": (parametrizations.weight_norm, nn.utils.parametrize.remove_parametrizations),
+    "parametrized spectral_norm": (parametrizations.spectral_norm, nn.utils.parametrize.remove_parametrizations),
+    "prune": (lambda m, n: torch_prune.random_unstructured(m, n, amount=0.5), torch_prune.remove),
+}
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize(
-    ("reparametrise", "undo"),
-    [
-        (weight_norm, nn.utils.remove_weight_norm),
-        (spectral_norm, nn.utils.remove_spectral_norm),
-        (parametrizations.weight_norm, nn.utils.parametrize.remove_parametrizations),
-        (parametrizations.spectral_norm, nn.utils.parametrize.remove_parametrizations),
-        (lambda m, n: torch_prune.random_unstructured(m, n, amount=0.5), torch_prune.remove),
-    ],
-    ids=["weight_norm", "spectral_norm", "parametrized weight_norm", "parametrized spectral_norm", "prune"],
-)
-def test_a_computed_kernel_is_refused_with_what_to_do_and_that_helps(reparametrise, undo):
+@pytest.mark.parametrize("way", WAYS_TO_COMPUTE)
+def test_a_computed_kernel_is_refused_with_what_to_do_and_that_helps(way):
+    reparametrise, undo = WAYS_TO_COMPUTE[way]
     model = nn.Sequential(nn.GRU(3, 4))
     reparametrise(model[0], "weight_hh_l0")
     with pytest.raises(ValueError, match=rf"0\.weight_hh_l0 is computed by .*\.{undo.__name__}\(model\.0, 'weight_hh"):
         prune(model, X, sparsity=0.5, criterion="magnitude")
     undo(model[0], "weight_hh_l0")
     assert prune(model, X, sparsity=0.5, criterion="magnitude").sparsity == 0.5
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("way", WAYS_TO_COMPUTE)
+def test_a_computed_weight_of_another_layer_is_refused_where_it_is_meant(way):
+    reparametrise, undo = WAYS_TO_COMPUTE[way]
+    model = nn.ModuleDict({"rnn": nn.GRU(3, 4), "mix": nn.Linear(4, 4), "head": nn.Linear(4, 2)})
+    reparametrise(model["mix"], "weight")
+    refused = rf"mix\.weight is computed by .*\.{undo.__name__}\(model\.mix, 'weight'\)"
+    for patterns in (["*"], ["mix.*"], ["*.weight"]):
+        with pytest.raises(UsageError, match=refused):
+            find_targets(model, patterns)
+    with pytest.raises(UsageError, match=refused):
+        targets_named(model, ["mix.weight"])
+    assert list(find_targets(model, ["rnn.*", "head.*"])) == ["rnn.weight_ih_l0", "rnn.weight_hh_l0", "head.weight"]
+    undo(model["mix"], "weight")
+    assert "mix.weight" in find_targets(model, ["*"])
 
 
 def squares_of_output(model, x):
