@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
+from sparse_rnn.callbacks.borrowing.batches import copied
 from sparse_rnn.callbacks.enforcement import Enforcement, trained_parameters
 from sparse_rnn.callbacks.pace import Pace, batches_seen
 from sparse_rnn.callbacks.saved_masks import SavedMasks
@@ -74,13 +75,15 @@ class PruningCallback(SavedMasks):
         self._dense_seen = 0
         self._module: LightningModule | None = None
         self._pace: Pace | None = None
+        self._batch: Any = None
 
     def __repr__(self) -> str:
         return self._call
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what can be pickled: all but the model, which its own checkpoint has, and the hold on optimizers."""
-        return super().__getstate__() | {"_module": None, "_pace": None, "_force": Enforcement(self.engine)}
+        ours = {"_module": None, "_pace": None, "_batch": None, "_force": Enforcement(self.engine)}
+        return super().__getstate__() | ours
 
     def targets(self, pl_module: LightningModule) -> Targets:
         """Find the kernels to prune."""
@@ -102,10 +105,18 @@ class PruningCallback(SavedMasks):
             trainer: The trainer.
             pl_module: The model.
             step: Number of the step that is over, from 1.
-            batch: What that step was made on, where it lies; see
-                :func:`sparse_rnn.callbacks.borrowing.samples.scores_on_batch`.
+            batch: What that step was made on, where it lies: a copy from before it where :meth:`wants_batch` asked for
+                one; see :func:`sparse_rnn.callbacks.borrowing.samples.scores_on_batch`.
         """
         return None
+
+    def wants_batch(self, step: int) -> bool:
+        """Tell whether :meth:`update_masks` may look at the batch of a step, which that step may write into.
+
+        Args:
+            step: Number of the step, as :meth:`update_masks` gets it.
+        """
+        return False
 
     def on_dense_gradients(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
         """Look at the gradients of all weights, removed ones too, before they are masked.
@@ -187,7 +198,8 @@ class PruningCallback(SavedMasks):
         self.on_training_length(self._pace.total)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Let the layers compute densely where the gradients of removed weights are asked for."""
+        """Keep what is asked for: the batch as it is, and the gradients of removed weights, from dense layers."""
+        self._batch = copied(batch) if self.wants_batch(self.step + 1) else None
         self._force.begin_step(trainer, self.wants_dense_gradients(self.step + 1))
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -205,6 +217,7 @@ class PruningCallback(SavedMasks):
     ) -> None:
         """Let the masks change where an optimizer has stepped, before checkpoints are saved."""
         self._apply()
+        batch, self._batch = (batch if self._batch is None else self._batch), None
         force, made = self._force, trainer.global_step != self._global_step
         if not force.holds or not (force.take_stepped() or made):
             return

@@ -121,16 +121,19 @@ class LotteryTicket(PruningCallback):
                 "and the last training: train longer, or give fewer rounds."
             )
 
+    def wants_batch(self, step: int) -> bool:
+        """Ask for it where a round may be over."""
+        return self._rounds_over(step) > (self._finished or 0)
+
     def update_masks(self, trainer: Trainer, pl_module: LightningModule, step: int, batch: Any) -> Masks | None:
         """Prune and rewind when a round is over."""
         if self._length is None:
             return None
         if self._start is None and step >= self._first:
             self._first, self._start, self._first_known = step, _snapshot(trainer, pl_module), True
-        over = min((step - self._first) // self._length, self.rounds)
         if self._finished is None:  # a checkpoint that does not tell
             self._finished = self._rounds_of(self.masks)
-        if over <= self._finished or self.masks is None or self._start is None:
+        if self._rounds_over(step) <= self._finished or self.masks is None or self._start is None:
             return None
         self._finished += 1
         kernels = self.targets(pl_module)
@@ -141,6 +144,10 @@ class LotteryTicket(PruningCallback):
         if message := emptied(masks):
             rank_zero_warn(message)
         return masks
+
+    def _rounds_over(self, step: int) -> int:
+        """Count the rounds that are over at a step."""
+        return 0 if self._length is None else min((step - self._first) // self._length, self.rounds)
 
     def _rounds_of(self, masks: Masks | None) -> int:
         """Count the rounds after which as many weights are left; the length of the training may be another one now."""

@@ -33,7 +33,7 @@ class Update:
         trainer: The trainer.
         module: The model.
         step: Number of the step that is over, from 1.
-        batch: What that step was made on, where it lies.
+        batch: What that step was made on, where it lies, as it was before the step.
         masks: The weights that are left.
         share: How far the schedule is: of a sparsity schedule, the share of the way to the final sparsity.
     """
@@ -140,14 +140,16 @@ class ScheduledPruning(PruningCallback):
         """Say which updates an interval is too long for."""
         return [message for message in (self.schedule_in_steps.gap(),) if message]
 
+    def wants_batch(self, step: int) -> bool:
+        """Ask for it at the updates of the schedule."""
+        return self._updates_at(step)
+
     def update_masks(self, trainer: Trainer, pl_module: LightningModule, step: int, batch: Any) -> Masks | None:
         """Let the masks change at the updates of the schedule."""
-        if self.masks is None or self.sparsity == 0 or not self._planned:
-            return None
         self._warn()
-        late = self._is_late(step)
-        if not (late or self.schedule_in_steps.updates_at(step)):
+        if self.masks is None or not self._updates_at(step):
             return None
+        late = self._is_late(step)
         share = 1.0 if late else self.schedule_in_steps.share(step, self.selection.sparsity)
         masks = self.change(Update(trainer, pl_module, step, batch, self.masks, share))
         self._finished = self._finished or late or step == self._last_update
@@ -182,6 +184,10 @@ class ScheduledPruning(PruningCallback):
         last = self._last_update if self._planned else step + 1
         assert self.masks is not None
         return last is None or step >= last or self.masks.sparsity >= self.selection.sparsity
+
+    def _updates_at(self, step: int) -> bool:
+        planned = self.sparsity != 0 and self._planned
+        return planned and (self._is_late(step) or self.schedule_in_steps.updates_at(step))
 
     def _is_late(self, step: int) -> bool:
         """Tell whether the last update was not made and lies behind: the training is shorter than it seemed."""

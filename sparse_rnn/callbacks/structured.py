@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sparse_rnn.callbacks.best import monitored, score_of
+from sparse_rnn.callbacks.borrowing.batches import copied
 from sparse_rnn.callbacks.borrowing.positions import can_be_read_twice
 from sparse_rnn.callbacks.borrowing.samples import TrainingSamples, training_loss
 from sparse_rnn.callbacks.resizing import averages, check_surroundings, groups_of, take_groups
@@ -91,7 +92,7 @@ class StructuredPruning(Callback):
         self._groups: list[list[list[str]]] | None = None
         self._best_before: dict[str, float] = {}
         self._tried = False
-        self._last_batch: Any = None
+        self._batch: Any = None  # a copy of the last one
         self._put_back: Callable[[], None] = _nothing
 
     def __repr__(self) -> str:
@@ -175,26 +176,28 @@ class StructuredPruning(Callback):
                 "max_steps, or a number of epochs, such as at=3."
             )
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Keep what the units may be chosen on, before the training step writes into it."""
+        if self.plan is None:
+            self._batch = copied(batch)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Find out at the first batch, not epochs later, whether the units can be removed."""
-        if self.plan is not None:
-            return
-        self._last_batch = batch
-        if not self._tried:
+        if self.plan is None and not self._tried:
             self._tried = True
             trial = self.criterion
             if isinstance(trial, UnitCriterion):
                 trial = RandomUnits(trial.units, reconstruct=False)
             with isolate_rng():
-                _planned(trial, pl_module, [batch], training_loss(trainer, transferred=True))
+                _planned(trial, pl_module, [self._batch], training_loss(trainer, transferred=True))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Shrink the model where it is due, before checkpoints are saved."""
         if self.plan is None and self._is_due(trainer):
             self._shrink(trainer, pl_module)
-            self._last_batch = None
+            self._batch = None
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn where the model was never shrunk, or a best checkpoint is from before that."""
@@ -256,7 +259,7 @@ class StructuredPruning(Callback):
     def _samples(self, trainer: Trainer, pl_module: LightningModule) -> tuple[list[Any], LossFn]:
         if all(can_be_read_twice(loader) for loader in combined_loader(trainer).flattened):
             return TrainingSamples(trainer, find_recurrent(pl_module), self.num_samples, seed=0).batches()
-        return [self._last_batch], training_loss(trainer, transferred=True)
+        return [self._batch], training_loss(trainer, transferred=True)
 
     def _resize(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Give the model, and averages of it, the size that it has in a checkpoint."""

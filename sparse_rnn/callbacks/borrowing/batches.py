@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -29,6 +30,14 @@ def watched(recurrent: Sequence[RecurrentModule], see: Callable[[int], None]) ->
             handle = found.module.register_forward_pre_hook(partial(hook, found), with_kwargs=True)
             stack.callback(handle.remove)
         yield
+
+
+def copied(batch: Any) -> Any:
+    """Copy a batch, which a training step may write into; what cannot be copied is given as it is."""
+    try:
+        return copy.deepcopy(batch)
+    except (TypeError, RuntimeError):
+        return batch
 
 
 def sample_count(batch: Any, seen: Sequence[int] = ()) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -14,7 +13,14 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from sparse_rnn.callbacks.borrowing.batches import cut, first_is_batch, is_list_of_samples, sample_count, watched
+from sparse_rnn.callbacks.borrowing.batches import (
+    copied,
+    cut,
+    first_is_batch,
+    is_list_of_samples,
+    sample_count,
+    watched,
+)
 from sparse_rnn.callbacks.borrowing.reading import first_batches
 from sparse_rnn.callbacks.borrowing.side_effects import side_effect_free
 from sparse_rnn.engine.live import paused
@@ -42,7 +48,7 @@ class TrainingSamples:
 
     They are read while something is measured for the first time, as the recurrent layers say what a sample is. A batch
     with more of them than wanted is cut where its first dimension is surely that of the samples, or where it is a list
-    of them, and is whole otherwise. A project's training step gets copies, as it may write into them.
+    of them, and is whole otherwise.
 
     Args:
         trainer: The trainer, which has set up its loader (``trainer.fit_loop.setup_data()``).
@@ -82,7 +88,7 @@ class TrainingSamples:
             measured = self._read(measure)
             self._check_enough()
             return measured
-        loss_fn = self._loss()
+        loss_fn = training_loss(self._trainer)
         return [measure(batch, loss_fn) for batch, _ in self._batches]
 
     def batches(self) -> tuple[list[Any], LossFn]:
@@ -95,7 +101,7 @@ class TrainingSamples:
         """
         if not self._batches:
             self._read(self._run)
-        return [batch for batch, _ in self._batches], self._loss()
+        return [batch for batch, _ in self._batches], training_loss(self._trainer)
 
     def _run(self, batch: Any, loss_fn: LossFn) -> None:
         """Run the model for its recurrent layers to say how many samples they are given."""
@@ -114,7 +120,7 @@ class TrainingSamples:
     def _measured(self, batch: Any, measure: Callable[[Any, LossFn], Measured]) -> Measured:
         """Measure something on another batch, and keep what that was."""
         fitted = _Fitted(self._cut(batch), self._missing)
-        loss_fn = self._loss()
+        loss_fn = training_loss(self._trainer)
 
         def fitting(module: Any, batch: Any) -> Any:
             return fitted.run(self._recurrent, lambda batch: loss_fn(module, batch))
@@ -135,10 +141,6 @@ class TrainingSamples:
         size = len(batch) if as_list else sample_count(batch)
         fits = is_list_of_samples if as_list else first_is_batch
         return cut(batch, self._missing, as_list) if size > self._missing and fits(batch, size) else batch
-
-    def _loss(self) -> LossFn:
-        loss_fn = training_loss(self._trainer)
-        return lambda module, batch: loss_fn(module, _copied(batch))
 
     def _check_found(self) -> None:
         found = bool(self._batches)
@@ -196,7 +198,8 @@ def scores_on_batch(trainer: Trainer, kernels: Targets, batch: Any, criterion: C
     Args:
         trainer: The trainer.
         kernels: The kernels of its model.
-        batch: The batch as ``on_train_batch_end`` gets it.
+        batch: A copy of the batch as it was before that, which the training step may have written into; see
+            :meth:`sparse_rnn.callbacks.PruningCallback.wants_batch`.
         criterion: What scores the weights.
         seed: Seed of the random numbers of the criterion.
     """
@@ -215,6 +218,8 @@ def average_over_ranks(trainer: Trainer, values: dict[Key, Tensor]) -> dict[Key,
 def training_loss(trainer: Trainer, transferred: bool = False) -> Any:
     """Make a loss function that runs the project's ``training_step`` on one of its batches, without its effects.
 
+    The step gets a copy of the batch, as it may write into it.
+
     The loss is what was given to ``manual_backward``, summed, if anything was, else what ``training_step`` returns.
 
     Args:
@@ -223,6 +228,7 @@ def training_loss(trainer: Trainer, transferred: bool = False) -> Any:
     """
 
     def loss_fn(module: Any, batch: Any) -> Any:
+        batch = copied(batch)
         if not transferred:
             batch = trainer.precision_plugin.convert_input(batch)
             batch = before_transfer(module, batch)
@@ -231,7 +237,7 @@ def training_loss(trainer: Trainer, transferred: bool = False) -> Any:
         with paused(), side_effect_free(trainer, module) as losses, trainer.precision_plugin.train_step_context():
             try:
                 output = module.training_step(batch, 0) if takes_index else module.training_step(batch)
-            except (AttributeError, TypeError, RuntimeError) as error:
+            except (AttributeError, LookupError, TypeError, RuntimeError) as error:
                 raise RuntimeError(_failure(module, error, transferred)) from error
         returned = output.get("loss") if isinstance(output, dict) else output
         loss = sum(losses) if losses else returned
@@ -258,11 +264,3 @@ def _failure(module: Any, error: Exception, in_training: bool) -> str:
         "and the hooks after it prepare is not there yet, and there are no gradients: prepare it in __init__ or setup, "
         "or take criterion='magnitude' or 'random'.)"
     )
-
-
-def _copied(batch: Any) -> Any:
-    """Copy a batch, which training may begin with; what cannot be copied is taken as it is."""
-    try:
-        return copy.deepcopy(batch)
-    except (TypeError, RuntimeError):
-        return batch
