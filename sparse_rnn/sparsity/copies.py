@@ -145,11 +145,12 @@ class Copies:
                 yield from self._walk(value, f"{place}.{name}", depth - 1)
 
     def _in_mapping(self, mapping: Mapping[Any, Any], place: str, depth: int) -> Iterator[Found]:
-        if all(isinstance(value, PLAIN) for value in list(mapping.values())):
+        mapping = _held_in(mapping)
+        if all(isinstance(value, PLAIN) for value in mapping.values()):
             return  # such as a vocabulary, which is large
         named = [] if "params" in mapping else list(self._by_name(_with_names(mapping), place))
         yield from named
-        for key, value in list(mapping.items()):
+        for key, value in mapping.items():
             known = key if isinstance(key, int) else id(key)
             name = self._wanted.get(known)
             below = f"{place}.{key}" if isinstance(key, (str, int)) else f"{place}.{name}"
@@ -215,6 +216,14 @@ class Copies:
 
     def _distinct(self) -> list[Tensor]:
         return list({id(value): value for value in self._named.values()}.values())
+
+
+def _held_in(mapping: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return what a mapping of whatever class holds; nothing where it cannot say, as a config with missing values."""
+    try:
+        return dict(mapping.items())
+    except Exception:  # its own: a config may have values that cannot be asked for
+        return {}
 
 
 def _is_weights(value: Any) -> bool:

@@ -3,6 +3,7 @@
 import copy
 from argparse import ArgumentParser
 from collections import deque
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -37,6 +38,19 @@ class Keeper:
         return self.value
 
 
+class Unresolved(Mapping):
+    """A config, one of whose values is missing: asking for it raises."""
+
+    def __getitem__(self, key):
+        raise RuntimeError(f"Missing mandatory value: {key}")
+
+    def __iter__(self):
+        return iter(["path"])
+
+    def __len__(self):
+        return 1
+
+
 KEPT = {
     "state dict": lambda m: copy.deepcopy(m.state_dict()),
     "prefixes": lambda m: {f"module.ema.{name}": value.clone() for name, value in m.state_dict().items()},
@@ -55,6 +69,7 @@ KEPT = {
     "a module of another class": lambda m: nn.Sequential(copy.deepcopy(m["rnn"])),
     "an averaged layer": lambda m: AveragedModel(m["rnn"]),
     "an object": lambda m: Keeper([value.detach().clone() for value in m.parameters()]),
+    "beside a config": lambda m: {"config": Unresolved(), "ema": copy.deepcopy(m.state_dict())},
     "deep": lambda m: {"states": [{"ema": Keeper(copy.deepcopy(m.state_dict()))}]},
 }
 
@@ -84,6 +99,7 @@ OTHERS = {
     "data": lambda m: TensorDataset(torch.ones(12, 4)),
     "plain values": lambda m: ["a", 1, None, 2.5, {"b": {1, 2}}, object(), len, nn.Linear],
     "a command line": with_default,
+    "a config": lambda m: Unresolved(),
     "a list of other things": lambda m: [torch.ones(3), torch.ones(2, 2)],
 }
 

@@ -8,7 +8,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from inspect import getclosurevars
 from itertools import islice
 from typing import Any
@@ -135,7 +135,9 @@ def _parts(value: Any) -> list[Any]:
     if isinstance(value, (Tensor, np.ndarray, nn.Module, *GENERATORS)) or _is_foreign(value):
         return []
     if isinstance(value, Mapping):
-        return list(islice(value.values(), LOOKED_AT))
+        with suppress(Exception):  # its own: a config may have values that cannot be asked for
+            return list(islice(value.values(), LOOKED_AT))
+        return []
     if isinstance(value, CONTAINERS):
         return list(islice(value, LOOKED_AT))
     if isinstance(value, FUNCTIONS):

@@ -5,6 +5,7 @@ import logging
 import random
 import sys
 from collections import deque
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -40,6 +41,19 @@ class Data(Dataset):
         return X[index]
 
 
+class Unresolved(Mapping):
+    """A config, one of whose values is missing: asking for it raises."""
+
+    def __getitem__(self, key):
+        raise RuntimeError(f"Missing mandatory value: {key}")
+
+    def __iter__(self):
+        return iter(["path"])
+
+    def __len__(self):
+        return 1
+
+
 class Module(LightningDataModule):
     """Its own method collates, and it knows its trainer, which is full of iterators."""
 
@@ -62,6 +76,7 @@ TWICE = {
     "ranks": lambda: DataLoader(X, sampler=DistributedSampler(X, 2, 0)),
     "batches of indices": lambda: DataLoader(X, batch_sampler=[[0, 1], [2]]),
     "a project's own": lambda: DataLoader(Data(table={"a": [1]}, rng=random.Random(0), transform=partial(max, 1))),
+    "a config": lambda: DataLoader(Data(config=Unresolved())),
     "a method collates": lambda: DataLoader(X, collate_fn=Module().collate),
     "persistent": lambda: DataLoader(X, num_workers=1, persistent_workers=True),
 }
