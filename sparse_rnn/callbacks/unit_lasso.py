@@ -30,8 +30,10 @@ class UnitLasso(Callback):
     threshold has to be chosen, and what is logged as the loss stays the loss.
 
     Optimizers such as Adam divide each gradient by the root of its mean square. There η is the learning rate over the
-    root of the mean square of the group's gradients, so that a strength means about the same with any optimizer. Units
-    vanish one after the other with SGD, and almost all at once with Adam (docs/structured.md has the numbers).
+    root of the mean square of the group's gradients, so that a strength means about the same with any optimizer. Where
+    several optimizers train weights of a group, it is stepped on with the one that trains the layer's first kernel, and
+    the mean is over the weights that have a mean square in any of them. Units vanish one after the other with SGD, and
+    almost all at once with Adam (docs/structured.md has the numbers).
 
     ``units/zero`` and, by layer, ``units/zero/<layer>`` are logged after each epoch: the numbers of units that nothing
     reads. ``StructuredPruning(criterion="Exact", at=1.0)`` behind this in the list of callbacks removes them at the end
@@ -58,6 +60,7 @@ class UnitLasso(Callback):
         self.strength = strength
         self.zero_units: dict[str, int] = {}
         self._groups: list[GroupLasso] = []
+        self._optimizers: list[Optimizer] = []
         self._handles: list[Any] = []
 
     def __repr__(self) -> str:
@@ -65,8 +68,8 @@ class UnitLasso(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to the optimizers."""
-        self._groups = []
-        self._handles = [optimizer.register_step_post_hook(self._after_step) for optimizer in trainer.optimizers]
+        self._groups, self._optimizers = [], trainer.optimizers
+        self._handles = [optimizer.register_step_post_hook(self._after_step) for optimizer in self._optimizers]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Find the weights of each unit on the first batch, and on the first one after layers have become smaller.
@@ -97,20 +100,30 @@ class UnitLasso(Callback):
         """Let go of the optimizers."""
         for handle in self._handles:
             handle.remove()
-        self._handles = []
+        self._optimizers, self._handles = [], []
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Let go of the optimizers."""
         self.teardown(trainer, pl_module, "fit")
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        options = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-        for group in self._groups:
-            if id(group.kernel) in options:
-                rate = options[id(group.kernel)]["lr"]
-                if all(_divides(optimizer, parameter) for parameter in group.parameters):
-                    rate = rate / group.means(lambda p: _mean_square(optimizer, p, options[id(p)])).sqrt().add(_LEAST)
-                group.step_(rate * self.strength)
+        rates = {parameter: options["lr"] for options in optimizer.param_groups for parameter in options["params"]}
+        for group in (group for group in self._groups if group.kernel in rates):
+            rate = rates[group.kernel]
+            if _divides(optimizer, group.kernel) and (squares := self._mean_squares(group)):
+                rate = rate / group.means(squares).sqrt().add(_LEAST)
+            group.step_(rate * self.strength)
+
+    def _mean_squares(self, group: GroupLasso) -> dict[nn.Parameter, Tensor]:
+        """Return the mean squares of the gradients of a group's parameters, of those that an optimizer keeps any of."""
+        wanted = set(group.parameters)
+        return {
+            parameter: _mean_square(optimizer, parameter, options)
+            for optimizer in self._optimizers
+            for options in optimizer.param_groups
+            for parameter in options["params"]
+            if parameter in wanted and _divides(optimizer, parameter)
+        }
 
 
 def _divides(optimizer: Optimizer, parameter: nn.Parameter) -> bool:

@@ -44,6 +44,36 @@ def test_each_step_ends_with_the_proximal_one(train, data, kind):
         torch.testing.assert_close(value, other.state_dict()[name])
 
 
+class Both(Project):
+    """Trains its layers by hand, with an optimizer for each, or one for both."""
+
+    def __init__(self, split):
+        super().__init__()
+        self.automatic_optimization, self.split = False, split
+
+    def training_step(self, batch, batch_idx):
+        found = self.optimizers()
+        optimizers = found if isinstance(found, list) else [found]
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        for optimizer in optimizers:
+            optimizer.step()
+
+    def configure_optimizers(self):
+        parts = [self.head.parameters(), self.rnn.parameters()] if self.split else [self.parameters()]
+        return [torch.optim.Adam(part, 1e-3) for part in parts]
+
+
+def test_weights_of_a_group_that_several_optimizers_train_are_stepped_on_as_if_it_were_one(train):
+    one, several = (
+        train(lambda split=split: Both(split), [UnitLasso(0.1)], max_epochs=1).lightning_module.state_dict()
+        for split in (False, True)
+    )
+    for name, value in one.items():
+        torch.testing.assert_close(several[name], value, rtol=0, atol=0)
+
+
 def test_zero_units_are_counted_logged_and_removed(train):
     class Sizes(Callback):
         def on_train_epoch_end(self, trainer, pl_module):

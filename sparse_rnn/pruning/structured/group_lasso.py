@@ -10,7 +10,7 @@ nothing, so that :class:`~sparse_rnn.pruning.structured.Exact` removes it. Biase
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,15 +99,15 @@ class GroupLasso:
 
     def norms(self) -> Tensor:
         """Return the norm of each unit's group, [m]."""
-        return self._sums(lambda parameter: parameter.detach().square()).sqrt()
+        return self._sums({parameter: parameter.detach().square() for parameter in self.parameters}).sqrt()
 
-    def means(self, values: Callable[[nn.Parameter], Tensor]) -> Tensor:
-        """Return the mean over each unit's group, [m], of what a function gives in the shape of a parameter."""
-        return self._sums(values) / self._sums(torch.ones_like)
+    def means(self, values: Mapping[nn.Parameter, Tensor]) -> Tensor:
+        """Return the mean over each unit's group, [m], of values in the shapes of some of the parameters."""
+        ones = {parameter: torch.ones_like(value) for parameter, value in values.items()}
+        return self._sums(values) / self._sums(ones)
 
-    def _sums(self, values: Callable[[nn.Parameter], Tensor]) -> Tensor:
-        known = {id(parameter): values(parameter).detach() for parameter in self.parameters}
-        first, *others = (part.sums(known[id(part.parameter)]) for part in self._parts)
+    def _sums(self, values: Mapping[nn.Parameter, Tensor]) -> Tensor:
+        first, *others = (part.sums(values[part.parameter]) for part in self._parts if part.parameter in values)
         return sum(others, first)
 
     @torch.no_grad()
