@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from sparse_rnn.callbacks.averages import Averages
 from sparse_rnn.engine.live import Engine, EngineKind
+from sparse_rnn.engine.steps import initial_value
 from sparse_rnn.recurrent.kernels import targets_named
 from sparse_rnn.sparsity.holding import Hold
 from sparse_rnn.sparsity.masks import Masks
@@ -106,9 +107,10 @@ def trained_parameters(trainer: Trainer) -> list[nn.Parameter]:
 
 @torch.no_grad()
 def _clear_grown(optimizer: Optimizer, module: nn.Module, before: Mapping[str, torch.Tensor], masks: Masks) -> None:
-    """Clear what an optimizer remembers of weights that come back; the weights themselves are 0 already."""
+    """Let an optimizer begin anew with weights that come back; the weights themselves are 0 already."""
+    options = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
     for name, mask in masks.items():
         parameter, grown = module.get_parameter(name), mask & ~before[name]
-        for value in optimizer.state.get(parameter, {}).values():
+        for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                value.masked_fill_(grown, 0)
+                value.masked_fill_(grown, initial_value(optimizer, options.get(parameter, {}), key))

@@ -1,33 +1,56 @@
 """Optimizers that step on the kept weights only: dense states of removed weights cost more than the layer itself.
 
 Adam reads and writes five tensors as large as the dense kernel. What it does to a weight depends on that weight alone,
-so it does the same to the kept ones gathered in a vector, and removed weights, whose gradients and states are 0, stay 0
-in both.
+so it does the same to the kept ones gathered in a vector, and removed weights, whose gradients are 0 and whose states
+are those that it begins with, stay 0 in both.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
-from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
+from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop, Rprop
 
 from sparse_rnn.engine.library import kernels, pointer
 
 # What these do to a weight depends on that weight alone. Not their subclasses, which may do more.
 ELEMENTWISE = frozenset({SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, Adamax, NAdam, RAdam})
+# The option that says what a state begins with, by the state's name; all others begin with 0.
+_BEGINNINGS: dict[type[Optimizer], dict[str, str]] = {
+    Adagrad: {"sum": "initial_accumulator_value"},
+    Rprop: {"step_size": "lr"},
+}
+
+
+def initial_value(optimizer: Any, options: Mapping[str, Any], name: str) -> float:
+    """Return what an optimizer begins with as the state of a weight.
+
+    Args:
+        optimizer: The optimizer.
+        options: Its options for the weight, such as one of its groups.
+        name: The name of the state.
+
+    Example:
+        >>> optimizer = torch.optim.Adagrad(nn.Linear(2, 2).parameters(), initial_accumulator_value=0.1)
+        >>> initial_value(optimizer, optimizer.param_groups[0], "sum")
+        0.1
+    """
+    named = [names for kind, names in _BEGINNINGS.items() if isinstance(optimizer, kind) and name in names]
+    return float(options.get(named[0][name], 0.0)) if named else 0.0
 
 
 class KeptSteps:
     """Lets optimizers step on the kept weights of some parameters, until :meth:`remove`.
 
     During a step the optimizer's groups hold a vector of the kept weights in the place of each parameter. Its states
-    stay with the vectors between steps and are spread out, 0 at removed weights, whenever somebody reads them.
+    stay with the vectors between steps and are spread out whenever somebody reads them, at removed weights as the
+    optimizer begins.
 
     Example:
         >>> layer = nn.Linear(100, 100)
@@ -131,8 +154,8 @@ class _Vector:
         kernels().take(*self._call(dense), pointer(values))
         return values
 
-    def spread(self, values: Tensor) -> Tensor:
-        dense = values.new_zeros(self.parameter.shape)
+    def spread(self, values: Tensor, rest: float) -> Tensor:
+        dense = values.new_full(self.parameter.shape, rest)
         self._put(values, dense)
         return dense
 
@@ -202,7 +225,10 @@ class _Attached:
         states = self._states()
         found = dict.pop(states, vector.kept, None)
         if found is not None:
-            dict.__setitem__(states, vector.parameter, _each(found, vector.kept, vector.spread))
+            dict.__setitem__(states, vector.parameter, _each(found, vector.kept, partial(self._spread_state, vector)))
+
+    def _spread_state(self, vector: _Vector, name: str, values: Tensor) -> Tensor:
+        return vector.spread(values, initial_value(self._optimizer, self._optimizer.defaults, name))
 
     def leave_held(self) -> None:
         """Let the states of vectors lie where they are: a step is to read them."""
@@ -254,7 +280,7 @@ class _Attached:
         states = self._states()
         found = dict.pop(states, parameter, None)
         if found is not None:
-            dict.__setitem__(states, vector.kept, _each(found, parameter, vector.taken))
+            dict.__setitem__(states, vector.kept, _each(found, parameter, lambda _, dense: vector.taken(dense)))
         return vector.kept
 
     def _restore(self) -> None:
@@ -314,9 +340,9 @@ for _name in (
     setattr(_States, _name, _spread_first(_name))
 
 
-def _each(state: Mapping[str, Any], like: Tensor, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+def _each(state: Mapping[str, Any], like: Tensor, change: Callable[[str, Tensor], Tensor]) -> dict[str, Any]:
     """Change the tensors of a parameter's state that are of its shape."""
     return {
-        name: change(value) if isinstance(value, Tensor) and value.shape == like.shape else value
+        name: change(name, value) if isinstance(value, Tensor) and value.shape == like.shape else value
         for name, value in state.items()
     }

@@ -69,6 +69,33 @@ def test_other_masks_take_the_place_of_those_before(trainer, force):
     assert torch.equal(weight != 0, after[KERNEL])
 
 
+class Adagrad(Project):
+    state, beginning = "sum", 0.1
+
+    def configure_optimizers(self):
+        return torch.optim.Adagrad(self.parameters(), lr=0.5, initial_accumulator_value=0.1)
+
+
+class Rprop(Project):
+    state, beginning = "step_size", 0.02
+
+    def configure_optimizers(self):
+        return torch.optim.Rprop([{"params": self.parameters(), "lr": 0.02}], lr=0.5)
+
+
+@pytest.mark.parametrize("build", [Adagrad, Rprop])
+def test_weights_that_come_back_have_what_their_optimizer_begins_with(train, force, build):
+    trainer = train(build, [], max_epochs=1)
+    before, after = (masks_of(trainer, lambda index, rest=rest: index % 2 == rest) for rest in (0, 1))
+    weight, [optimizer] = trainer.lightning_module.rnn.weight_hh_l0, trainer.optimizers
+    force.bring_in(trainer, before)
+    kept = optimizer.state[weight][build.state][before[KERNEL]].clone()
+    force.clear_grown(trainer, before, after)
+    states = optimizer.state[weight][build.state]
+    assert (states[after[KERNEL]] == torch.tensor(build.beginning)).all()
+    assert torch.equal(states[before[KERNEL]], kept)
+
+
 def test_a_checkpoint_that_was_filled_before_has_the_zeros_too(trainer, force):
     masks = masks_of(trainer, lambda index: index % 3 == 0)
     dense = {name: value.clone() for name, value in trainer.lightning_module.state_dict().items()}

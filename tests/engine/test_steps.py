@@ -19,6 +19,7 @@ OPTIMIZERS = {
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, amsgrad=True),
     "rmsprop": lambda p: torch.optim.RMSprop(p, centered=True, momentum=0.5),
     "adagrad": torch.optim.Adagrad,
+    "adagrad that begins otherwise": lambda p: torch.optim.Adagrad(p, lr=0.1, initial_accumulator_value=0.5),
     "adadelta": torch.optim.Adadelta,
     "adamax": torch.optim.Adamax,
     "nadam": torch.optim.NAdam,
