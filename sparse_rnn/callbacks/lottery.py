@@ -131,7 +131,7 @@ class LotteryTicket(PruningCallback):
             return None
         if self._start is None and step >= self._first:
             self._first, self._start, self._first_known = step, _snapshot(trainer, pl_module), True
-        if self._finished is None:  # a checkpoint that does not tell
+        if self._finished is None:  # a checkpoint that does not tell, or counts other rounds
             self._finished = self._rounds_of(self.masks)
         if self._rounds_over(step) <= self._finished or self.masks is None or self._start is None:
             return None
@@ -153,7 +153,8 @@ class LotteryTicket(PruningCallback):
         """Count the rounds after which as many weights are left; the length of the training may be another one now."""
         if masks is None or not masks.removes or not self.sparsity:
             return 0
-        return min(self.rounds, round(self.rounds * log(max(masks.kept, 1) / masks.total) / log(1 - self.sparsity)))
+        rounds = self.rounds * log(max(masks.kept, 1) / masks.total) / log(1 - self.sparsity)
+        return min(self.rounds, int(rounds + 0.25))  # numbers of weights are rounded
 
     @property
     def is_final(self) -> bool:
@@ -177,23 +178,25 @@ class LotteryTicket(PruningCallback):
 
     def extra_state(self) -> dict[str, Any]:
         """Return weights, optimizer states and schedules of step k, once it is over."""
-        rounds = {} if self._finished is None else {"first": self._first, "finished": self._finished}
+        known = {"first": self._first, "finished": self._finished, "rounds": self.rounds}
+        rounds = {} if self._finished is None else known
         return rounds if self._start is None else {"start": self._start, **rounds}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take what :meth:`extra_state` gave."""
         if problem := _problem(state):
             raise UsageError(f"What it began with is damaged: {problem}.")
-        self._start, self._finished = state.get("start"), state.get("finished")
+        same = state.get("rounds", self.rounds) == self.rounds
+        self._start, self._finished = state.get("start"), state.get("finished") if same else None
         self._first, self._first_known = state.get("first", 0), "first" in state
 
 
 def _problem(state: Mapping[str, Any]) -> str | None:
     """Say what is wrong with an extra state from a checkpoint; None if nothing is."""
     start = state.get("start")
-    numbers = (state.get(name) for name in ("first", "finished"))
+    numbers = (state.get(name) for name in ("first", "finished", "rounds"))
     if any(number is not None and (type(number) is not int or number < 0) for number in numbers):
-        return "the numbers of its first step and of finished rounds are none"
+        return "the numbers of its first step and of rounds are none"
     if start is None:
         return None
     if not isinstance(start, Mapping) or not isinstance(start.get("model"), Mapping):
@@ -228,9 +231,11 @@ def _rewind(trainer: Trainer, pl_module: LightningModule, start: dict[str, Any])
     start = copy.deepcopy(start)  # optimizers and schedules keep what they are given
     pl_module.load_state_dict(start["model"])
     for optimizer, state in zip(trainer.optimizers, start["optimizers"], strict=True):
-        # A project's own optimizer may save its state in another form.
-        for group, saved in zip(optimizer.param_groups, state.get("param_groups", ()), strict=False):
-            # What others have added to it since step k stays, such as the rate of stochastic weight averaging.
+        # What others have added since step k stays, such as the rate of stochastic weight averaging, or groups of
+        # parameters that are trained since. A project's own optimizer may save its state in another form.
+        groups = state.get("param_groups", [])
+        groups += optimizer.state_dict().get("param_groups", [])[len(groups) :]
+        for group, saved in zip(optimizer.param_groups, groups, strict=False):
             saved |= {name: value for name, value in group.items() if name not in saved and name != "params"}
         optimizer.load_state_dict(state)
     for config, state in zip(trainer.lr_scheduler_configs, start["schedules"], strict=False):

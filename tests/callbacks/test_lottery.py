@@ -6,11 +6,11 @@ from itertools import pairwise
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.callbacks import BackboneFinetuning, StochasticWeightAveraging
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
-from sparse_rnn.callbacks import LotteryTicket
+from sparse_rnn.callbacks import LotteryTicket, lottery
 
 KERNELS = ("rnn.weight_ih_l0", "rnn.weight_hh_l0")
 WEIGHTS = 24 * 11
@@ -221,6 +221,63 @@ def test_averaging_beside_it_goes_on_when_all_else_goes_back(train, project):
     trainer = train(project, [ticket, averaging], max_epochs=4)
     assert ticket.masks.kept == round(0.1 * WEIGHTS)
     assert type(trainer.lr_scheduler_configs[0].scheduler).__name__ == "SWALR"
+
+
+class Transfer(Unscheduled):
+    """Trains its backbone later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(3, 3)
+
+    def loss(self, batch):
+        return super().loss((self.backbone(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(filter(lambda p: p.requires_grad, self.parameters()), lr=0.02)
+
+
+def test_groups_of_parameters_that_an_optimizer_got_later_begin_anew(train):
+    class Backbone(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            rewound = ticket.masks.kept < self.kept
+            self.kept = ticket.masks.kept
+            if rewound:
+                assert torch.equal(pl_module.backbone.weight, self.weight)
+                assert not trainer.optimizers[0].state.get(pl_module.backbone.weight)
+                self.rewinds.append(trainer.global_step)
+
+        def on_train_start(self, trainer, pl_module):
+            self.kept, self.weight, self.rewinds = WEIGHTS, pl_module.backbone.weight.detach().clone(), []
+
+    ticket, backbone = LotteryTicket(sparsity=0.9, rounds=2), Backbone()
+    unfreezing = BackboneFinetuning(unfreeze_backbone_at_epoch=1)
+    trainer = train(Transfer, [unfreezing, ticket, backbone], max_epochs=6)
+    assert backbone.rewinds == [12, 24]
+    assert ticket.masks.kept == round(0.1 * WEIGHTS)
+    assert [len(group["params"]) for group in trainer.optimizers[0].param_groups] == [8, 2]
+    assert not torch.equal(trainer.lightning_module.backbone.weight, backbone.weight)
+
+
+@pytest.mark.filterwarnings("ignore:.*your dataloader is not resumable")
+@pytest.mark.parametrize(("before", "saved_at", "after", "rewinds"), [(2, 14, 4, 0), (4, 10, 2, 1)])
+def test_a_run_resumed_with_other_rounds_goes_on_from_the_weights_that_are_left(
+    train, tmp_path, monkeypatch, before, saved_at, after, rewinds
+):
+    class Saves(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == saved_at:
+                trainer.save_checkpoint(tmp_path / "saved.ckpt")
+
+    made, rewind = [], lottery._rewind
+    monkeypatch.setattr(lottery, "_rewind", lambda *args: (made.append(args), rewind(*args)))
+    train(Unscheduled, [LotteryTicket(sparsity=0.9, rounds=before), Saves()], max_epochs=3)
+    made.clear()
+    ticket = LotteryTicket(sparsity=0.9, rounds=after)
+    train(Unscheduled, [ticket], max_epochs=6, ckpt_path=tmp_path / "saved.ckpt")
+    assert len(made) == rewinds
+    assert ticket.masks.kept == round(0.1 * WEIGHTS)
+    assert ticket.is_final
 
 
 def test_another_model_starts_anew(train):
