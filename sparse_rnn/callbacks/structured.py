@@ -219,6 +219,10 @@ class StructuredPruning(Callback):
         """Leave nothing behind at the model."""
         self._put_back()
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave nothing behind at the model."""
+        self._put_back()
+
     def _limits(self, trainer: Trainer) -> list[float]:
         """Return which shares of the training are over, by its epochs and by its steps."""
         epochs, steps = trainer.max_epochs, trainer.max_steps

@@ -1,5 +1,6 @@
 import copy
 import os
+import pickle
 import socket
 import warnings
 
@@ -179,7 +180,6 @@ def test_checkpoints_load_and_are_tested(train, tmp_path, data):
         warnings.simplefilter("ignore")
         trainer.test(module, data, ckpt_path=tmp_path / "end-1.ckpt", verbose=False)
     assert module.rnn.hidden_size == 5
-    assert "on_load_checkpoint" not in vars(module)
 
 
 def test_a_checkpoint_of_the_larger_model_is_refused_by_the_smaller_one(train, tmp_path):
@@ -198,6 +198,15 @@ def test_the_projects_own_hook_sees_the_checkpoint_of_the_smaller_model(train, t
     train(Own, [StructuredPruning(units=5, at=1), Saves(tmp_path)])
     train(Own, [StructuredPruning(units=5, at=1)], ckpt_path=tmp_path / "end-0.ckpt")
     assert seen == [5]
+
+
+def test_a_checkpoint_that_cannot_be_loaded_leaves_the_model_as_it_was(train, tmp_path):
+    module = Project()
+    before = dict(vars(module))
+    with pytest.raises(FileNotFoundError):
+        train(lambda: module, [StructuredPruning(units=5, at=1)], ckpt_path=tmp_path / "none.ckpt")
+    assert vars(module).keys() == before.keys()
+    pickle.loads(pickle.dumps(module))
 
 
 def test_a_stream_is_not_read_for_it(train):
