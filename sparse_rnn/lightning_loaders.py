@@ -16,6 +16,18 @@ from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch import LightningModule, Trainer
 
 
+def set_up_loader(trainer: Trainer) -> None:
+    """Set up the training loader of a fit that is about to begin, at the position that it has in a checkpoint.
+
+    Lightning restores its progress, and with it the positions of loaders, after ``on_fit_start``, and then goes on with
+    a loader that is there already. So the progress is restored here, once: a loader may correct it.
+    """
+    connector = trainer._checkpoint_connector
+    connector.restore_loops()
+    connector._loaded_checkpoint.pop("loops", None)
+    trainer.fit_loop.setup_data()
+
+
 def combined_loader(trainer: Trainer) -> Any:
     """Find the loader of a fit that yields the batches of all training loaders; None until Lightning has set it up.
 

@@ -22,13 +22,34 @@ class Model(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def fit(callbacks, loader, **options):
+def fit(callbacks, loader, ckpt_path=None, **options):
     """Fits a model with callbacks, and nothing else."""
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=callbacks, **options,
     )  # fmt: skip
-    trainer.fit(Model(), loader)
+    trainer.fit(Model(), loader, ckpt_path=ckpt_path)
+
+
+def test_restore_loops(tmp_path):
+    seen = []
+
+    class SetUp(Callback):
+        def on_fit_start(self, trainer, pl_module):
+            compat.set_up_loader(trainer)
+            trainer.fit_loop.epoch_progress.total.ready += 5  # as a loader may correct it
+            seen.append(compat.combined_loader(trainer) is not None)
+
+        def on_train_start(self, trainer, pl_module):
+            seen.append((trainer.fit_loop.epoch_progress.total.ready, trainer.current_epoch))
+
+    class Save(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.save_checkpoint(tmp_path / "saved.ckpt")
+
+    fit([Save()], DataLoader(torch.ones(2, 1), 1), max_epochs=1)
+    fit([SetUp()], DataLoader(torch.ones(2, 1), 1), max_epochs=2, ckpt_path=tmp_path / "saved.ckpt")
+    assert seen == [True, (6, 1)]
 
 
 def test_combined_loader():

@@ -14,6 +14,7 @@ from sparse_rnn.callbacks.borrowing.samples import TrainingSamples, average_over
 from sparse_rnn.checks import check_seed, check_whole
 from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.errors import UsageError, check_choice
+from sparse_rnn.lightning_loaders import set_up_loader
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.prune import as_criterion, score_batch
 from sparse_rnn.pruning.rescale import Rescale, check_rescale, layer_chi
@@ -107,7 +108,7 @@ class OneShotPruning(PruningCallback):
             return Masks.full(kernels)  # nothing to choose, so nothing is read that the project would miss
         if self.criterion.needs_data or self.rescale == "chi":
             # Outside: setting up the loader draws from the global generators, as the fit would have done later.
-            trainer.fit_loop.setup_data()
+            set_up_loader(trainer)
         with isolate_rng():
             samples = TrainingSamples(trainer, kernels.recurrent, self.num_samples, self.seed)
             masks, notes = prune_targets(  # as prune() does on the same samples

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Tens
 
 from sparse_rnn import DynamicSparsity, OneShotPruning
 from sparse_rnn.data import BatchLoader
+from sparse_rnn.data.loaders import go_on_where_stopped
 from sparse_rnn.pruning.schedules import CosineDecay
 
 SAMPLES, SIZE = 24, 4
@@ -380,25 +381,57 @@ def test_what_a_stream_draws_while_it_is_read_is_drawn_by_nobody_else(train):
     assert len(alone) == len(values)
 
 
+class Stateful(OwnLoader):
+    passes = 0
+
+    def __init__(self):
+        self.position = 0
+
+    def __iter__(self):
+        while self.position < SAMPLES:
+            self.position += SIZE
+            yield batch(self.position - SIZE)
+        self.position = 0
+
+    def state_dict(self):
+        return {"position": self.position}
+
+    def load_state_dict(self, state):
+        self.position = state["position"]
+
+
+def ours():
+    return BatchLoader(TensorDataset(X.clone(), torch.arange(SAMPLES)), SIZE)
+
+
+@pytest.mark.each_value
+@pytest.mark.parametrize(("build", "stopped"), [(Stateful, 2), (Stateful, 8), (ours, 2), (ours, 6), (ours, 8)])
+@pytest.mark.parametrize("pruning", ["magnitude", "jacobian", "more rounds", "all of it"])
+def test_a_run_resumed_from_a_dense_one_goes_on_as_without_us(train, tmp_path, build, pruning, stopped):
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == stopped:
+                trainer.save_checkpoint(tmp_path / "saved.ckpt")
+
+    class Own(Project):
+        def train_dataloader(self):
+            if build is ours:
+                go_on_where_stopped(self.trainer)
+            return build()
+
+    def run(callbacks, **options):
+        seen = Seen()
+        seed_everything(0)
+        train(Own, [*callbacks, seen], data=None, max_epochs=3, **options)
+        return seen.numbers
+
+    run([Stop()])
+    alone = run([], ckpt_path=tmp_path / "saved.ckpt")
+    assert run([PRUNING[pruning]()], ckpt_path=tmp_path / "saved.ckpt") == alone
+    assert alone[0] == list(range(stopped % 6 * SIZE, stopped % 6 * SIZE + SIZE))
+
+
 def test_the_position_that_a_loader_saves_is_that_of_training(train, tmp_path):
-    class Stateful(OwnLoader):
-        passes = 0
-
-        def __init__(self):
-            self.position = 0
-
-        def __iter__(self):
-            while self.position < SAMPLES:
-                self.position += SIZE
-                yield batch(self.position - SIZE)
-            self.position = 0
-
-        def state_dict(self):
-            return {"position": self.position}
-
-        def load_state_dict(self, state):
-            self.position = state["position"]
-
     class Saved(Callback):
         def __init__(self):
             self.positions = []
