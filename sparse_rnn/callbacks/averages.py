@@ -20,8 +20,9 @@ Named = tuple[str, Tensor]
 class Averages:
     """Finds the averages of the weights that optimizers, callbacks and the model keep, and those in checkpoints.
 
-    What optimizers keep is an average, and so is what :func:`averaged_models` gives. Anything else of the weights'
-    names or shapes is one once it has changed: until then it may be a record, or a teacher, which are left alone.
+    What optimizers keep is an average, and so is what :func:`averaged_models` gives. Anything else that may be a copy
+    is one once it has changed: until then it may be a record, or a teacher, which are left alone. So is what a project
+    adds to its checkpoints, as long as no average is known that it may be of.
     """
 
     def __init__(self) -> None:
@@ -55,7 +56,7 @@ class Averages:
         for place, callback in _others(trainer):
             if any(known.startswith(f"{place}.") for known in self._following) and callback.state_key in states:
                 found += copies.within(states[callback.state_key])
-        for key, value in checkpoint.items():
+        for key, value in checkpoint.items() if self._following else ():
             if key not in ("state_dict", "optimizer_states", "callbacks", "loops", "lr_schedulers", "hyper_parameters"):
                 found += copies.within(value)
         return [(name, tensor) for _, name, tensor in found]

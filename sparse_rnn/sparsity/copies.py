@@ -27,6 +27,9 @@ PLAIN = (str, bytes, int, float, complex, bool, type(None))
 # Neither these nor what they lead to is looked into.
 CLOSED = (type, FunctionType, MethodType, BuiltinFunctionType, ModuleType, ArgumentParser, DataLoader, Dataset)
 DEEPEST = 8
+# What has no more than the shape of a weight may be the state of a batch, a gradient, or data: a copy points where the
+# weight does. This is the least cosine of the angle between them; of what is unrelated it is about 0.
+ALIKE = 0.5
 
 
 class Copies:
@@ -34,8 +37,9 @@ class Copies:
 
     A copy is told by its name, with or without the prefixes of the modules around it; by the parameter that it is kept
     under; by its place in a list that is as long as those of the model's, a module's or an optimizer's parameters; or,
-    alone, by its shape. Where that leaves several parameters it is of the one whose values are most alike. Integers and
-    booleans are no weights.
+    alone, by its shape. Where that leaves several parameters it is of the one whose values are most alike; and where it
+    has no name and no parameter, its values must be like those of the kept weights at all. Integers and booleans are
+    no weights.
 
     Args:
         model: The model.
@@ -170,8 +174,7 @@ class Copies:
             if orders:
                 order = max(orders, key=lambda order: _likeness(order, values)) if len(orders) > 1 else orders[0]
                 for i, (parameter, value) in enumerate(zip(order, values, strict=True)):
-                    if id(parameter) in self._wanted and _is_weights(value):
-                        yield f"{place}.{i}", self._wanted[id(parameter)], value
+                    yield from self._if_alike(parameter, f"{place}.{i}", value)
                 return
         for i, value in enumerate(values):
             yield from self._walk(value, f"{place}.{i}", depth - 1)
@@ -180,16 +183,17 @@ class Copies:
         """Tell a tensor without a name by its shape: a parameter's, or that of all of the parameters in one vector."""
         alike = [value for value in self._distinct() if value.shape == tensor.shape]
         if alike:
-            yield from self._named_found(_nearest(alike, tensor), place, tensor)
+            yield from self._if_alike(_nearest(alike, tensor), place, tensor)
             return
         order = next((order for order in self._orders if sum(map(torch.numel, order)) == tensor.numel()), [])
         if order and tensor.dim() == 1:
             for parameter, part in zip(order, tensor.split([value.numel() for value in order]), strict=True):
-                yield from self._named_found(parameter, place, part.view_as(parameter))
+                yield from self._if_alike(parameter, place, part.view_as(parameter))
 
-    def _named_found(self, parameter: Tensor, place: str, tensor: Tensor) -> Iterator[Found]:
+    def _if_alike(self, parameter: Tensor, place: str, tensor: Tensor) -> Iterator[Found]:
+        """Tell whether what has a parameter's shape is a copy of it, by its values."""
         name = self._wanted.get(id(parameter))
-        if name is not None:
+        if name is not None and _is_weights(tensor) and _likeness([parameter], [tensor]) > ALIKE:
             yield f"{place}[{name}]", name, tensor
 
     def _by_name(self, tensors: Mapping[str, Tensor], place: str, of_model: bool = False) -> Iterator[Found]:
@@ -289,6 +293,6 @@ def _nearest(candidates: Sequence[Tensor], tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _likeness(order: Sequence[Tensor], values: Sequence[Tensor]) -> float:
-    """Sum the cosines of the angles between tensors."""
-    pairs = ((a.flatten().float(), b.flatten().float().to(a.device)) for a, b in zip(order, values, strict=True))
+    """Sum the cosines of the angles between parameters and tensors, over what is kept of the parameters."""
+    pairs = ((a[a != 0].float(), b.to(a.device)[a != 0].float()) for a, b in zip(order, values, strict=True))
     return sum(float(nn.functional.cosine_similarity(a, b, dim=0)) for a, b in pairs)

@@ -6,7 +6,7 @@ from collections import deque
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
@@ -377,6 +377,62 @@ def test_records_and_teachers_stay_as_they_are(train, method):
         assert (teacher.record[name] != 0).all()
         assert torch.equal(teacher.layer.get_parameter(name.removeprefix("rnn.")), teacher.record[name])
         assert torch.equal(teacher.model.get_parameter(name), teacher.record[name])
+
+
+class Stateful(LightningModule):
+    """Carries states of the shapes of its kernels from batch to batch: one alone, and two that fit all parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.RNNCell(16, 16, bias=False)
+        self.carry(torch.ones(16, 16))
+        self.carried = []
+
+    def carry(self, state):
+        self.states, self.alone = (state, torch.tanh(state)), state.clone()
+        self.sums = [float(value.sum()) for value in (*self.states, self.alone)]
+
+    def training_step(self, batch, batch_idx):
+        self.carried.append(self.sums == [float(value.sum()) for value in (*self.states, self.alone)])
+        state = self.cell(nn.functional.pad(batch[0][:, 0], (0, 13)), self.states[0])
+        self.carry(state.detach())
+        return state.square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+def test_states_of_a_batch_that_have_the_shape_of_a_kernel_are_carried_on(train):
+    module = train(Stateful, [OneShotPruning(0.9, "magnitude")], max_epochs=3).lightning_module
+    assert module.carried == [True] * 18
+
+
+class OwnData(LightningDataModule):
+    """Saves what is its own: a matrix of a kernel's shape, and the weights that it was made for."""
+
+    def __init__(self, data, record) -> None:
+        super().__init__()
+        self.data, self.kept = data, {"whitening": torch.eye(24, 8) + 0.5, **record}
+
+    def train_dataloader(self):
+        return self.data
+
+    val_dataloader = train_dataloader
+
+    def state_dict(self):
+        return self.kept
+
+
+def test_what_a_project_adds_to_checkpoints_is_left_alone_where_nothing_averages(train, data, tmp_path):
+    record = {name: value.clone() for name, value in Project().state_dict().items()}
+    own = OwnData(data, record)
+    trainer = train(Project, [OneShotPruning(0.9, "magnitude")], data=own)
+    before = copy.deepcopy(own.kept)
+    trainer.save_checkpoint(tmp_path / "own.ckpt")
+    saved = torch.load(tmp_path / "own.ckpt", weights_only=True)["OwnData"]
+    for name, value in before.items():
+        assert torch.equal(own.kept[name], value), name
+        assert torch.equal(saved[name], value), name
 
 
 class OfTheModel(Callback):

@@ -101,6 +101,9 @@ OTHERS = {
     "a command line": with_default,
     "a config": lambda m: Unresolved(),
     "a list of other things": lambda m: [torch.ones(3), torch.ones(2, 2)],
+    "of its shape": lambda m: m["rnn"].weight_hh_l0.detach() + torch.randn(12, 4),
+    "a list of its shapes": lambda m: [torch.randn_like(value) for value in m.parameters()],
+    "a vector of its length": lambda m: torch.randn(sum(value.numel() for value in m.parameters())),
 }
 
 
@@ -108,6 +111,16 @@ OTHERS = {
 def test_what_is_no_copy_is_none(kind):
     module = model()
     assert names(OTHERS[kind](module), module) == []
+
+
+@pytest.mark.parametrize("kind", ["alone", "a list", "one vector"])
+def test_a_dense_copy_of_pruned_weights_is_like_what_is_kept_of_them(kind):
+    module = model()
+    dense = KEPT[kind](module)
+    with torch.no_grad():
+        module["rnn"].weight_hh_l0.flatten()[::10].mul_(-1).sub_(0.01)
+        module["rnn"].weight_hh_l0[1:] = 0
+    assert names({"average": dense}, module) == [HH]
 
 
 def test_what_is_left_out_is_not_looked_into():
