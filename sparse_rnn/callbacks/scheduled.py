@@ -9,6 +9,7 @@ from functools import cached_property
 from math import inf
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -64,7 +65,8 @@ class ScheduledPruning(PruningCallback):
 
     This class turns shares of the training into steps, again where the training turns out to be of another length; asks
     for a change at every update; warns where training ends, or has ended, before the schedule does, where the schedule
-    leaves out updates, and of what lost everything at its last one.
+    leaves out updates, and of what lost everything at its last one. What a resumed run has left to remove when the
+    schedule, which is another one now, is over already, is removed after its first step.
 
     Args:
         schedule: When masks change, in steps or shares of the training.
@@ -92,7 +94,7 @@ class ScheduledPruning(PruningCallback):
         self._planned = False
         self._finished = False
         self._warned: set[str] | None = None  # None before the schedule was looked at
-        self._begin = 0
+        self._begin: int | None = None  # the step that the fit goes on from
         self._total: float = inf
 
     @abstractmethod
@@ -111,14 +113,15 @@ class ScheduledPruning(PruningCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Turn shares of the training into steps."""
         self._planned = self._finished = False
-        self._warned = None
+        self._warned = self._begin = None
         super().on_train_start(trainer, pl_module)
-        self._begin = self.step
         if pl_module.automatic_optimization:  # by hand the first step shows how long the training is
             self._warn()
 
     def on_training_length(self, total: float | None) -> None:
         """Turn shares of the training into steps; what worked stays where an estimate makes no sense."""
+        if self._begin is None:
+            self._begin = self.step
         if total is None:
             return
         try:
@@ -128,6 +131,7 @@ class ScheduledPruning(PruningCallback):
                 raise
         else:
             self._planned, self._total = True, total
+            self._finished = self._finished or (self._is_past and not self._falls_short)
 
     def plan(self, total: float) -> None:
         """Turn shares of a training of so many steps into steps, or refuse them with a UsageError."""
@@ -152,15 +156,18 @@ class ScheduledPruning(PruningCallback):
         late = self._is_late(step)
         share = 1.0 if late else self.schedule_in_steps.share(step, self.selection.sparsity)
         masks = self.change(Update(trainer, pl_module, step, batch, self.masks, share))
-        self._finished = self._finished or late or step == self._last_update
-        if masks is not None and self._finished and (message := emptied(masks)):
-            rank_zero_warn(message)
+        if late or step == self._last_update:
+            self._finished = True
+            if masks is not None and (message := emptied(masks)):
+                rank_zero_warn(message)
         return masks
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where the final sparsity was not reached."""
         super().on_train_end(trainer, pl_module)
-        if not self.sparsity or self.masks is None or self._reached(self.step) or self._warned:
+        if not self.sparsity or self.masks is None or self.is_final or self._warned:
+            return
+        if self.masks.sparsity >= self.selection.sparsity:
             return
         plan = f"it removes weights until step {self._last_update:,}" if self._planned else "it had no time to plan"
         rank_zero_warn(
@@ -172,30 +179,45 @@ class ScheduledPruning(PruningCallback):
     @property
     def is_final(self) -> bool:
         """Whether the last weights that the schedule removes are gone, once training has started."""
-        last = self._last_update
-        return super().is_final and (self.sparsity == 0 or last is None or self.step >= last)
+        if self.sparsity == 0 or not super().is_final:
+            return super().is_final
+        last = self._last_update if self._planned else inf
+        return last is None or (self._finished and self.step >= last)
 
     @property
     def _last_update(self) -> int | None:
         return self.schedule_in_steps.end_for(self.selection.sparsity)
 
-    def _reached(self, step: int) -> bool:
-        """Tell whether the schedule has come to its end, or has none."""
-        last = self._last_update if self._planned else step + 1
+    @property
+    def _is_past(self) -> bool:
+        """Whether the fit goes on from a step at which the schedule was over."""
+        last = self._last_update
+        return last is not None and self._begin is not None and self._begin >= max(last, 1)
+
+    @property
+    def _falls_short(self) -> bool:
+        """Whether more weights are left than in the end, whatever they score."""
         assert self.masks is not None
-        return last is None or step >= last or self.masks.sparsity >= self.selection.sparsity
+        kernels = Targets.like(self.masks.kernels)
+        alike = {name: torch.ones_like(kernel.parameter).detach() for name, kernel in kernels.items()}
+        return self.selection.best(kernels, alike, self.masks).kept < self.masks.kept
 
     def _updates_at(self, step: int) -> bool:
         planned = self.sparsity != 0 and self._planned
         return planned and (self._is_late(step) or self.schedule_in_steps.updates_at(step))
 
     def _is_late(self, step: int) -> bool:
-        """Tell whether the last update was not made and lies behind: the training is shorter than it seemed."""
+        """Tell whether the last update was not made and lies behind: the training is shorter than it seemed.
+
+        One that goes on dense stays so: what was asked for is a schedule, and that has not begun.
+        """
         last = self._last_update
-        return last is not None and not self._finished and self._begin < max(last, 1) and last < step
+        if last is None or self._finished or step <= last:
+            return False
+        return not self._is_past or (self.masks is not None and self.masks.removes)
 
     def _warn(self) -> None:
-        """Warn, once, of a training that ends before the last update or begins after it dense, and of a gap."""
+        """Warn, once, of a training that ends before the last update or begins after it too dense, and of a gap."""
         if self._warned is not None or self.sparsity == 0 or not self._planned:
             return
         self._warned = set()
@@ -206,11 +228,12 @@ class ScheduledPruning(PruningCallback):
                 f"{name} removes weights until step {last:,}, but training ends after {total:,}: the final sparsity is "
                 "not reached; make the schedule shorter or the training longer."
             )
-        elif last is not None and self._begin >= last and self._begin > 0 and masks is not None and not masks.removes:
+        elif self._is_past and not self._finished and masks is not None:
             self._warned.add("past")
+            rest = f"at a sparsity of {masks.sparsity:.4f}: the rest, to {self.sparsity}, goes after the next step"
             rank_zero_warn(
                 f"{name} removes weights until step {last:,}, but this run is at step {self._begin:,} already and "
-                "dense: nothing is removed; give a later schedule, or start anew."
+                f"{rest if masks.removes else 'dense: nothing is removed'}; give a later schedule, or start anew."
             )
         for message in self.gaps():
             rank_zero_warn(f"{name}: {message}; give a smaller number of steps, or train longer.")

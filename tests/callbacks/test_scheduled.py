@@ -140,6 +140,71 @@ def test_a_run_that_is_past_the_schedule_and_dense_is_warned_about(train, tmp_pa
     with pytest.warns(UserWarning, match="Smallest removes weights until step 6, but this run is at step 6 already"):
         train(Project, [pruning], ckpt_path=tmp_path / "dense.ckpt")
     assert pruning.masks.kept == TOTAL
+    assert not pruning.is_final
+
+
+@pytest.mark.parametrize(
+    ("first", "epochs", "then"),
+    [
+        (Smallest(Cubic(0, 18, 1), Selection(0.9)), 1, Smallest(Cubic(0, 5, 1), Selection(0.9))),
+        (Smallest(Cubic(0, 0.5, 1), Selection(0.5)), 2, Smallest(Cubic(0, 0.5, 1), Selection(0.9, "per_gate"))),
+        (GradualPruning(0.9, Cubic(0, 18, 1)), 1, GradualPruning(0.9, Cubic(0, 2, 1), allocation="per_gate")),
+    ],
+    ids=["a schedule that is over", "a higher sparsity", "gradual pruning"],
+)
+def test_what_a_resumed_run_has_left_to_remove_after_its_schedule_is_removed_and_told(
+    train, tmp_path, first, epochs, then
+):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*removes weights until step 18, but training ends")
+        train(Project, [first], max_epochs=epochs).save_checkpoint(tmp_path / "stopped.ckpt")
+    trace = Trace(then)
+    text = rf"{type(then).__name__} removes .* at a sparsity of 0\.[56]\d+: the rest, to 0\.9, goes"
+    with pytest.warns(UserWarning, match=text):
+        train(Project, [then, trace], max_epochs=epochs + 1, ckpt_path=tmp_path / "stopped.ckpt")
+    assert list(trace.kept.values()) == [pytest.approx(0.1 * TOTAL, abs=3)] * 6
+    assert then.is_final
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(0.9),
+        Selection(0.86, "per_gate"),  # rounded, somewhat less sparse
+        Selection(0.8, structure=Tiles(4, 3), guards=Guards(keep_diagonal=True)),
+        Selection(0.7, "erk", guards=Guards(min_kept=2)),
+    ],
+    ids=["weights", "gates", "tiles", "guards"],
+)
+def test_a_run_that_goes_on_after_its_schedule_asks_for_nothing_more_and_is_final_at_once(train, tmp_path, selection):
+    class Look(Callback):
+        def on_train_batch_start(self, *args):
+            seen.append(again.is_final)
+
+    seen = []
+    done = Smallest(Cubic(0, 6, 1), selection)
+    train(Project, [done], max_epochs=1).save_checkpoint(tmp_path / "done.ckpt")
+    again = Noting(Cubic(0, 6, 1))
+    again.selection = selection
+    again.__class__ = type("Smallest", (Noting,), {})  # under whose name the masks are saved
+    train(Project, [again, Look()], ckpt_path=tmp_path / "done.ckpt")
+    assert again.masks.digest() == done.masks.digest()
+    assert not again.updates
+    assert seen == [True] * 6
+
+
+@pytest.mark.parametrize("schedule", [Cubic(0, 0.5, 1), NarangRamp(0.0, 0.25, 0.5, 1)])
+def test_before_it_is_known_how_long_the_training_is_nothing_is_final(train, schedule):
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            seen.append(pruning.is_final)
+            trainer.should_stop = True
+
+    seen = []
+    pruning = Smallest(schedule, Selection(0.9))
+    with pytest.warns(UserWarning, match="it had no time to plan"):
+        train(Project, [pruning, Stop()], max_epochs=-1, max_time={"hours": 1})
+    assert seen == [False]
 
 
 def test_a_schedule_that_fits_is_not_warned_about(train):
