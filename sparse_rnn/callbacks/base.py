@@ -321,7 +321,7 @@ class PruningCallback(SavedMasks):
 
     def _apply(self) -> None:
         if self.masks is not None:
-            self.masks.apply_()
+            self._force.zero_again(self.masks)
 
     def _report(self, trainer: Trainer) -> None:
         if self.masks is not None:

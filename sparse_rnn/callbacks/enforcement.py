@@ -46,6 +46,7 @@ class Enforcement:
             before.remove()
             self._hold.optimizers.update(before.optimizers)
         targets_named(trainer.lightning_module, list(masks), trained_parameters(trainer)).mask_copies_(masks)
+        masks.apply_()
         self.zero(trainer, masks)
         if self._engine is None:
             self._engine = Engine(self._kind, rank_zero_info)
@@ -60,10 +61,18 @@ class Enforcement:
 
     def zero(self, trainer: Trainer, masks: Masks) -> None:
         """Zero the removed weights in the model and in all averages of it."""
-        masks.apply_()
+        self.zero_again(masks)
         averages = self._averages.find(trainer, masks, self._optimizers(trainer))
         if masks.removes:
             masks.apply_to_(averages)
+
+    def zero_again(self, masks: Masks) -> None:
+        """Zero in the model what is 0 already, unless it was changed unseen.
+
+        Autograd does not count that as a change: the graph of a loss over several batches may need these weights.
+        """
+        masks.apply_to_((name, masks.module.get_parameter(name).data) for name in masks)
+        self.forget()
 
     def zero_in_checkpoint(self, trainer: Trainer, masks: Masks, checkpoint: dict[str, Any]) -> None:
         """Zero the averages, and what of them is in a checkpoint already."""

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from sparse_rnn import GradualPruning, OneShotPruning
 from sparse_rnn.callbacks import PruningCallback
@@ -228,3 +229,40 @@ def test_a_sparse_network_is_trained_on_with_its_zeros(train):
         train(Project, [OneShotPruning(masks="from_zeros")])
     with pytest.raises(ValueError, match="masks='zeros'"):
         OneShotPruning(masks="zeros")
+
+
+class Truncated(Project):
+    """Sums its loss over two batches, which its state connects, and goes backward through both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.state, self.total = None, 0.0
+
+    def training_step(self, batch, batch_idx):
+        states, self.state = self.rnn(batch[0], self.state)
+        self.total = self.total + nn.functional.cross_entropy(self.head(states[:, -1]), batch[1])
+        if batch_idx % 2 == 1:
+            self.optimizers().zero_grad()
+            self.manual_backward(self.total)
+            self.optimizers().step()
+            self.state, self.total = self.state.detach(), 0.0
+
+    def validation_step(self, batch, batch_idx):
+        self.loss(batch)
+
+    def val_dataloader(self):
+        return DataLoader(TensorDataset(torch.ones(2, 5, 3), torch.zeros(2).long()))
+
+
+@pytest.mark.parametrize("often", [1.0, 1], ids=["validation at the end", "validation after each batch"])
+@pytest.mark.parametrize("engine", ["sparse", "dense"])
+@pytest.mark.parametrize("method", [OneShotPruning, GradualPruning])
+def test_a_backward_pass_may_go_through_several_batches(train, method, engine, often):
+    pruning = method(0.8, criterion="magnitude", engine=engine)
+    if method is GradualPruning:
+        pruning.schedule = Cubic(0, 4, 1)
+    module = train(Truncated, [pruning], val_check_interval=often).lightning_module
+    assert pruning.step == 6
+    for name, mask in pruning.masks.items():
+        assert torch.equal(module.get_parameter(name) != 0, mask)
