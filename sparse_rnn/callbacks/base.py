@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
@@ -262,8 +263,9 @@ class PruningCallback(SavedMasks):
         self._sweep(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Zero the averages, and what of them is in the checkpoint already."""
-        if self.masks is not None and self._module is pl_module and self.masks.removes:
+        """Zero the averages, and what of them is in the checkpoint already; a test may have loaded another model."""
+        fitted = trainer.state.fn == TrainerFn.FITTING and self._module is pl_module
+        if fitted and self.masks is not None and self.masks.removes:
             self._force.zero_in_checkpoint(trainer, self.masks, checkpoint)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

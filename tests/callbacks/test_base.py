@@ -266,3 +266,21 @@ def test_a_backward_pass_may_go_through_several_batches(train, method, engine, o
     assert pruning.step == 6
     for name, mask in pruning.masks.items():
         assert torch.equal(module.get_parameter(name) != 0, mask)
+
+
+class WithTest(Project):
+    def test_step(self, batch, batch_idx):
+        self.log("loss", self.loss(batch))
+
+
+def test_a_model_that_a_test_has_loaded_is_saved_as_it_was_tested(train, data, tmp_path):
+    every = ModelCheckpoint(tmp_path, every_n_train_steps=2, save_top_k=-1)
+    trainer = train(WithTest, [GradualPruning(0.9, Cubic(0, 8, 1)), every], enable_checkpointing=True)
+    denser = next(tmp_path.glob("*step=2.ckpt"))
+    [before] = trainer.test(trainer.lightning_module, data, ckpt_path=denser, verbose=False, weights_only=True)
+    trainer.save_checkpoint(tmp_path / "tested.ckpt")
+    saved, loaded = (torch.load(path, weights_only=True)["state_dict"] for path in (tmp_path / "tested.ckpt", denser))
+    for name, value in trainer.lightning_module.state_dict().items():
+        assert torch.equal(value, loaded[name])
+        assert torch.equal(value, saved[name])
+    assert trainer.test(trainer.lightning_module, data, verbose=False) == [before]
