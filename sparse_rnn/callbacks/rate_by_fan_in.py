@@ -26,9 +26,9 @@ class RateByFanIn(Callback):
     in mid-training, it grows with the sparsity. How the best rate of a sparse layer grows was put forward as
     1 / density by Dey et al. (2024, "Sparse maximal update parameterization", arXiv 2405.15743); here it is its root.
 
-    The rates are changed for every optimizer step and put back after it: schedulers, monitors and checkpoints have
-    those of the optimizer, and ``fan_in``, which is logged, has k. All groups of all optimizers are scaled. Kernels
-    that nothing prunes count whole.
+    The rates are changed for every optimizer step and put back after it, and while its closure runs: schedulers,
+    monitors, checkpoints and a project's own warm-up have those of the optimizer, and ``fan_in``, which is logged, has
+    k. All groups of all optimizers are scaled. Kernels that nothing prunes count whole.
 
     Raises:
         UsageError: At the start of training, if the model has no recurrent kernel, an optimizer is none of PyTorch, or
@@ -63,7 +63,7 @@ class RateByFanIn(Callback):
                 raise UsageError(
                     f"RateByFanIn scales the steps of optimizers of PyTorch, not {type(optimizer).__name__}."
                 )
-            self._hooks.append(optimizer.register_step_pre_hook(self._scale))
+            self._hooks.append(optimizer.register_step_pre_hook(self._begin_step))
             self._hooks.append(optimizer.register_step_post_hook(self._put_back))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -96,7 +96,24 @@ class RateByFanIn(Callback):
             hook.remove()
         self._hooks, self._kernels, self._left = [], [], {}
 
-    def _scale(self, optimizer: Optimizer, *_: Any) -> None:
+    def _begin_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Scale the rates, and anew after the closure, in which the project may set them: Lightning trains in it."""
+        self._scale(optimizer)
+        closure = kwargs.get("closure", *args[1:2])
+        if closure is None:
+            return None
+
+        def then_scaled() -> Any:
+            self._put_back()
+            loss = closure()
+            self._scale(optimizer)
+            return loss
+
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": then_scaled}
+        return (optimizer, then_scaled, *args[2:]), kwargs
+
+    def _scale(self, optimizer: Optimizer) -> None:
         self._put_back()
         self._own = [(group, group["lr"]) for group in optimizer.param_groups]
         for group, rate in self._own:

@@ -136,10 +136,12 @@ class TwoOptimizers(LightningModule):
         torch.manual_seed(0)
         self.rnn, self.head, self.fails = nn.GRU(FEATURES, UNITS, batch_first=True), nn.Linear(UNITS, 2), fails
 
-    def training_step(self, batch, batch_idx):
+    def loss(self, batch):
         x, y = batch
-        loss = nn.functional.cross_entropy(self.head(self.rnn(x)[0][:, -1]), y)
-        self.manual_backward(loss)
+        return nn.functional.cross_entropy(self.head(self.rnn(x)[0][:, -1]), y)
+
+    def training_step(self, batch, batch_idx):
+        self.manual_backward(self.loss(batch))
         for optimizer in self.optimizers():
             optimizer.step()
             optimizer.zero_grad()
@@ -153,6 +155,58 @@ class Failing(torch.optim.SGD):
     def step(self, closure=None):
         super().step(closure)
         raise KeyError("broken")
+
+
+class WarmUp(TwoOptimizers):
+    """Sets its rates by hand, where ``where`` says; in automatic optimisation, or by hand with a closure."""
+
+    def __init__(self, where, by_hand):
+        super().__init__()
+        self.where, self.automatic_optimization = where, not by_hand
+
+    def set_rate(self, where):
+        if where == self.where:
+            for group in self.optimizers().param_groups:
+                group["lr"] = 0.01 * (self.global_step + 1)
+
+    def training_step(self, batch, batch_idx):
+        self.set_rate("training_step")
+        if self.automatic_optimization:
+            return self.loss(batch)
+        return self.optimizers().step(lambda: self.manual_backward(self.loss(batch)))
+
+    def on_train_batch_start(self, batch, batch_idx):
+        self.set_rate("on_train_batch_start")
+
+    def on_before_optimizer_step(self, optimizer):
+        self.set_rate("on_before_optimizer_step")
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure):
+        optimizer.step(optimizer_closure)  # not by its name
+
+    def configure_optimizers(self):
+        return Noting(self.parameters(), lr=LR)
+
+
+class Noting(torch.optim.SGD):
+    """Notes the rates that it steps with."""
+
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = closure()
+        self.used = [*getattr(self, "used", ()), self.param_groups[0]["lr"]]
+        super().step()
+        return loss
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("where", ["on_train_batch_start", "training_step", "on_before_optimizer_step"])
+def test_a_rate_that_the_project_sets_is_scaled_wherever_it_sets_it(tmp_path, where, by_hand):
+    run = trainer(tmp_path, RateByFanIn(), steps=4)
+    run.fit(WarmUp(where, by_hand), batches())
+    [optimizer] = run.optimizers
+    assert optimizer.used == pytest.approx([rate / UNITS**0.5 for rate in (0.01, 0.02, 0.03, 0.04)])
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.04)
 
 
 def test_both_optimizers_of_a_project_take_steps_over_the_root(tmp_path):
