@@ -124,7 +124,7 @@ class PruningCallback(SavedMasks):
 
         They are those that the optimizer would step with: averaged over ranks, accumulated, unscaled. In manual
         optimisation they are seen after every ``manual_backward``, as the project may clip them next; where it does
-        without, before the first optimizer of a batch steps.
+        without, before each optimizer that trains pruned weights steps.
 
         Args:
             trainer: The trainer.
@@ -207,11 +207,16 @@ class PruningCallback(SavedMasks):
         """Masks the gradients in manual optimisation, where the project itself clips them, before it steps."""
         if not pl_module.automatic_optimization:
             self._mask_gradients(trainer, pl_module)
+            self._dense_seen = self.step + 1
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Masks the gradients: Lightning clips them next."""
         self._force.forget()  # an optimizer that writes to ``.data`` changes weights unseen
-        self._mask_gradients(trainer, pl_module, again=self._dense_seen == self.step + 1)
+        automatic, again = pl_module.automatic_optimization, self._dense_seen == self.step + 1
+        if automatic or self._is_trained_by(optimizer):  # by hand another backward pass may follow, for the next one
+            self._mask_gradients(trainer, pl_module, again)
+        if automatic:
+            self._dense_seen = self.step + 1
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -317,9 +322,13 @@ class PruningCallback(SavedMasks):
         if self.masks is None:
             return
         if not again:
-            self._dense_seen = self.step + 1
-            self.on_dense_gradients(trainer, pl_module, self._dense_seen)
+            self.on_dense_gradients(trainer, pl_module, self.step + 1)
         self.masks.apply_to_gradients_()
+
+    def _is_trained_by(self, optimizer: Optimizer) -> bool:
+        trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        masks = self.masks
+        return masks is not None and any(id(masks.module.get_parameter(name)) in trained for name in masks)
 
     def _apply(self) -> None:
         if self.masks is not None:

@@ -311,6 +311,54 @@ def test_weights_move_in_bfloat16_too(train):
         assert module.get_parameter(name)[~mask].count_nonzero() == 0
 
 
+class InTurn(LightningModule):
+    """A part without kernels and two networks, each with a loss, a backward pass and an optimizer of its own."""
+
+    through_lightning = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.parts = nn.ModuleList([nn.Linear(3, 8), nn.GRU(3, 8), nn.GRU(3, 8)])
+
+    def training_step(self, batch, batch_idx):
+        for optimizer, part in zip(self.optimizers(), self.parts, strict=True):
+            out = part(batch[0])
+            loss = (out if isinstance(out, torch.Tensor) else out[0]).square().mean()
+            optimizer.zero_grad()
+            if self.through_lightning:
+                self.manual_backward(loss)
+            else:
+                loss.backward()
+            optimizer.step()
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(part.parameters(), lr=0.1) for part in self.parts]
+
+
+class Plain(InTurn):
+    through_lightning = False
+
+
+class Joint(InTurn):
+    """One plain backward pass for all of its optimizers."""
+
+    def training_step(self, batch, batch_idx):
+        self.zero_grad()
+        sum(part(batch[0])[0].square().mean() for part in self.parts[1:]).backward()
+        for optimizer in self.optimizers():
+            optimizer.step()
+
+
+def test_weights_of_every_optimizer_grow_by_gradients_whatever_called_backward(train):
+    found = {}
+    for project in (InTurn, Plain, Joint):
+        pruning = DynamicSparsity("gradient", CosineDecay(0.5, 2, 1.0), sparsity=0.8, criterion="magnitude")
+        train(project, [pruning], max_epochs=1)
+        found[project] = pruning.masks.digest()
+    assert len(set(found.values())) == 1
+
+
 @pytest.mark.parametrize(
     ("build", "said"),
     [
