@@ -259,7 +259,7 @@ def test_groups_of_parameters_that_an_optimizer_got_later_begin_anew(train):
     assert not torch.equal(trainer.lightning_module.backbone.weight, backbone.weight)
 
 
-@pytest.mark.filterwarnings("ignore:.*your dataloader is not resumable")
+@pytest.mark.filterwarnings("ignore:.*your dataloader is not resumable")  # it is saved within an epoch
 @pytest.mark.parametrize(("before", "saved_at", "after", "rewinds"), [(2, 14, 4, 0), (4, 10, 2, 1)])
 def test_a_run_resumed_with_other_rounds_goes_on_from_the_weights_that_are_left(
     train, tmp_path, monkeypatch, before, saved_at, after, rewinds

@@ -156,6 +156,7 @@ def test_what_a_resumed_run_has_left_to_remove_after_its_schedule_is_removed_and
     train, tmp_path, first, epochs, then
 ):
     with warnings.catch_warnings():
+        # Of the run that is to be resumed: it ends early.
         warnings.filterwarnings("ignore", ".*removes weights until step 18, but training ends")
         train(Project, [first], max_epochs=epochs).save_checkpoint(tmp_path / "stopped.ckpt")
     trace = Trace(then)

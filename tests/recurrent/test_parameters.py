@@ -137,7 +137,7 @@ WAYS_TO_COMPUTE = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PyTorch's, of the old weight_norm
 @pytest.mark.parametrize("way", WAYS_TO_COMPUTE)
 def test_a_computed_kernel_is_refused_with_what_to_do_and_that_helps(way):
     reparametrise, undo = WAYS_TO_COMPUTE[way]
@@ -149,7 +149,7 @@ def test_a_computed_kernel_is_refused_with_what_to_do_and_that_helps(way):
     assert prune(model, X, sparsity=0.5, criterion="magnitude").sparsity == 0.5
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PyTorch's, of the old weight_norm
 @pytest.mark.parametrize("way", WAYS_TO_COMPUTE)
 def test_a_computed_weight_of_another_layer_is_refused_where_it_is_meant(way):
     reparametrise, undo = WAYS_TO_COMPUTE[way]
