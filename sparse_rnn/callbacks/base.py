@@ -100,7 +100,7 @@ class PruningCallback(SavedMasks):
     def update_masks(self, trainer: Trainer, pl_module: LightningModule, step: int, batch: Any) -> Masks | None:
         """Choose other weights to keep, after each training step; None where they stay the same.
 
-        Ranks must choose alike. Weights that come back start at 0, with a cleared optimizer state.
+        Ranks must choose alike. Weights that come back start at 0, and their optimizer begins anew with them.
 
         Args:
             trainer: The trainer.
@@ -343,9 +343,8 @@ class PruningCallback(SavedMasks):
             log_left(trainer, self.masks, self.step)
 
 
-join_other_name(
-    PruningCallback
-)  # for pytorch_lightning's command line, which asks for the class before there is an instance
+# For pytorch_lightning's command line, which asks for the class before there is an instance.
+join_other_name(PruningCallback)
 
 
 def pruning_callbacks(trainer: Trainer) -> list[PruningCallback]:

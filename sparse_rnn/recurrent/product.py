@@ -32,5 +32,6 @@ def add_product_(target: Tensor, a: Tensor, b: Tensor) -> None:
 
 def onednn_multiplies(a: Tensor) -> bool:
     """Tell whether products with a tensor on the left go to oneDNN, which takes no empty ones."""
-    backend, known = torch.backends.mkldnn, a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() > 0
-    return known and bool(backend.enabled) and backend.is_available()
+    backend = torch.backends.mkldnn
+    fits = a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() > 0
+    return fits and bool(backend.enabled) and backend.is_available()

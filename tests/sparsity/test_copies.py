@@ -3,13 +3,13 @@
 import copy
 from argparse import ArgumentParser
 from collections import deque
-from collections.abc import Mapping
 
 import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import TensorDataset
+from unresolved import Unresolved
 
 from sparse_rnn.sparsity.copies import Copies
 
@@ -36,19 +36,6 @@ class Keeper:
 
     def __call__(self):
         return self.value
-
-
-class Unresolved(Mapping):
-    """A config, one of whose values is missing: asking for it raises."""
-
-    def __getitem__(self, key):
-        raise RuntimeError(f"Missing mandatory value: {key}")
-
-    def __iter__(self):
-        return iter(["path"])
-
-    def __len__(self):
-        return 1
 
 
 KEPT = {

@@ -5,7 +5,6 @@ import logging
 import random
 import sys
 from collections import deque
-from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -24,6 +23,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
     default_collate,
 )
+from unresolved import Unresolved
 
 from sparse_rnn.callbacks.borrowing.positions import can_be_read_twice, put_back
 
@@ -39,19 +39,6 @@ class Data(Dataset):
 
     def __getitem__(self, index):
         return X[index]
-
-
-class Unresolved(Mapping):
-    """A config, one of whose values is missing: asking for it raises."""
-
-    def __getitem__(self, key):
-        raise RuntimeError(f"Missing mandatory value: {key}")
-
-    def __iter__(self):
-        return iter(["path"])
-
-    def __len__(self):
-        return 1
 
 
 class Module(LightningDataModule):
