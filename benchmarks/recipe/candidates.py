@@ -48,6 +48,8 @@ RIGL = moved(100, 0.3, growth="gradient")
 GRANET = moved(100, 0.3, growth="gradient", throughout=True)
 GATE = {"redistribution": "gate"}
 BIAS = {"update_bias": 1.0}
+CANDIDATE_2X = {"allocation": {"*": {"n": 0.1}}}
+SHUFFLED = {"shuffle": True}
 HALF, INPUTS_TOO = {"dropout": 0.5}, {"input_dropout": 0.1}
 GRU_400 = {"units": 400, "epochs": 4}
 OF_FIRST_EPOCH = {
@@ -75,14 +77,17 @@ TRIED_ONCE: dict[str, dict[str, Any]] = {
         "allocation": "global",
     },
     "SNIP with γ": {"criterion": ["SNIP", {"gamma": "sequence"}], "allocation": "global"},
+    "ProsPr": {"criterion": "ProsPr", "allocation": "global"},
+    "ProsPr, steps of 1": {"criterion": ["ProsPr", {"rate": 1.0}], "allocation": "global"},
+    "PHEW": {"criterion": "PHEW", "allocation": "global"},
 }
 SCORED: Plan = [
-    ("random", {}, {0.01: ALL, 0.03: ONE}),
-    *((name, how, {0.01: ONE, 0.02: ALL}) for name, how in ONE_SHOT.items()),
+    ("random", {}, {0.01: ALL, 0.03: ALL}),
+    *((name, how, {0.01: ONE, 0.02: ALL, 0.03: ALL}) for name, how in ONE_SHOT.items()),
     *((name, how, {0.01: ONE, 0.02: ONE}) for name, how in TRIED_ONCE.items()),
-    ("random", GRU_400, {0.01: ALL}),
-    *((name, GRU_400 | how, {0.01: ALL}) for name, how in ONE_SHOT.items()),
-    *((f"{name}, shuffled", {**how, "shuffle": True}, {0.02: ALL}) for name, how in ONE_SHOT.items()),
+    ("random", GRU_400, {0.01: ALL, 0.02: ALL}),
+    *((name, GRU_400 | how, {0.01: ALL, 0.02: ALL}) for name, how in ONE_SHOT.items()),
+    *((f"{name}, shuffled", how | SHUFFLED, {0.02: ALL, 0.03: ALL}) for name, how in ONE_SHOT.items()),
 ]
 
 MOVING: Plan = [
@@ -90,6 +95,13 @@ MOVING: Plan = [
     ("RigL, bias 1", RIGL | BIAS, {0.02: ALL}),
     ("RigL 50", moved(50, 0.3, growth="gradient"), {0.02: TWO}),
     ("RigL within gates", {"move": RIGL["move"] | GATE}, {0.02: TWO}),
+    ("RigL from candidate gate 2x", RIGL | CANDIDATE_2X, {0.01: ALL, 0.02: ALL}),
+    ("RigL from Jacobian, author", RIGL | ONE_SHOT["Jacobian, author"], {0.01: ALL, 0.02: ALL}),
+    ("RigL from Jacobian, author, shuffled", RIGL | ONE_SHOT["Jacobian, author"] | SHUFFLED, {0.01: ALL, 0.02: ALL}),
+    ("RigL from SNIP", RIGL | ONE_SHOT["SNIP"], {0.01: ALL, 0.02: ALL}),
+    ("RigL from magnitude", RIGL | ONE_SHOT["magnitude"], {0.01: ALL, 0.02: ALL}),
+    ("SET 50 from candidate gate 2x", moved(50) | CANDIDATE_2X, {0.01: ALL, 0.02: ALL}),
+    ("SET 50 from Jacobian, author, shuffled", moved(50) | ONE_SHOT["Jacobian, author"] | SHUFFLED, {0.02: ALL}),
     ("RigL, second moments filled", {**RIGL, "fill": True}, {0.02: TWO}),
     ("SET 20", moved(20), {0.02: ONE}),
     ("SET 50", moved(50), {0.02: ALL}),
@@ -102,7 +114,8 @@ MOVING: Plan = [
 STATIC: Plan = [
     ("random", {}, {0.01: ONE, 0.02: ALL}),
     ("bias 1", BIAS, {0.02: ALL}),
-    ("candidate gate 2x", {"allocation": {"*": {"n": 0.1}}}, {0.02: ALL}),
+    ("candidate gate 2x", CANDIDATE_2X, {0.02: ALL, 0.03: ALL}),
+    ("chrono bias", {"update_bias": "chrono"}, {0.01: ALL, 0.02: ALL}),
     ("input kernel 2x", {"allocation": {"*weight_ih*": 0.1}}, {0.02: ONE}),
     ("inputs by deviation", {"criterion": "std"}, {0.02: ONE}),
     ("random, allocation of the first epoch", {"allocation": OF_FIRST_EPOCH}, {0.02: ONE}),

@@ -5,10 +5,11 @@ The first 50,000 training images train and the last 10,000 select; the test imag
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import criteria
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -18,13 +19,13 @@ from sparse_rnn.engine.live import Engine
 from sparse_rnn.modules import init_recurrent_
 from sparse_rnn.pruning.prune import prune
 from sparse_rnn.pruning.schedules import CosineDecay, Cubic
-from sparse_rnn.recurrent.kernels import find_targets, targets_named
+from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.scores import Criterion, criterion_named
 from sparse_rnn.sparsity.growth import random_scores
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.selection import Selection
 
-INPUTS, CLASSES = 28, 10
+INPUTS, STEPS, CLASSES = 28, 28, 10
 TRAINED, IMAGES = 50_000, 60_000
 IH, HH = "rnn.weight_ih_l0", "rnn.weight_hh_l0"
 
@@ -46,7 +47,8 @@ class Settings:
         kernel_rate: The kernels' rate is ``lr`` times this power of 1 / density (1: SμPar).
         init: Distribution of the kernels; see :func:`sparse_rnn.modules.init.init_kernel_`.
         init_scale: Its scale.
-        update_bias: Bias of the update gate z at first; above 0 the state is kept longer.
+        update_bias: Bias of the update gate z at first; above 0 the state is kept longer. ``chrono``: log U(1, T - 1)
+            for sequences of T steps (Tallec and Ollivier, arXiv 1804.11188).
         dropout: Of what the classifier reads of the state, in training.
         input_dropout: Of the pixels, in training.
         smoothing: Of the labels, in the loss that is trained: the share that all classes divide.
@@ -76,7 +78,7 @@ class Settings:
     kernel_rate: float = 0.0
     init: Any = "normal"
     init_scale: float | None = None
-    update_bias: float = 0.0
+    update_bias: Any = 0.0
     dropout: float = 0.0
     input_dropout: float = 0.0
     smoothing: float = 0.0
@@ -125,29 +127,14 @@ class Classifier(nn.Module):
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         with torch.no_grad():
-            self.rnn.get_parameter("bias_ih_l0")[units : 2 * units] = settings.update_bias  # gates: r, z, n
+            bias = self.rnn.get_parameter("bias_ih_l0")[units : 2 * units]  # gates: r, z, n
+            if settings.update_bias == "chrono":
+                bias.uniform_(1, STEPS - 1).log_()
+            else:
+                bias.fill_(settings.update_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.dropout(self.rnn(self.input_dropout(x))[1][-1]))
-
-
-class InputDeviation(Criterion):
-    """Random, the columns of input kernels in proportion to the standard deviation of that input."""
-
-    short_name = "std"
-    needs_data = False
-
-    def __init__(self, deviation: Tensor) -> None:
-        self.deviation = deviation
-
-    def score(self, module: nn.Module, batch: Any, loss_fn: Any, names: Iterable[str]) -> dict[str, Tensor]:
-        """See :meth:`Criterion.score`: the largest log(u) / w are a sample weighted by w."""
-        scores = {}
-        for name, kernel in targets_named(module, list(names)).items():
-            scores[name] = torch.rand(kernel.shape).clamp_min(1e-12)
-            if "weight_ih" in name:
-                scores[name] = scores[name].log() / self.deviation.clamp_min(1e-9)
-        return scores
 
 
 def orthogonal(size: int, density: float, generator: torch.Generator) -> Tensor:
@@ -203,7 +190,7 @@ def first_masks(model: Classifier, settings: Settings, seed: int, train: Split) 
 
 def criterion_of(settings: Settings, train: Split) -> Criterion:
     if settings.criterion == "std":
-        return InputDeviation(train[0].reshape(-1, INPUTS).std(0))
+        return criteria.InputDeviation(train[0].reshape(-1, INPUTS).std(0))
     if isinstance(settings.criterion, str):
         return criterion_named(settings.criterion)
     name, arguments = settings.criterion
