@@ -131,7 +131,7 @@ class LotteryTicket(PruningCallback):
             return None
         if self._start is None and step >= self._first:
             self._first, self._start, self._first_known = step, _snapshot(trainer, pl_module), True
-        if self._finished is None:  # a checkpoint that does not tell, or counts other rounds
+        if self._finished is None:  # a checkpoint that does not tell, or counts rounds to another sparsity or number
             self._finished = self._rounds_of(self.masks)
         if self._rounds_over(step) <= self._finished or self.masks is None or self._start is None:
             return None
@@ -178,7 +178,7 @@ class LotteryTicket(PruningCallback):
 
     def extra_state(self) -> dict[str, Any]:
         """Return weights, optimizer states and schedules of step k, once it is over."""
-        known = {"first": self._first, "finished": self._finished, "rounds": self.rounds}
+        known = {"first": self._first, "finished": self._finished, "rounds": self.rounds, "sparsity": self.sparsity}
         rounds = {} if self._finished is None else known
         return rounds if self._start is None else {"start": self._start, **rounds}
 
@@ -186,7 +186,9 @@ class LotteryTicket(PruningCallback):
         """Take what :meth:`extra_state` gave."""
         if problem := _problem(state):
             raise UsageError(f"What it began with is damaged: {problem}.")
-        same = state.get("rounds", self.rounds) == self.rounds
+        same = all(
+            state.get(name, asked) == asked for name, asked in (("rounds", self.rounds), ("sparsity", self.sparsity))
+        )
         self._start, self._finished = state.get("start"), state.get("finished") if same else None
         self._first, self._first_known = state.get("first", 0), "first" in state
 

@@ -280,6 +280,16 @@ def test_a_run_resumed_with_other_rounds_goes_on_from_the_weights_that_are_left(
     assert ticket.is_final
 
 
+@pytest.mark.filterwarnings("ignore:.*sparsity")  # the callback says that its masks were made with another one
+@pytest.mark.parametrize(("sparsity", "left"), [(0.9, 0.1), (0.6, 0.25)])
+def test_a_run_resumed_after_its_last_round_goes_on_to_a_higher_sparsity(train, tmp_path, sparsity, left):
+    train(Unscheduled, [LotteryTicket(sparsity=0.75, rounds=2)], max_epochs=3).save_checkpoint(tmp_path / "over.ckpt")
+    ticket = LotteryTicket(sparsity=sparsity, rounds=2)
+    train(Unscheduled, [ticket], max_epochs=6, ckpt_path=tmp_path / "over.ckpt")
+    assert ticket.masks.kept == round(left * WEIGHTS)
+    assert ticket.is_final
+
+
 def test_another_model_starts_anew(train):
     ticket = LotteryTicket(sparsity=0.9, rounds=2)
     first = train(Project, [ticket], max_epochs=3).model
