@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
-from sparse_rnn.callbacks.base import current_masks
+from sparse_rnn.callbacks.finding import current_masks
 from sparse_rnn.cli.compare import parse
 from sparse_rnn.cli.fit import PruningCLI
 from sparse_rnn.compare.grid import Grid, Run

@@ -9,7 +9,6 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
 from torch.optim import Optimizer
 
 from sparse_rnn.callbacks.borrowing.batches import copied
@@ -22,12 +21,10 @@ from sparse_rnn.calls import as_called, given
 from sparse_rnn.devices import refuse_mps
 from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.errors import check_choice
-from sparse_rnn.lightning_compat import callbacks_of, join_other_name
+from sparse_rnn.lightning_compat import join_other_name
 from sparse_rnn.recurrent.kernels import Targets, find_targets
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.statistics import zeros
-
-__all__ = ["PruningCallback", "current_masks", "pruning_callbacks"]
 
 # More zeros than that among the weights to prune come from no initialisation but from an earlier pruning.
 SPARSE = 0.01
@@ -345,18 +342,6 @@ class PruningCallback(SavedMasks):
 
 # For pytorch_lightning's command line, which asks for the class before there is an instance.
 join_other_name(PruningCallback)
-
-
-def pruning_callbacks(trainer: Trainer) -> list[PruningCallback]:
-    """Return the pruning callbacks of a trainer."""
-    callbacks = callbacks_of(trainer)
-    return [callback for callback in callbacks if isinstance(callback, PruningCallback)]
-
-
-def current_masks(trainer: Trainer) -> dict[str, Tensor]:
-    """Return the masks of all pruning callbacks of a trainer, as they are now."""
-    pruning = pruning_callbacks(trainer)
-    return {name: mask for callback in pruning for name, mask in (callback.masks or {}).items()}
 
 
 def _check_agreement(trainer: Trainer, masks: Masks) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparse_rnn.callbacks import tensorboard
-from sparse_rnn.callbacks.base import current_masks
+from sparse_rnn.callbacks.finding import current_masks
 from sparse_rnn.calls import as_called
 from sparse_rnn.checks import check_whole
 from sparse_rnn.lightning_compat import join_other_name, logged_step, only_accumulates

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from sparse_rnn.callbacks.base import current_masks
 from sparse_rnn.callbacks.enforcement import trained_parameters
+from sparse_rnn.callbacks.finding import current_masks
 from sparse_rnn.calls import as_called
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import callbacks_of, join_other_name

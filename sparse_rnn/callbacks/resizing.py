@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from sparse_rnn.callbacks.averages import averaged_models
-from sparse_rnn.callbacks.base import pruning_callbacks
+from sparse_rnn.callbacks.finding import pruning_callbacks
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import launched_by_fit
 

@@ -11,7 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-from sparse_rnn.callbacks.base import PruningCallback, pruning_callbacks
+from sparse_rnn.callbacks.base import PruningCallback
+from sparse_rnn.callbacks.finding import pruning_callbacks
 from sparse_rnn.callbacks.one_shot import OneShotPruning
 from sparse_rnn.lightning_compat import (
     callbacks_of,

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from sparse_rnn.callbacks.base import pruning_callbacks
+from sparse_rnn.callbacks.finding import pruning_callbacks
 from sparse_rnn.checkpoint_files import saved_step
 from sparse_rnn.cli.gains import gains
 from sparse_rnn.lightning_compat import callbacks_of, datamodule_of

@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, StochasticWeightAveraging
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from sparse_rnn.callbacks.base import current_masks
+from sparse_rnn.callbacks.finding import current_masks
 from sparse_rnn.compare.results import SPARSITY
 from sparse_rnn.data.loaders import ResumableLoader
 from sparse_rnn.lightning_compat import callbacks_of
