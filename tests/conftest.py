@@ -1,3 +1,4 @@
+import gc
 import os
 import random
 import shutil
@@ -24,6 +25,7 @@ DIGITS += ["--pruning.sparsity", "0.75", "--pruning.num_samples", "8"]
 
 
 BEGAN = time.monotonic()
+gc.disable()  # until all tests are found: what is imported stays, and looking for garbage among it takes long
 
 
 def pytest_addoption(parser):
@@ -45,6 +47,13 @@ def pytest_collection_modifyitems(config, items):
     seconds = config.getoption("--seconds")
     if seconds is not None:
         random.Random(seconds).shuffle(items)
+
+
+def pytest_collection_finish(session):
+    """Lets the garbage collector pass over the thousands of tests each time that it looks."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item):

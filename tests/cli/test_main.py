@@ -1,4 +1,5 @@
 import errno
+import gc
 import os
 import runpy
 import signal
@@ -55,6 +56,24 @@ def test_only_a_usage_error_takes_one_line(monkeypatch, capsys, command, kind):
         main([command])
     assert exit_.value.code == 2
     assert capsys.readouterr().err == "error: theirs, on two\n"
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_rests_while_a_command_is_imported_and_is_as_it_was_when_it_runs(monkeypatch, enabled):
+    seen = []
+
+    def command(name):
+        seen.append(gc.isenabled())
+        return lambda args: seen.append(gc.isenabled())
+
+    monkeypatch.setattr(sys.modules["sparse_rnn.cli.main"], "_command", command)
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        main(["fit"])
+    finally:
+        (gc.enable if before else gc.disable)()
+    assert seen == [False, enabled]
 
 
 def test_help_lists_what_there_is_and_imports_nothing_slow():
