@@ -81,7 +81,7 @@ class StructuredRNN(nn.Module):
             for at, size in enumerate(sizes)
         )
         self.masks = Masks(dict(self._masks(gate_masks)), None)
-        self.register_load_state_dict_post_hook(_zero)
+        self.register_load_state_dict_post_hook(_loaded)
         self.init_("torch")
         self._hold()
 
@@ -133,7 +133,7 @@ class StructuredRNN(nn.Module):
         return f"{len(self.graph.arcs)} nodes, {self.graph.arcs.number_of_edges()} arcs"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_held"}
+        return {name: value for name, value in vars(self).items() if name not in ("_held", "_watched")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # copies and what is unpickled, too
@@ -172,8 +172,18 @@ class StructuredRNN(nn.Module):
 
     def _hold(self) -> None:
         self._held = Hold(self, list(self.masks), self.masks.apply_to_)
+        self._watched: dict[str, nn.Parameter] = {}
+        self._watch()
+
+    def _watch(self) -> None:
+        """Mask the gradients of all kernels, those that loading has put in the place of others too."""
         for name, mask in self.masks.items():
-            self.get_parameter(name).register_hook(partial(_masked, mask))
+            parameter = self.get_parameter(name)
+            if self._watched.get(name) is not parameter:
+                self._watched[name] = parameter
+                trained = parameter.requires_grad
+                parameter.requires_grad_().register_hook(partial(_masked, mask))  # one that is frozen would refuse it
+                parameter.requires_grad_(trained)
 
 
 def _kernels(layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -198,6 +208,11 @@ def _masked(mask: Tensor, gradient: Tensor) -> Tensor:
     return torch.where(mask.to(gradient.device), gradient, 0.0)
 
 
-def _zero(module: StructuredRNN, _: Any = None) -> None:
+def _zero(module: StructuredRNN) -> None:
     """Set to 0 what has to be, after the weights were written in whatever way."""
     module.masks.apply_to_((name, module.get_parameter(name)) for name in module.masks)
+
+
+def _loaded(module: StructuredRNN, _: Any) -> None:
+    _zero(module)
+    module._watch()

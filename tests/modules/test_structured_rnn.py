@@ -115,13 +115,24 @@ def test_packed_sequences_end_at_their_own_last_steps(cell):
         torch.testing.assert_close(rnn.last_output(state)[sample], alone[0, -1])
 
 
+def assigned(rnn):
+    rnn.load_state_dict({name: value + 1 for name, value in rnn.state_dict().items()}, assign=True)
+    return rnn
+
+
+def frozen_meanwhile(rnn):
+    return copy.deepcopy(rnn.requires_grad_(False)).requires_grad_()
+
+
 def zeros_hold(rnn):
     return all(not rnn.get_parameter(name)[~mask].any() for name, mask in rnn.masks.items())
 
 
 @pytest.mark.each_value
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.ASGD, torch.optim.RMSprop])
-@pytest.mark.parametrize("copied", [lambda rnn: rnn, copy.deepcopy, lambda rnn: pickle.loads(pickle.dumps(rnn))])
+@pytest.mark.parametrize(
+    "copied", [lambda rnn: rnn, copy.deepcopy, lambda rnn: pickle.loads(pickle.dumps(rnn)), assigned, frozen_meanwhile]
+)
 def test_what_is_no_arc_stays_zero_in_any_training(optimizer, copied):
     rnn = copied(StructuredRNN(GRAPH, "gru", 3))
     stepping = optimizer(rnn.parameters(), lr=0.1)

@@ -69,7 +69,7 @@ class RowAdam(Optimizer):
             _adam([_Entry(p, gradient, **self._state_of(p)) for p, gradient in dense], group)
             for p, gradient in with_gradient:
                 if gradient.is_sparse:
-                    _adam_of_rows(_Entry(p, gradient.coalesce(), **self._state_of(p)), group)
+                    _adam_of_rows(_Entry(p, gradient, **self._state_of(p)), group)
         return loss
 
     def _state_of(self, p: Tensor) -> dict[str, Tensor]:
@@ -91,10 +91,10 @@ class _Entry(NamedTuple):
 
 def _adam_of_rows(whole: _Entry, group: dict[str, Any]) -> None:
     """Take the rows out, update them as a parameter of their own, and put them back."""
-    rows = whole.gradient.indices()[0]
+    rows, gradient = _rows_of(whole.gradient.coalesce())
     part = _Entry(
         whole.p.index_select(0, rows),
-        whole.gradient.values(),
+        gradient,
         whole.step,
         whole.exp_avg.index_select(0, rows),
         whole.exp_avg_sq.index_select(0, rows),
@@ -103,6 +103,14 @@ def _adam_of_rows(whole: _Entry, group: dict[str, Any]) -> None:
     whole.p.index_copy_(0, rows, part.p)
     whole.exp_avg.index_copy_(0, rows, part.exp_avg)
     whole.exp_avg_sq.index_copy_(0, rows, part.exp_avg_sq)
+
+
+def _rows_of(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which rows a gradient holds something of, and those rows."""
+    if gradient.sparse_dim() == 1:
+        return gradient.indices()[0], gradient.values()
+    rows = gradient.indices()[0].unique()  # it holds single numbers, as that of a product with a sparse matrix may
+    return rows, gradient.index_select(0, rows).to_dense()
 
 
 def _adam(entries: list[_Entry], group: dict[str, Any]) -> None:

@@ -77,6 +77,23 @@ def test_gradients_of_all_rows_are_steps_of_adam():
     torch.testing.assert_close(ps, expected)
 
 
+@pytest.mark.parametrize("shape", [(ROWS, SIZE), (6, 2, 3)])
+def test_a_gradient_of_single_numbers_counts_as_the_rows_that_it_holds(shape):
+    generator = torch.Generator().manual_seed(0)
+    p = nn.Parameter(torch.randn(shape, generator=generator))
+    q = nn.Parameter(p.detach().clone())
+    optimizers = RowAdam([p], **SETTINGS), RowAdam([q], **SETTINGS)
+    for step in range(3):
+        gradient = torch.randn(shape, generator=generator)
+        gradient[torch.rand(shape, generator=generator) < 0.8] = 0
+        assert 0 < gradient.flatten(1).any(1).sum() < len(gradient)
+        p.grad = gradient.to_sparse()
+        q.grad = gradient.to_sparse(1)
+        for optimizer in optimizers:
+            optimizer.step()
+        torch.testing.assert_close(p, q, rtol=0, atol=0, msg=f"step {step}")
+
+
 def test_rows_without_gradient_stay_and_so_do_their_moments():
     p = parameters()[0]
     optimizer = RowAdam([p], **SETTINGS)
