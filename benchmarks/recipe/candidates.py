@@ -91,7 +91,7 @@ SCORED: Plan = [
 ]
 
 MOVING: Plan = [
-    ("RigL", RIGL, {0.02: ALL, 0.03: ALL}),
+    ("RigL", RIGL, {0.02: ALL}),
     ("RigL, bias 1", RIGL | BIAS, {0.02: ALL}),
     ("RigL 50", moved(50, 0.3, growth="gradient"), {0.02: TWO}),
     ("RigL within gates", {"move": RIGL["move"] | GATE}, {0.02: TWO}),
@@ -139,7 +139,7 @@ DENSE_AT_FIRST: Plan = [
     ("first epoch", FIRST_EPOCH, {0.01: TWO, 0.02: ALL}),
     ("first epoch, bias 1", FIRST_EPOCH | BIAS, {0.02: ALL, 0.03: ALL}),
     ("first epoch, RigL", FIRST_EPOCH | RIGL, {0.02: ALL}),
-    ("first epoch, bias 1, RigL", FIRST_EPOCH | RIGL | BIAS, {0.02: ALL, 0.03: ALL}),
+    ("first epoch, bias 1, RigL", FIRST_EPOCH | RIGL | BIAS, {0.02: ALL}),
     ("first epoch, orthogonal", FIRST_EPOCH | {"init": "orthogonal"}, {0.02: ALL}),
     ("first epoch, orthogonal, bias 1, RigL", FIRST_EPOCH | {"init": "orthogonal"} | RIGL | BIAS, {0.02: ALL}),
     ("first epoch, GraNet, bias 1", FIRST_EPOCH | GRANET | BIAS, {0.01: ALL, 0.02: ALL}),
@@ -164,7 +164,7 @@ GRU_400_FIRST_EPOCH = GRU_400 | removed(0.25)
 LARGE: Plan = [
     ("first epoch, orthogonal", GRU_400_FIRST_EPOCH | ORTHOGONAL, {0.01: ALL}),
     ("first epoch, orthogonal, bias 1, RigL", GRU_400_FIRST_EPOCH | ORTHOGONAL | RIGL | BIAS, {0.01: ALL}),
-    ("first epoch, bias 1, RigL", GRU_400_FIRST_EPOCH | RIGL | BIAS, {0.01: ALL, 0.02: ALL}),
+    ("first epoch, bias 1, RigL", GRU_400_FIRST_EPOCH | RIGL | BIAS, {0.01: ALL}),
     ("first epoch, GraNet, bias 1", GRU_400_FIRST_EPOCH | GRANET | BIAS, {0.01: ALL}),
     ("first epoch", GRU_400_FIRST_EPOCH, {0.005: ONE, 0.01: ALL}),
     ("first epoch, RigL", GRU_400_FIRST_EPOCH | RIGL, {0.01: ONE}),
