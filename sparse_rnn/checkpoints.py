@@ -89,7 +89,8 @@ def read(path: str | os.PathLike[str], module: str | None = None) -> Checkpoint:
     """
     path = local(path)
     # Lightning puts checkpoints/ into the folder where the command line saves config.yaml.
-    folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    beside = path.absolute().parent
+    folder = beside.parent if beside.name == "checkpoints" else path.parent
     config = read_config(str(folder / CONFIG)) if (folder / CONFIG).exists() else {}
     described = config.get("model")
     imported(module or (described.get("class_path", "") if isinstance(described, Mapping) else ""))

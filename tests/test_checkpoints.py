@@ -73,3 +73,13 @@ def test_an_address_is_told_whole_and_to_be_downloaded(refused, jacobian, tmp_pa
     line = refused(command, *words, *COMMANDS[command])
     assert line.startswith("error: s3://bucket/last.ckpt is an address: download the checkpoint and the config.yaml of")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_finds_the_run_from_whichever_folder_it_is_given(jacobian, monkeypatch):
+    whole = read(jacobian)
+    monkeypatch.chdir(jacobian.parent)
+    near = read(jacobian.name)
+    assert near.config == whole.config
+    assert near.config_text
+    monkeypatch.chdir(jacobian.parent.parent)
+    assert read(f"checkpoints/{jacobian.name}").config == whole.config

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.accelerators import MPSAccelerator
+from lightning.pytorch.loggers.logger import DummyLogger
 
 from sparse_rnn.callbacks.borrowing.samples import TrainingSamples
 from sparse_rnn.errors import UsageError
@@ -45,9 +47,12 @@ def measure_on_samples(
     measured: list[Measured] = []
     with quiet():
         trainer = Trainer(
-            max_epochs=0,
+            accelerator="cpu" if MPSAccelerator.is_available() else "auto",  # as a fit does
             devices=1,
-            logger=False,
+            max_epochs=1,  # which none is trained: a project may share its schedule out among the epochs
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,  # above the number of batches Lightning would warn
+            logger=DummyLogger(),  # whose experiment a project's steps may ask for
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -74,6 +79,7 @@ class _Observer(Callback):
                 for name, found in layers.items():
                     calls.setdefault(name, []).extend(found)
         self.observe(calls)
+        trainer.should_stop = True
 
 
 @contextmanager

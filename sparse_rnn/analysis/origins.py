@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from sparse_rnn.analysis.runs import Trained
 from sparse_rnn.errors import UsageError
@@ -71,15 +72,21 @@ def scoring_samples(trained: Trained) -> int | None:
     return options.get("num_samples") if reads else None
 
 
-def validation_samples(data: LightningDataModule) -> int | None:
+def validation_samples(trained: Trained, data: LightningDataModule) -> int | None:
     """Return how many samples a validation is of; None where that is no number of samples, as of running text.
 
     Args:
-        data: The data module of a run, set up.
+        trained: A checkpoint of the run.
+        data: Its data module, set up.
     """
+    limit = (trained.config.get("trainer") or {}).get("limit_val_batches")
+    if not (limit is None or (isinstance(limit, float) and limit == 1)):  # 1 is a batch, 1.0 are all
+        return None
     try:
         return len(data.val_dataloader().dataset)
     except (AttributeError, TypeError):  # several loaders, or one of running text; a stream has no length
+        return None
+    except MisconfigurationException:  # the data have no validation
         return None
 
 

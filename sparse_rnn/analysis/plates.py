@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sparse_rnn.analysis import figures
 from sparse_rnn.analysis.curves import METRICS
 from sparse_rnn.analysis.maps import ConnectionMap
-from sparse_rnn.analysis.numbers import PRODUCT_SAMPLES, Numbers
+from sparse_rnn.analysis.numbers import Numbers
 from sparse_rnn.analysis.origins import scoring_samples
 from sparse_rnn.analysis.panels import both_widths, legend_above, wrapped
 from sparse_rnn.recurrent.spectrum import NEAR_ZERO
@@ -225,6 +225,7 @@ def _products(numbers: Sequence[Numbers]) -> Plate | None:
         figures.product_spectra(products, statistic, axes, _looks(numbers))
         axes.set_title(layer)
 
+    samples = max(len(values) for n in measured for found in n.spectra.products.values() for values in found.values())
     rows = [
         {"checkpoint": n.trained.name, "layer": layer, "steps back": k, **figures.survival(values)}
         for n in measured
@@ -234,7 +235,7 @@ def _products(numbers: Sequence[Numbers]) -> Plate | None:
     return Plate(
         "How far back information survives",
         "Singular values of the Jacobian of the last state (an LSTM's cell with it) with respect to the state k steps "
-        f"before, over {PRODUCT_SAMPLES} samples: their mean, and the largest of each sample. Above 1 a change grows, "
+        f"before, over {samples} samples: their mean, and the largest of each sample. Above 1 a change grows, "
         "below it fades.",
         rows=rows,
         **both_widths(list(product(layers, ("mean", "largest"))), draw, 3, columns=2, one_legend=True),

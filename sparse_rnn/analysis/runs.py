@@ -46,7 +46,10 @@ def read_runs(
         UsageError: If a file is no checkpoint, its model cannot be built, it lacks masks or has some where it should
             not, or the recurrent layers differ.
     """
-    found = [read(path, module) for path in dict.fromkeys(map(local, paths))]
+    once: dict[Path, Path] = {}
+    for path in map(local, paths):
+        once.setdefault(path.resolve(), path)
+    found = [read(path, module) for path in once.values()]
     for checkpoint in found:
         if not checkpoint.pruned:
             raise UsageError(
@@ -138,5 +141,6 @@ def _differs(key: str, facts: Sequence[Mapping[str, Any]]) -> bool:
 
 def _options(checkpoint: Checkpoint) -> dict[str, Any]:
     """Find the arguments of the pruning that can be said in a word, such as the growth of dynamic sparsity."""
-    given = (checkpoint.config.get("pruning") or {}).get("init_args", {})
+    pruning = checkpoint.config.get("pruning")
+    given = (pruning.get("init_args") or {}) if isinstance(pruning, Mapping) else {}
     return {name: value for name, value in given.items() if isinstance(value, (str, bool, int, float))}

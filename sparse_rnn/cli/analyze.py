@@ -82,7 +82,7 @@ def _on_data(trained: Trained, data: str | None, notes: list[str]) -> tuple[Spec
     _tell(f"Singular values of {trained.name}")
     try:
         read = data_of(trained, data)
-        return measure_spectra(trained, read), validation_samples(read) if data is None else None
+        return measure_spectra(trained, read), validation_samples(trained, read) if data is None else None
     except (UsageError, RuntimeError, OSError) as error:  # of a project's own data and training step, too
         if data is not None:
             raise UsageError(f"The data of {data} give no singular values of {trained.name}: {error}") from error

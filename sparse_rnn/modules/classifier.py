@@ -1,5 +1,6 @@
 """A recurrent network that classifies whole sequences."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -16,7 +17,7 @@ from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
 from sparse_rnn.modules.optim.schedule import Interval, warn_of_idle, with_scheduler
-from sparse_rnn.modules.optim.settings import settings_of
+from sparse_rnn.modules.optim.settings import is_default_of, settings_of
 from sparse_rnn.modules.run_state import RunState
 from sparse_rnn.modules.structured_rnn import GateMasks, StructuredRNN
 from sparse_rnn.sparsity.graphs import graph_of
@@ -122,7 +123,8 @@ class SequenceClassifier(pl.LightningModule):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden_size * (1 + bidirectional), num_classes)
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.optimizer = optimizer
+        is_default = is_default_of(SequenceClassifier.__init__, "optimizer", optimizer)
+        self.optimizer = _adam if is_default else optimizer  # a lambda cannot be pickled
         self.lr_scheduler = lr_scheduler
         self.lr_interval = lr_interval
         self.input_size = input_size
@@ -185,6 +187,14 @@ class SequenceClassifier(pl.LightningModule):
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget what a validation has left that broke off."""
+        self.accuracy.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what an evaluation has left that broke off."""
+        self.accuracy.reset()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log ``val/loss``, ``val/acc`` (0 to 1) and ``val/error`` (percent), averaged over the epoch."""
         self._evaluate(batch, "val")
@@ -220,6 +230,10 @@ class SequenceClassifier(pl.LightningModule):
         averages = {f"{stage}/loss": F.cross_entropy(logits, y), f"{stage}/error": 100 * (1 - accuracy)}
         self.log_dict(averages, batch_size=len(y), sync_dist=True, prog_bar=True)
         self.log(f"{stage}/acc", self.accuracy, batch_size=len(y), prog_bar=True)
+
+
+def _adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=1e-3)
 
 
 def _embedding(count: int, size: int | None) -> nn.Embedding | None:

@@ -68,7 +68,7 @@ class Sampling:
             return int(logits_V.argmax())
         # The largest becomes 0 first, so that no temperature, however small, makes infinities.
         best_K, ids_K = logits_V.topk(min(self.top_k or len(logits_V), len(logits_V)))
-        p_K = ((best_K - best_K[0]) / self.temperature).softmax(0)
+        p_K = ((best_K - best_K[0]).double() / self.temperature).softmax(0)
         return int(ids_K[torch.multinomial(p_K, 1, generator=generator)])
 
 

@@ -1,6 +1,6 @@
 """A recurrent network that predicts the next word of a text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -16,6 +16,7 @@ from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
 from sparse_rnn.modules.optim.row_adam import RowAdam
 from sparse_rnn.modules.optim.schedule import Interval
+from sparse_rnn.modules.optim.settings import is_default_of
 from sparse_rnn.modules.regularisation import check_regularisation, feature_dropout
 from sparse_rnn.modules.softmax.output_layers import AdaptiveSoftmax, FullSoftmax
 from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss
@@ -148,6 +149,8 @@ class LanguageModel(Generative, TextTraining):
         alpha: float = 0.0,
         beta: float = 0.0,
     ) -> None:
+        if is_default_of(LanguageModel.__init__, "optimizer", optimizer):
+            optimizer = _row_adam  # a lambda cannot be pickled
         super().__init__(carry_state, optimizer, lr_scheduler, lr_interval, alpha, beta)
         # Checkpoints hold primitives only, so that torch.load(weights_only=True) reads them.
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
@@ -287,6 +290,10 @@ class LanguageModel(Generative, TextTraining):
         self.lexicon = lexicon_in(checkpoint) or self.lexicon
         if self.lexicon is not None and self._text is not None:
             self._text.read_with(self.lexicon)
+
+
+def _row_adam(parameters: Iterable[nn.Parameter]) -> RowAdam:
+    return RowAdam(parameters, lr=1e-3)
 
 
 def _check(options: Any) -> None:

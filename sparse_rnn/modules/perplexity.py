@@ -1,6 +1,8 @@
 """Loss per token, bits per token and perplexity, computed from sums, so that no logits are kept."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +31,10 @@ class TokenLoss(Metric):
         # float32 loses single tokens from 16 million on.
         self.add_state("nll", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("tokens", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Go where a model goes, but stay exact: one that is made half precise would round the sums."""
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), *args, **kwargs)
 
     def update(self, nll: Tensor, tokens: Tensor) -> None:
         """Add a batch.

@@ -130,7 +130,9 @@ def _early_stopping(trainer: Trainer) -> list[EarlyStopping]:
 
 def _has_decided(callback: EarlyStopping) -> bool:
     """Tell whether it is early stopping that ends the run, and not a ``Timer`` or whoever else asks for the end."""
-    return callback.stopped_epoch > 0 or callback.wait_count >= callback.patience
+    reason = getattr(callback, "stopping_reason", None)  # which not all versions of Lightning tell
+    told = reason is not None and reason.name != "NOT_STOPPED"
+    return told or callback.stopped_epoch > 0 or callback.wait_count >= callback.patience
 
 
 def _at_the_end_of_an_epoch(trainer: Trainer) -> bool:

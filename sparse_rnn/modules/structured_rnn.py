@@ -173,9 +173,9 @@ class StructuredRNN(nn.Module):
     def _hold(self) -> None:
         self._held = Hold(self, list(self.masks), self.masks.apply_to_)
         self._watched: dict[str, nn.Parameter] = {}
-        self._watch()
+        self.mask_gradients_()
 
-    def _watch(self) -> None:
+    def mask_gradients_(self) -> None:
         """Mask the gradients of all kernels, those that loading has put in the place of others too."""
         for name, mask in self.masks.items():
             parameter = self.get_parameter(name)
@@ -215,4 +215,4 @@ def _zero(module: StructuredRNN) -> None:
 
 def _loaded(module: StructuredRNN, _: Any) -> None:
     _zero(module)
-    module._watch()
+    module.mask_gradients_()

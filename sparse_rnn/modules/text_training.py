@@ -107,6 +107,18 @@ class TextTraining(RowGradients):
             loss = loss + activation_penalty(raw_BTH, dropped_BTH, self.alpha, self.beta)
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget what a validation has left that broke off."""
+        self._forget()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what an evaluation has left that broke off."""
+        self._forget()
+
+    def _forget(self) -> None:
+        for metric in (self.token_loss, self.perplexity, self.sample_perplexity, self.bits):
+            metric.reset()
+
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log ``val/loss``, the negative log-likelihood per token of the whole text, and its exp, ``val/ppl``.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from sparse_rnn.analysis.panels import WIDTH
 from sparse_rnn.analysis.plates import Plate, Row
 from sparse_rnn.compare.plots import STYLES
+from sparse_rnn.studies.graphs import FAMILIES
 from sparse_rnn.studies.prediction import Correlation, Estimate, Explained
 from sparse_rnn.studies.properties import SOURCES
 
@@ -93,29 +93,34 @@ def _panels(cells: Mapping[str, object], y: str, draw: Callable[[Axes, str], Non
     for axes in panels.flat[len(cells) :]:
         axes.remove()
     figure.supylabel(y)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=4)
+    entries = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=4)
     return figure
 
 
-def _families(networks: Sequence[Row]) -> dict[str, list[Row]]:
-    names = dict.fromkeys(row["family"] for row in networks)
-    return {name: [row for row in networks if row["family"] == name] for name in names}
+def _families(networks: Sequence[Row]) -> Iterator[tuple[str, list[Row], dict[str, Any]]]:
+    """Give each family that there is, its networks and its look, which is the same in every panel."""
+    for at, (family, (marker, _)) in enumerate(zip(FAMILIES, STYLES, strict=False)):
+        if rows := [row for row in networks if row["family"] == family]:
+            look = {"color": f"C{at}", "marker": marker, "markersize": 3, "linestyle": "none", "label": family}
+            yield family, rows, look
 
 
 def _distribution(axes: Axes, networks: Sequence[Row], reached: str) -> None:
-    by_family = _families(networks)
-    for at, (name, rows) in enumerate(by_family.items()):
+    families = list(_families(networks))
+    for at, (_, rows, look) in enumerate(families):
         values = [row[reached] for row in rows]
         places = at + np.linspace(-0.3, 0.3, len(values)) if len(values) > 1 else [at]
-        axes.plot(places, sorted(values), STYLES[at][0], markersize=3, linestyle="none", label=name)
+        axes.plot(places, sorted(values), **look)
         axes.hlines(np.mean(values), at - 0.35, at + 0.35, color="black", linewidth=1)
-    axes.set_xticks(range(len(by_family)), list(by_family))
+    axes.set_xticks(range(len(families)), [family for family, _, _ in families])
 
 
 def _sources(axes: Axes, networks: Sequence[Row], reached: str) -> None:
-    for (name, rows), (marker, _) in zip(_families(networks).items(), cycle(STYLES)):
-        x, y = [row[SOURCES] for row in rows], [row[reached] for row in rows]
-        axes.plot(x, y, marker, markersize=3, linestyle="none", label=name)
+    for _, rows, look in _families(networks):
+        axes.plot([row[SOURCES] for row in rows], [row[reached] for row in rows], **look)
     axes.set_xlabel(SOURCES)
 
 

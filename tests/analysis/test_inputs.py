@@ -34,3 +34,24 @@ def test_a_model_of_the_other_lightning_takes_one_sentence():
     theirs = type("Tagger", (torch.nn.Module,), {})()
     with pytest.raises(UsageError, match=r"^Tagger is a model of pytorch_lightning, .* import lightning\.pytorch\.$"):
         measure_on_samples(theirs, SequentialDigits(), dict)
+
+
+class Project(SequenceClassifier):
+    """Asks for what a fit has: its logger's experiment, and the length of the training."""
+
+    def training_step(self, batch, batch_idx):
+        self.logger.experiment.add_scalar("mine", 1.0)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        pytest.fail("nothing is validated")
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.Adam(self.parameters())
+        assert self.trainer.estimated_stepping_batches > 0
+        return [optimizer], [torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 10, self.trainer.max_epochs)]
+
+
+def test_a_project_finds_what_a_fit_has(monkeypatch):
+    monkeypatch.setattr(LightningModule, "optimizer_step", lambda *args, **kwargs: pytest.fail("a step was made"))
+    assert measure_on_samples(Project(8, 10, hidden_size=4), SequentialDigits(), len, num_samples=8) == 1

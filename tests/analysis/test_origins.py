@@ -3,6 +3,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from lightning.pytorch import LightningDataModule
 
 from sparse_rnn.analysis.origins import origins, scoring_samples, unequal_steps, validation_samples
 from sparse_rnn.analysis.runs import read_runs
@@ -42,6 +43,14 @@ def test_samples_count_where_the_criterion_reads_them(trained, criterion, sample
     assert scoring_samples(replace(trained, config={})) is None
 
 
-def test_validation_samples_are_counted_where_there_are_any():
-    assert validation_samples(SequentialDigits(hold_out=0.1)) == 126
-    assert validation_samples(SimpleNamespace(val_dataloader=lambda: [1])) is None
+@pytest.mark.parametrize(
+    ("trainer", "count"), [(None, 126), ({}, 126), ({"limit_val_batches": 1.0}, 126),
+                           ({"limit_val_batches": 1}, None), ({"limit_val_batches": 0.5}, None)]
+)  # fmt: skip
+def test_validation_samples_are_counted_where_all_are_validated(trained, trainer, count):
+    assert validation_samples(replace(trained, config={"trainer": trainer}), SequentialDigits(hold_out=0.1)) == count
+
+
+def test_where_there_are_none_none_are_counted(trained):
+    assert validation_samples(trained, SimpleNamespace(val_dataloader=lambda: [1])) is None
+    assert validation_samples(trained, LightningDataModule()) is None

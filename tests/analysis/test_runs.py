@@ -84,3 +84,16 @@ def wider(checkpoint):
 def test_other_architectures_are_not_compared(jacobian, changed):
     with pytest.raises(UsageError, match=r"other recurrent layers \(rnn\.weight_ih_l0 18×8 of gates r/z/n"):
         read_runs([jacobian, changed(wider)])
+
+
+def test_a_checkpoint_in_two_spellings_comes_once(jacobian, monkeypatch):
+    monkeypatch.chdir(jacobian.parent)
+    [trained] = read_runs([jacobian.name, jacobian])
+    assert trained.name == "JacobianSpectrum 75 %"
+
+
+def test_a_project_s_own_pruning_key_is_not_asked_for_options(changed):
+    runs = [changed(name=name) for name in "ab"]
+    for path in runs:
+        path.parents[1].joinpath("config.yaml").write_text("pruning: true\n")
+    assert len({trained.name for trained in read_runs(runs)}) == 2

@@ -1,3 +1,5 @@
+import pickle
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -262,3 +264,31 @@ def test_integers_and_features_are_not_taken_for_each_other():
         classifier(embedding_size=7)(torch.zeros(2, STEPS, INPUTS))
     with pytest.raises(UsageError, match="embedding_size=0: give a whole number of at least 1"):
         classifier(embedding_size=0)
+
+
+class Breaking(DataLoader):
+    def __iter__(self):
+        yield next(super().__iter__())
+        raise OSError("the disk is gone")
+
+
+def test_an_evaluation_forgets_one_that_broke_off():
+    model = SequenceClassifier(3, 2, hidden_size=4)
+    trainer = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    x = torch.randn(6, 5, 3)
+    classes = model(x).argmax(1)
+    right, wrong = (TensorDataset(x, y) for y in (classes, 1 - classes))
+    with pytest.raises(OSError, match="the disk"):
+        pl.Trainer(**trainer).validate(model, Breaking(right, batch_size=3), verbose=False)
+    for evaluate, stage in ((pl.Trainer.validate, "val"), (pl.Trainer.test, "test")):
+        model.accuracy.update(model(x), classes)
+        [found] = evaluate(pl.Trainer(**trainer), model, DataLoader(wrong, batch_size=6), verbose=False)
+        assert found[f"{stage}/acc"] == 0
+
+
+def test_it_can_be_pickled_with_its_default_optimizer():
+    model = SequenceClassifier(3, 2, hidden_size=4)
+    again = pickle.loads(pickle.dumps(model))
+    x = torch.randn(2, 5, 3)
+    assert torch.equal(again(x), model(x))
+    assert again.configure_optimizers().defaults["lr"] == 1e-3

@@ -37,6 +37,7 @@ def test_temperature_0_is_greedy_draws_nothing_and_is_the_limit_of_small_ones():
     assert Sampling(temperature=0, without=(1,)).draw(LOGITS, generator) == 4
     assert torch.equal(generator.get_state(), before)
     assert set(drawn(50, temperature=1e-300).tolist()) == {1}
+    assert Sampling(temperature=1e-46).draw(LOGITS.float(), torch.Generator()) == 1
 
 
 @pytest.mark.parametrize("options", [{"temperature": -0.1}, {"temperature": math.nan}, {"top_k": 0}])

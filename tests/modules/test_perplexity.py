@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,6 +31,17 @@ def test_the_metrics_are_those_of_all_tokens_together(batches):
     torch.testing.assert_close(perplexity.compute(), reference.compute().double(), rtol=1e-6, atol=0)
     torch.testing.assert_close(loss.compute(), perplexity.compute().log())
     torch.testing.assert_close(bits.compute(), perplexity.compute().log2())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sums_are_exact_in_a_model_of_half_precision(dtype):
+    perplexity = Perplexity()
+    torch.nn.ModuleList([perplexity]).to(dtype)  # as Lightning makes a model bf16-true
+    for _ in range(2):
+        for _ in range(200):
+            perplexity.update(torch.tensor(2000.0), torch.tensor(1000))
+        assert perplexity.compute().item() == pytest.approx(math.exp(2))
+        perplexity.reset()
 
 
 def test_equally_probable_words_have_the_perplexity_of_their_number():

@@ -140,6 +140,13 @@ def test_nor_does_it_train_to_the_end_of_an_epoch_within_which_it_was_ended(tmp_
     assert [resumed[name] for name in ("steps", "weights")] == [unbroken[name] for name in ("steps", "weights")]
 
 
+def test_nor_does_it_train_on_where_a_threshold_has_ended_it_in_its_first_epoch(tmp_path):
+    options = {"val_check_interval": 2, "stopping_threshold": 101.0}
+    unbroken = fit(tmp_path, "every step", **options)
+    assert unbroken["steps"] == 2
+    assert fit(tmp_path, "every step", **options)["weights"] == unbroken["weights"]
+
+
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")
 def test_without_early_stopping_it_trains_on(tmp_path):
     fit(tmp_path, "the best", **SOON)

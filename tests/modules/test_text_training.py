@@ -1,6 +1,7 @@
 """A language model in training and evaluation: what it logs, carries on and learns."""
 
 import math
+import pickle
 
 import lightning.pytorch as pl
 import pytest
@@ -253,3 +254,17 @@ def test_settings_that_a_scheduler_refuses_are_one_sentence():
     model = language_model(lr_scheduler=lambda optimizer: reduce(optimizer, factor=2.0))
     with pytest.raises(UsageError, match=r"^The learning rate scheduler refuses its settings: Factor should be < 1\.0"):
         model.configure_optimizers()
+
+
+def test_an_evaluation_forgets_one_that_broke_off(tmp_path):
+    model, text = language_model(), Text()
+    [expected] = trainer(tmp_path).validate(model, text, verbose=False)
+    for metric in (model.token_loss, model.perplexity, model.sample_perplexity, model.bits):
+        metric.update(torch.tensor(1000.0), torch.tensor(10))  # as where a loader has raised
+    [found] = trainer(tmp_path).validate(model, text, verbose=False)
+    assert found == expected
+
+
+def test_it_can_be_pickled_with_its_default_optimizer():
+    again = pickle.loads(pickle.dumps(language_model()))
+    assert again.configure_optimizers().defaults["lr"] == 1e-3

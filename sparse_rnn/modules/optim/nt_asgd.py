@@ -144,7 +144,8 @@ class NTASGD(Callback):
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 # Until now the average of every step was of that step alone.
-                group["t0"] = max(int(optimizer.state[p]["step"]) for p in group["params"] if p in optimizer.state)
+                steps = [int(optimizer.state[p]["step"]) for p in group["params"] if p in optimizer.state]
+                group["t0"] = max(steps, default=group["t0"])  # a group that has not been trained yet waits
         rank_zero_info(f"NTASGD averages from step {trainer.global_step:,}: {self.monitor} has stopped falling.")
 
     @torch.no_grad()

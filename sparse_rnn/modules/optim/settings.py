@@ -1,7 +1,8 @@
 """Settings that a class of PyTorch refuses are a mistake of the user."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 
 from sparse_rnn.errors import UsageError
 
@@ -30,3 +31,14 @@ def settings_of(what: str) -> Iterator[None]:
         raise
     except ValueError as error:
         raise UsageError(f"{what} refuses its settings: {str(error).rstrip('.')}.") from error
+
+
+def is_default_of(function: Callable[..., object], name: str, value: object) -> bool:
+    """Tell whether an argument is the very object that is its default.
+
+    Args:
+        function: What takes the argument.
+        name: The argument's name.
+        value: What it was given.
+    """
+    return value is signature(function).parameters[name].default

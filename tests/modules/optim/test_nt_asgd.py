@@ -266,6 +266,27 @@ def test_a_metric_that_is_not_logged_is_refused(tmp_path):
         trainer.fit(Model(), Batches(), DataLoader([0], batch_size=1))
 
 
+class Unused(Model):
+    """Has a group of parameters that no step trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Linear(2, 2)
+
+    def configure_optimizers(self):
+        optimizer = super().configure_optimizers()
+        optimizer.param_groups[0]["params"] = [*self.rnn.parameters(), *self.head.parameters()]
+        optimizer.add_param_group({"params": list(self.unused.parameters())})
+        return optimizer
+
+
+def test_a_group_without_gradients_waits_for_its_average(tmp_path):
+    trainer, *_ = fit(tmp_path, model=Unused())
+    first, waiting = trainer.optimizers[0].param_groups
+    assert first["t0"] < inf
+    assert waiting["t0"] == inf
+
+
 def test_a_negative_interval_is_refused():
     with pytest.raises(UsageError, match="n=-1: give the number of validations"):
         NTASGD(n=-1)
