@@ -34,7 +34,8 @@ def leave_no_trace(model: nn.Module) -> Iterator[None]:
     # What scripted modules hold lies elsewhere; their attributes are no more than a way there.
     buffers = [_restorer(buffer) for module in scripted for buffer in module.buffers()]
     try:
-        yield
+        with _outside_inference_mode():
+            yield
     finally:
         with torch.no_grad():
             for module, kind, restorers in before:
@@ -42,6 +43,16 @@ def leave_no_trace(model: nn.Module) -> Iterator[None]:
                     set_own_attributes(module, {k: restore() for k, restore in restorers})
             for restore in buffers:
                 restore()
+
+
+@contextmanager
+def _outside_inference_mode() -> Iterator[None]:
+    """Let gradients be had where they are asked for: Lightning evaluates in a mode in which there are none."""
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(False), torch.no_grad():
+            yield
+    else:
+        yield
 
 
 @contextmanager

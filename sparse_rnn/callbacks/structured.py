@@ -18,7 +18,7 @@ from sparse_rnn.callbacks.borrowing.positions import can_be_read_twice
 from sparse_rnn.callbacks.borrowing.samples import TrainingSamples, training_loss
 from sparse_rnn.callbacks.resizing import averages, check_surroundings, groups_of, take_groups
 from sparse_rnn.calls import as_called
-from sparse_rnn.checks import check_number, check_whole
+from sparse_rnn.checks import check_number, check_whole, is_whole
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import join_other_name
 from sparse_rnn.lightning_loaders import combined_loader
@@ -230,7 +230,7 @@ class StructuredPruning(Callback):
         return [done / most for done, most in made if most is not None and most > 0]
 
     def _is_due(self, trainer: Trainer) -> bool:
-        if isinstance(self.at, int):
+        if is_whole(self.at):
             return trainer.current_epoch + 1 >= self.at
         return max(self._limits(trainer)) >= self.at or (self.at == 1 and trainer.should_stop)
 

@@ -34,7 +34,7 @@ class Timetable(ABC):
             check_steps(name, getattr(self, name), least=0 if name in self.moments else 1)
         for first, second in pairwise(self.moments):
             before, after = getattr(self, first), getattr(self, second)
-            if type(before) is type(after) and before > after:
+            if is_whole(before) == is_whole(after) and before > after:
                 raise UsageError(f"{first}={before} lies after {second}={after}: give them in the order of time.")
 
     def over(self: Some, total: float) -> Some:
@@ -314,8 +314,8 @@ def in_steps(name: str, value: Steps, total: float) -> int:
         >>> in_steps("begin", 0.25, total=1000), in_steps("begin", 250, total=1000)
         (250, 250)
     """
-    if isinstance(value, int):
-        return value
+    if is_whole(value):
+        return int(value)
     if total == inf:
         raise UsageError(
             f"{name}={value} is a share of the training, which has no end that is known: give a whole number of steps, "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
 
 from sparse_rnn.recurrent import cells
-from sparse_rnn.recurrent.cells import Cell
+from sparse_rnn.recurrent.cells import Cell, Project, State
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 
@@ -86,8 +87,15 @@ def _rnn(place: Place) -> Cell:
 
 
 def _peephole_lstm(place: Place) -> Cell:
-    peephole: Tensor | None = getattr(place.module, place.path("peephole_l{layer}{direction}"), None)
-    return cells.PEEPHOLE_LSTM if peephole is None else cells.diagonal_peephole_lstm(peephole.detach())
+    name = place.path("peephole_l{layer}{direction}")
+    if getattr(place.module, name, None) is None:
+        return cells.PEEPHOLE_LSTM
+    return replace(cells.LSTM, name="diagonal_peephole_lstm", step=partial(_diagonal_step, place.module, name))
+
+
+def _diagonal_step(module: nn.Module, peephole: str, project: Project, x_BI: Tensor, state: State) -> State:
+    """Take a step with the peepholes that a module has by now, as it has its kernels and biases."""
+    return cells.diagonal_peephole_lstm_step(project, x_BI, state, peephole=getattr(module, peephole).detach())
 
 
 def _standard(kind: type[nn.Module], cell: Callable[[Place], Cell], runs: Runs) -> Entry:

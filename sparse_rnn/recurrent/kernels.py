@@ -143,6 +143,9 @@ def find_targets(
         notes = [*_note_of_copies(copies), *unknown_recurrent(model)]
         chosen = list(_recurrent_kernels(recurrent).values())
         return Targets(model, chosen, recurrent, _followers(model, modules, copies), notes)
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    if not patterns:
+        raise UsageError("kernels=[] names no weights: name some, or leave it out for all recurrent kernels.")
     source_of = _sources(copies)
 
     def wanted(name: str) -> bool:

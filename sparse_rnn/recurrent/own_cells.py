@@ -38,6 +38,12 @@ def own_cell(known: Equations, place: Place) -> Cell:
     """
     kind = type(place.module).__name__
     weights = plain_parameters(place.module, place.name, place.paths(known.kernels))
+    vectors = [known.kernels[role] for role, weight in weights.items() if weight.dim() != 2]
+    if vectors:
+        raise UsageError(
+            f"{', '.join(vectors)} of {place.name or kind} is no matrix, and so no kernel: leave it out of "
+            f"register_cell({kind}, kernels=), and use it in the step."
+        )
     rows = {role: len(weight) for role, weight in weights.items()}
     if len(set(rows.values())) > 1 or next(iter(rows.values())) % len(known.gates):
         raise UsageError(

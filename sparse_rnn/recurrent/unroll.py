@@ -184,9 +184,9 @@ class Unrolled:
             The new states and, after them, the intermediates; the pre-activations [..., B, G·H] and the old states
             [..., B, H] as leaves they depend on.
         """
-        pre = [stored[steps].detach().requires_grad_() for stored in self._pre]
-        old = tuple(stored[steps].detach().requires_grad_() for stored in self.before)
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
+            pre = [stored[steps].detach().requires_grad_() for stored in self._pre]
+            old = tuple(stored[steps].detach().requires_grad_() for stored in self.before)
             remaining = iter(pre)
             between: dict[str, Tensor] = {}
 

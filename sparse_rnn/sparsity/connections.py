@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class Connections:
     @property
     def ratio(self) -> float:
         """Number of input connections left to one recurrent connection left (I/R); infinite without recurrent ones."""
-        return self.inputs / self.recurrent if self.recurrent else float("inf")
+        return _ratio(self.inputs, self.recurrent)
 
     @property
     def sparsity(self) -> float:
@@ -82,16 +83,18 @@ def layer_connections(layer: RecurrentLayer, masks: Mapping[str, Tensor] | None 
         gate for role, mask in kept.items() for gate in gate_statistics(layer.kernels[role], layer.gates_of(role), mask)
     ]
     of_input = [role for role, source in reads.items() if source == "x"]
-    of_state = [role for role, source in reads.items() if source in layer.cell.states]
+    others = [role for role in kept if role not in of_input]
+    # Of a cell without a kernel that reads a state itself, those that read what the step makes of it.
+    of_state = [role for role, source in reads.items() if source in layer.cell.states] or others
+    out_of_units = [kept[role].sum(0).cpu() for role in of_state if kept[role].shape[1] == layer.state_sizes[0]]
     into_units = [mask for role, mask in kept.items() if layer.gates_of(role) == layer.cell.gates]
     return Connections(
         gates=gates,
         inputs=sum(int(kept[role].sum()) for role in of_input),
-        recurrent=sum(int(mask.sum()) for role, mask in kept.items() if role not in of_input),
-        dense_ratio=sum(kept[role].numel() for role in of_input)
-        / sum(mask.numel() for role, mask in kept.items() if role not in of_input),
+        recurrent=sum(int(kept[role].sum()) for role in others),
+        dense_ratio=_ratio(*(sum(kept[role].numel() for role in roles) for roles in (of_input, others))),
         incoming=_total(mask.sum(1).view(-1, layer.hidden_size).sum(0) for mask in into_units),
-        outgoing=_total(kept[role].sum(0) for role in of_state),
+        outgoing=_total([torch.zeros(layer.state_sizes[0], dtype=torch.long), *out_of_units]),
     )
 
 
@@ -103,6 +106,10 @@ def kept_weights(layer: RecurrentLayer, masks: Mapping[str, Tensor] | None = Non
         for role, weight in layer.weights.items()
     }
     return layer.all_gates(kept)
+
+
+def _ratio(inputs: int, recurrent: int) -> float:
+    return inputs / recurrent if recurrent else inf
 
 
 def _total(terms: Iterable[Tensor]) -> Tensor:

@@ -229,9 +229,9 @@ def _is_shape(shape: Any) -> bool:
 def _pack(mask: Tensor) -> Tensor:
     """Eight weights a byte, the first in the lowest bit; the last byte is padded with zeros."""
     bits = nn.functional.pad(mask.detach().flatten().cpu().to(torch.uint8), (0, -mask.numel() % 8)).view(-1, 8)
-    return (bits << torch.arange(8, dtype=torch.uint8)).sum(1, dtype=torch.uint8)
+    return (bits << torch.arange(8, dtype=torch.uint8, device="cpu")).sum(1, dtype=torch.uint8)
 
 
 def _unpack(packed: Tensor, shape: list[int]) -> Tensor:
-    bits = packed.cpu().unsqueeze(1) >> torch.arange(8, dtype=torch.uint8) & 1
+    bits = packed.cpu().unsqueeze(1) >> torch.arange(8, dtype=torch.uint8, device="cpu") & 1
     return bits.flatten()[: prod(shape)].view(shape).bool()

@@ -2,10 +2,12 @@
 
 from math import inf
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.schedules import Cubic, IterativeSteps, NarangRamp, Schedule
 
 times = st.integers(0, 300)
@@ -122,3 +124,10 @@ def test_schedules_are_values(schedule):
     assert schedule == type(schedule)()
     with pytest.raises(AttributeError):
         schedule.moments = ()
+
+
+def test_whole_numbers_of_numpy_are_steps():
+    steps = Cubic(begin=np.int64(0), end=np.int64(500), frequency=np.int32(100)).over(1000)
+    assert steps == Cubic(begin=0, end=500, frequency=100)
+    with pytest.raises(UsageError, match="lies after"):
+        Cubic(begin=np.int64(600), end=500)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from sparse_rnn import PeepholeLSTM, prune
+from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent import kernels, layers
 from sparse_rnn.recurrent.kernels import Kernel, Targets, find_targets, targets_named
 
@@ -265,3 +266,9 @@ def test_rescaling_and_statistics_search_no_further(searches, rescale):
     rnn = nn.LSTM(3, 8)
     prune(rnn, X, sparsity=0.5, criterion="magnitude", rounds=10, rescale=rescale)
     assert searches == [rnn]
+
+
+def test_a_single_pattern_and_none_at_all():
+    assert list(find_targets(nn.GRU(3, 4), "*_hh_*")) == ["weight_hh_l0"]
+    with pytest.raises(UsageError, match=r"^kernels=\[\] names no weights: name some, or leave it out"):
+        find_targets(nn.GRU(3, 4), [])

@@ -6,6 +6,7 @@ from loops import INPUTS, UNITS, Loop, data
 from torch import nn
 
 from sparse_rnn import SNIP, GraSP, JacobianSpectrum, Magnitude, prune, register_cell
+from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent import registry
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.sparsity.connections import connections
@@ -191,3 +192,57 @@ def test_the_commonest_cell_is_pruned_by_every_criterion_and_its_connections_are
     left = connections(model, masks)["cell"]
     assert left.inputs == int(masks["cell.i2h.weight"][:, :INPUTS].sum())
     assert left.inputs + left.recurrent == 14
+
+
+class Rate(nn.Module):
+    """h' = 0.9 h + 0.1 (W x + U tanh h): no kernel reads the state itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.rec = nn.Linear(INPUTS, UNITS), nn.Linear(UNITS, UNITS, bias=False)
+
+    def forward(self, x, h):
+        return 0.9 * h + 0.1 * (self.read(x) + self.rec(torch.tanh(h)))
+
+
+class Independent(nn.Module):
+    """h' = relu(W x + u * h), where u is a vector (IndRNN, Li et al. 2018)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.u = nn.Linear(INPUTS, UNITS), nn.Parameter(torch.ones(UNITS))
+
+    def forward(self, x, h):
+        return torch.relu(self.read(x) + self.u * h)
+
+
+def test_connections_of_a_cell_whose_kernel_reads_what_the_step_makes_of_the_state():
+    register_cell(
+        Rate, step=lambda cell, p, x, s: (0.9 * s[0] + 0.1 * p(ih=x, hh=torch.tanh(s[0])),),
+        kernels={"ih": "read.weight", "hh": "rec.weight"}, biases={"ih": "read.bias"},
+    )  # fmt: skip
+    model = Rate()
+    with torch.no_grad():
+        model.rec.weight[:, 0] = 0
+    [found] = connections(model).values()
+    assert (found.inputs, found.recurrent) == (INPUTS * UNITS, UNITS * (UNITS - 1))
+    assert found.outgoing.tolist() == [0, *[UNITS] * (UNITS - 1)]
+
+
+def test_connections_of_a_cell_without_a_recurrent_kernel():
+    register_cell(
+        Independent, step=lambda cell, p, x, s: (torch.relu(p(ih=x) + cell.u * s[0]),),
+        kernels={"ih": "read.weight"}, biases={"ih": "read.bias"},
+    )  # fmt: skip
+    [found] = connections(Independent()).values()
+    assert (found.ratio, found.dense_ratio) == (float("inf"), float("inf"))
+    assert found.outgoing.tolist() == [0] * UNITS
+
+
+def test_a_vector_is_no_kernel():
+    register_cell(
+        Independent, step=lambda cell, p, x, s: (torch.relu(p(ih=x, hh=s[0])),),
+        kernels={"ih": "read.weight", "hh": "u"}, biases={"ih": "read.bias"},
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=r"^u of Independent is no matrix, and so no kernel: leave it out"):
+        find_targets(Independent())

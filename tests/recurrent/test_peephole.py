@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
 
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
+from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 
 # The shape suffixes of the code: steps, samples, inputs, units.
 T, B, I, H = 5, 3, 4, 6  # noqa: E741 - I inputs
@@ -464,3 +465,13 @@ def test_refuses_bad_arguments(options: dict, message: str) -> None:
 def test_refuses_bad_input(x: Tensor | PackedSequence, hx: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PeepholeLSTM(I, H)(x, hx)
+
+
+@pytest.mark.parametrize("kind", [PeepholeLSTM, ResetBeforeGRU])
+def test_functional_gradients_are_autograd_s(kind):
+    module, x = kind(3, 4), torch.randn(5, 2, 3)
+    weights = dict(module.named_parameters())
+    found = torch.func.grad(lambda w: torch.func.functional_call(module, w, (x,))[0].square().sum())(weights)
+    module(x)[0].square().sum().backward()
+    for name, parameter in module.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad)

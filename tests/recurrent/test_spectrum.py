@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 from sparse_rnn import PeepholeLSTM, ResetBeforeGRU, register_cell
 from sparse_rnn.recurrent import spectrum as module_under_test
+from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.recurrent.spectrum import NEAR_ZERO, Spectrum, jacobians, product_singular_values, spectrum
 from sparse_rnn.recurrent.spectrum import unrolled_layers as layers_of
 from sparse_rnn.recurrent.unroll import Unrolled
@@ -186,3 +187,22 @@ def test_single_precision_is_close_and_half_precision_is_computed_in_single():
     torch.testing.assert_close(values, spectrum(double).singular_values.float(), rtol=1e-4, atol=1e-5)
     [[half]] = layers_of(model.bfloat16(), x.bfloat16()).values()
     assert spectrum(half).singular_values.dtype == torch.float32
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_it_is_the_same_in_inference_mode(inside):
+    gru, x = nn.GRU(INPUTS, UNITS), torch.randn(STEPS, BATCH, INPUTS)
+    expected = spectrum(layers_of(gru, x)["l0"][0])
+    with torch.inference_mode():
+        found = spectrum(layers_of(gru, x.clone() if inside else x)["l0"][0])
+    assert found.chi == expected.chi > 0
+    assert torch.equal(found.singular_values, expected.singular_values)
+
+
+def test_peepholes_are_those_that_the_module_has_by_now():
+    lstm, x = PeepholeLSTM(INPUTS, UNITS, peepholes="diagonal"), torch.randn(STEPS, BATCH, INPUTS)
+    recurrent = find_targets(lstm).recurrent
+    for parameter in lstm.parameters():
+        parameter.data = torch.randn_like(parameter)  # as moving a model to another device does
+    [unrolled] = layers_of(lstm, x, recurrent=recurrent)["l0"]
+    torch.testing.assert_close(unrolled.output_TBH, lstm(x)[0])

@@ -1,5 +1,6 @@
 """The contract of a criterion: found by its names, called by pruning with targets, and its helpers."""
 
+import copy
 import gc
 
 import pytest
@@ -108,3 +109,18 @@ def test_what_is_no_recurrent_kernel_is_named_by_those_that_need_one():
         recurrent_only(SynFlow(), model, targets)
     kernels = recurrent_only(SynFlow(), model, ["rnn.weight_hh_l0"])
     assert kernels["rnn.weight_hh_l0"].role == "hh"
+
+
+@pytest.mark.filterwarnings("ignore:No weight is left of")
+@pytest.mark.parametrize("criterion", ["jacobian", "synflow", "snip", "grasp"])
+def test_masks_are_the_same_in_the_mode_in_which_lightning_evaluates(criterion):
+    def digest(model):
+        return prune(model, x, sparsity=0.5, criterion=criterion, loss_fn=loss, seed=0).digest()
+
+    def loss(module, batch):
+        return module(batch)[0].square().sum()
+
+    gru, x = nn.GRU(3, 8), torch.randn(6, 4, 3)
+    expected = digest(copy.deepcopy(gru))
+    with torch.inference_mode():
+        assert digest(gru) == expected

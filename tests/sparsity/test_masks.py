@@ -2,6 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from sparse_rnn import prune
+from sparse_rnn.sparsity.growth import random_scores
 from sparse_rnn.sparsity.masks import Masks
 
 
@@ -100,3 +102,13 @@ def test_adam_divides_zero_by_zero_where_its_eps_is_none_in_float16():
             optimizer.step()
     assert (module.weight[~masks["weight"]] == 0).all()
     assert module.weight[masks["weight"]].isfinite().all()
+
+
+def test_another_default_device_changes_nothing():
+    gru = nn.GRU(3, 4)
+    masks = prune(gru, None, sparsity=0.5, criterion="random")
+    digest, saved = masks.digest(), masks.state_dict()
+    with torch.device("meta"):
+        assert masks.digest() == digest
+        assert Masks.from_state_dict(saved, gru).digest() == digest
+        assert random_scores(torch.zeros(3, device="cpu"), 0, 1).device.type == "cpu"

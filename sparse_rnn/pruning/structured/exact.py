@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sparse_rnn.pruning.structured.declared import Declared
 from sparse_rnn.pruning.structured.groups import UnitGroup, find_groups, weight_of
-from sparse_rnn.pruning.structured.readers import find_readers
+from sparse_rnn.pruning.structured.readers import find_readers, tied_notes
 from sparse_rnn.pruning.structured.trace import Links
 from sparse_rnn.pruning.structured.unit_criterion import check_read, layers_of_modules, sizes_wanted
 from sparse_rnn.pruning.structured.units import Plan, Reader, UnitPlan, Writer
@@ -94,7 +94,7 @@ class Exact:
             if count:
                 plans += [search.plan(groups[n], removable[n].nonzero().flatten()[:count]) for n in members]
                 new_sizes |= dict.fromkeys(names_together, groups[members[0]].units - count)
-        return Plan(tuple(plans), new_sizes)
+        return Plan(tuple(plans), new_sizes, tuple(tied_notes(above)) if plans else ())
 
 
 def _module_names(group: UnitGroup, recurrent: Sequence[RecurrentModule]) -> set[str]:

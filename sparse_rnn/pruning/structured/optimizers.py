@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.structured.shrink import Edit, shrink_
 from sparse_rnn.pruning.structured.units import Plan
 
@@ -34,7 +35,7 @@ def shrink_with_optimizers_(model: nn.Module, plan: Plan, optimizers: Iterable[O
         Name of a parameter to what has become of it, as :func:`shrink_` does.
 
     Raises:
-        UsageError: If the plan is not one of this model.
+        UsageError: If the plan is not one of this model, or LBFGS is among the optimizers.
 
     Example:
         >>> from sparse_rnn.pruning.structured import UnitMagnitude
@@ -49,6 +50,9 @@ def shrink_with_optimizers_(model: nn.Module, plan: Plan, optimizers: Iterable[O
         >>> optimizer.state[rnn.weight_hh_l0]["exp_avg"].shape
         torch.Size([2, 2])
     """
+    optimizers = list(optimizers)
+    if any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in optimizers):
+        raise UsageError("LBFGS has one history of all weights, which cannot shrink: take another optimizer.")
     before = dict(model.named_parameters(remove_duplicate=False))
     shapes = {name: parameter.shape for name, parameter in before.items()}
     edits = shrink_(model, plan)

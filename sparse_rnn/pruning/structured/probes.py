@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 _CLOSE = 1e-3  # relative; what the gradients of float32 agree to
+# What is computed from probes, whatever the model's type and device, and the defaults.
+_HERE: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Probes:
 
     def layers_of(self, x: Tensor) -> tuple[str, ...]:
         """Name the layers whose units a tensor depends on."""
-        return tuple(self._gradients(x, torch.rand(x.shape[-1]) if x.dim() else torch.ones(())))
+        return tuple(self._gradients(x, torch.rand(x.shape[-1:], **_HERE)))
 
     def blocks(self, x: Tensor, dim: int = -1) -> list[Block]:
         """Return the columns of a tensor, along a dimension, that depend on units.
@@ -113,24 +116,30 @@ class Probes:
         found: dict[str, list[Tensor]] = {}
         for (layer, _), gradient in zip(self._leaves, _gradients(x, leaves, weights), strict=True):
             if gradient is not None and bool(gradient.any()):
-                found.setdefault(layer, []).append(gradient.flatten(0, -2))
+                found.setdefault(layer, []).append(_rows(gradient))
         return {layer: torch.cat(parts) for layer, parts in found.items()}
 
     def _pieces(self, x: Tensor, first: int, end: int) -> Iterator[Mapping[str, tuple[Tensor, Tensor]]]:
         """Find units and their columns in a range of x, which is halved until no unit has two columns in it."""
-        base, check = torch.zeros(2, x.shape[-1])
-        base[first:end], check[first:end] = torch.rand(2, end - first) + 0.5
-        number = torch.arange(x.shape[-1]) + 1
+        close, most = self._precision(x)
+        if end - first > most:
+            half = (first + end) // 2
+            yield from self._pieces(x, first, half)
+            yield from self._pieces(x, half, end)
+            return
+        base, check = torch.zeros(2, x.shape[-1], **_HERE)
+        base[first:end], check[first:end] = torch.rand(2, end - first, **_HERE) + 0.5
+        number = torch.arange(x.shape[-1], device="cpu") - first + 1
         plain, numbered, checked = (self._gradients(x, base * factor) for factor in (1, number, check))
         piece: dict[str, tuple[Tensor, Tensor]] = {}
         for layer, gradient in plain.items():
-            rows, units = gradient.abs().argmax(0), torch.arange(gradient.shape[1])
+            rows, units = gradient.abs().argmax(0), torch.arange(gradient.shape[1], device="cpu")
             units = units[gradient[rows, units] != 0]
             rows = rows[units]
-            columns = (numbered[layer][rows, units] / gradient[rows, units]).round().long() - 1
+            columns = (numbered[layer][rows, units] / gradient[rows, units]).round().long() - 1 + first
             columns = columns.clamp(first, end - 1)
             expected = gradient[:, units] * check[columns]
-            alone = torch.allclose(checked[layer][:, units], expected, _CLOSE, _CLOSE * gradient.abs().max().item())
+            alone = torch.allclose(checked[layer][:, units], expected, close, close * gradient.abs().max().item())
             if not alone or len(columns.unique()) < len(columns):
                 break
             piece[layer] = units, columns
@@ -143,26 +152,36 @@ class Probes:
         yield from self._pieces(x, first, half)
         yield from self._pieces(x, half, end)
 
+    def _precision(self, x: Tensor) -> tuple[float, int]:
+        """Return what gradients agree to, relatively, and how many columns they can tell apart by their numbers."""
+        step = max(torch.finfo(tensor.dtype).eps for tensor in (x, *(leaf for _, leaf in self._leaves)))
+        return max(_CLOSE, 8 * step), int(0.25 / step)
+
     def _block(self, x: Tensor, layers: tuple[str, ...], columns: Tensor) -> Block:
         """Find out how columns depend on their units, and refuse those that depend on something else beside."""
-        weights = torch.zeros(x.shape[-1])
+        close, _ = self._precision(x)
+        weights = torch.zeros(x.shape[-1], **_HERE)
         weights[columns] = 1
         leaves = [leaf for _, leaf in self._leaves]
         gradients = _gradients(x, leaves, weights)
-        by_unit = torch.zeros(len(columns))  # by Euler's theorem the value itself, of what only scales
-        per_unit = torch.zeros(len(columns))
+        by_unit = torch.zeros(len(columns), **_HERE)  # by Euler's theorem the value itself, of what only scales
+        per_unit = torch.zeros(len(columns), **_HERE)
         copies = True
         for (layer, leaf), gradient in zip(self._leaves, gradients, strict=True):
             if layer in layers and gradient is not None:
-                by_unit += (gradient * leaf).detach().flatten(0, -2).sum(0).cpu().float()
-                per_unit += gradient.flatten(0, -2).sum(0).cpu().float()
+                by_unit += (_rows(gradient) * _rows(leaf.detach())).sum(0)
+                per_unit += _rows(gradient).sum(0)
                 copies &= bool(((gradient == 0) | (gradient == 1)).all())
-        values = x.detach()[..., columns.to(x.device)].flatten(0, -2)
-        scales = torch.allclose(values.sum(0).cpu().float(), by_unit, _CLOSE, _CLOSE)
+        values = _rows(x.detach()[..., columns.to(x.device)])
+        scales = torch.allclose(values.sum(0), by_unit, close, close)
         if not scales and any(g is not None and bool(g.any()) for g in _gradients(x, self._others, weights)):
             raise MixedError(layers, "adds units to something else")
         whole = torch.equal(per_unit, torch.full_like(per_unit, len(values)))
         return Block(layers, columns, scales, is_copy=scales and copies and whole and len(layers) == 1)
+
+
+def _rows(values: Tensor) -> Tensor:
+    return values.reshape(-1, values.shape[-1]).to(**_HERE)
 
 
 def _gradients(x: Tensor, sources: Sequence[Tensor], weights: Tensor) -> Sequence[Tensor | None]:

@@ -76,6 +76,7 @@ def _run(trace: Trace, model: nn.Module, batch: Any, loss_fn: LossFn | None, bri
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
+            torch.autocast(next(model.parameters()).device.type, enabled=False),  # what is rounded mixes units
             leave_no_trace(model),
             rng_kept(),
             trace.standing_in(bridging),

@@ -132,6 +132,7 @@ def shrink(model: Model, plan: Plan) -> Model:
     return small
 
 
+@torch.inference_mode(False)  # its parameters are to be trained on
 @torch.no_grad()
 def shrink_(model: nn.Module, plan: Plan) -> dict[str, Edit]:
     """Do as :func:`shrink` in place; parameters stay the same objects, so that an optimizer still has them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -213,10 +213,13 @@ class Trace(TorchFunctionMode):
     def _add(self, parameter: str, blocks: Sequence[Block], dim: int) -> None:
         for block in blocks:
             found = self.links.readers.setdefault(block.layers, [])
-            known = (
-                reader.parameter == parameter and torch.equal(reader.columns, block.columns) for reader, _ in found
-            )
-            if not any(known):
+            for n, (reader, seen) in enumerate(found):
+                if reader.parameter == parameter and torch.equal(reader.columns, block.columns):
+                    # It reads them again, perhaps in another way: what holds of one reading alone does not hold.
+                    scales, is_copy = seen.scales and block.scales, seen.is_copy and block.is_copy
+                    found[n] = reader, replace(seen, scales=scales, is_copy=is_copy)
+                    break
+            else:
                 found.append((Reader(parameter, block.columns, dim), block))
             self.links.together += [(block.layers[0], other) for other in block.layers[1:]]
 

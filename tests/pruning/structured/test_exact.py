@@ -176,3 +176,40 @@ def test_a_sparse_classifier_loses_the_units_whose_candidate_has_no_weight():
     plan = Exact().plan(model, x)
     assert plan.removed >= empty > 0
     unchanged(model, shrink(model, plan), x)
+
+
+@pytest.mark.parametrize("again", [torch.sigmoid, lambda h: 1 - h])
+def test_a_unit_that_one_weight_reads_in_two_ways_stays(again):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = nn.GRU(3, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            h = self.rnn(x)[0]
+            return self.head(h) + self.head(again(h))
+
+    model, x = Twice().double(), torch.randn(6, 2, 3, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in model.rnn.parameters():
+            parameter.view(3, 8, *parameter.shape[1:])[:, 6] = 0  # it is 0 at every step, and again(0) is not
+    unchanged(model, shrink(model, Exact().plan(model, x)), x)
+
+
+def test_it_says_what_it_unties():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.rnn, self.head = nn.Embedding(9, 8), nn.GRU(8, 8), nn.Linear(8, 9)
+            self.head.weight = self.embedding.weight
+
+        def forward(self, x):
+            return self.head(self.rnn(self.embedding(x))[0])
+
+    model, x = Tied(), torch.randint(9, (6, 2))
+    assert Exact().plan(model, x).notes == ()
+    with torch.no_grad():
+        for parameter in model.rnn.parameters():
+            parameter.view(3, 8, *parameter.shape[1:])[:, 6] = 0
+    [note] = Exact().plan(model, x).notes
+    assert "is tied" in note

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.structured import RandomUnits, Spectral, shrink_, shrink_with_optimizers_
 
 X = torch.randn(7, 3, 5)
@@ -115,3 +116,11 @@ def test_a_graph_that_is_still_about_does_not_matter():
     model(TOKENS).sum().backward()
     assert model.rnn.weight_hh_l0.grad.shape == (12, 4)
     assert held.requires_grad
+
+
+def test_lbfgs_is_refused_before_anything_shrinks():
+    net = Net()
+    plan = RandomUnits(units=4, reconstruct=False).plan(net, torch.randint(9, (7, 3)))
+    with pytest.raises(UsageError, match="LBFGS has one history"):
+        shrink_with_optimizers_(net, plan, [torch.optim.LBFGS(net.parameters())])
+    assert net.rnn.hidden_size == 6

@@ -139,3 +139,42 @@ def test_the_attention_project_is_refused_by_the_name_of_what_reads_the_mixture(
     batch = torch.randint(10, (4, 3)), torch.randint(10, (4, 3))
     with pytest.raises(UsageError, match=r"Units of encoder\.l0.*decoder\.weight_ih_l0"):
         plan(model, batch)
+
+
+class Unbatched(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head = nn.GRU(3, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0][-1])
+
+
+HEAD = [("head.weight", 1, FIRST)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_readers_of_a_model_of_another_type_are_found(dtype):
+    assert outer(plan(Unbatched().to(dtype), torch.randn(5, 2, 3, dtype=dtype))) == HEAD
+
+
+def test_readers_are_found_where_there_is_no_batch_dimension():
+    assert outer(plan(Unbatched(), torch.randn(5, 3))) == HEAD
+
+
+def test_readers_are_found_whatever_the_default_type_is(monkeypatch):
+    model, x = Unbatched(), torch.randn(5, 2, 3)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert outer(plan(model, x)) == HEAD
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_readers_are_found_under_autocast():
+    model = Model(lambda model, h, _: model.head(torch.bmm(h.softmax(0).transpose(1, 2), h)), head=nn.Linear(6, 2))
+    with torch.autocast("cpu"), pytest.raises(UsageError, match="mixes units"):
+        plan(model)
+    pooled = Model(lambda model, h, _: model.head(torch.bmm(torch.ones(5, 1, 2).softmax(-1), h)), head=nn.Linear(6, 2))
+    with torch.autocast("cpu"):
+        assert outer(plan(pooled)) == HEAD
