@@ -87,8 +87,10 @@ def _example(model: LightningModule) -> Tensor:
     """Return something to call a model with."""
     if isinstance(model.example_input_array, Tensor):
         return model.example_input_array
-    if isinstance(model, SequenceClassifier):
+    if isinstance(model, SequenceClassifier) and model.embedding is None:
         return torch.randn(*_EXAMPLE, model.input_size)
+    if isinstance(model, SequenceClassifier):
+        return torch.randint(model.input_size, _EXAMPLE)
     if isinstance(model, LanguageModel):
         return torch.randint(model.embedding.num_embeddings, _EXAMPLE)
     raise UsageError(

@@ -236,8 +236,8 @@ def _example(model: LightningModule, batch: Any) -> Tensor | None:
     """Return something to call a model with, [batch, time, ...]; None where that is not known."""
     if isinstance(model.example_input_array, Tensor):
         return model.example_input_array
-    known = isinstance(model, (SequenceClassifier, LanguageModel))
-    return batch[0].cpu() if known else None
+    known = isinstance(model, (SequenceClassifier, LanguageModel)) and isinstance(batch[0], Tensor)
+    return batch[0].cpu() if known else None  # sequences that are packed cannot be taken a few at a time
 
 
 def _table(rows: Sequence[Row]) -> Iterator[str]:

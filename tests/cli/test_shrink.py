@@ -129,6 +129,22 @@ def test_a_language_model(run, capsys, tmp_path):
     assert small.decoder.weight.shape[1] == 5
 
 
+def test_a_classifier_of_strings_shrinks_untimed_and_is_exported(run, digits, capsys, tmp_path):
+    """Its batches are packed, and what it reads are numbers of letters."""
+    onnx = [pytest.importorskip(name, reason=f"{name} is not installed") for name in ("onnx", "onnxruntime")]
+    run("fit", "--config", "gru_reber.yaml", *digits[2:], "--pruning", "null", "--trainer.limit_val_batches", "1")
+    [last] = tmp_path.glob("lightning_logs/version_0/checkpoints/last.ckpt")
+    capsys.readouterr()
+    run("shrink", "--checkpoint", str(last), "--units", "4", "--output", "small.ckpt")
+    rows = table_of(capsys.readouterr().out)
+    assert rows["after"]["units"] == "4"
+    assert not any(name.startswith("ms at") for name in rows["after"])
+    run("export", "--checkpoint", "small.ckpt", "--output", "small.onnx")
+    x = torch.randint(128, (3, 7))
+    [found] = onnx[1].InferenceSession("small.onnx").run(None, {"input": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), read("small.ckpt").model(x), atol=1e-5, rtol=1e-5)
+
+
 def test_onnx_runtime_is_timed_too(run, capsys, dense):
     pytest.importorskip("onnx", reason="onnx is not installed")
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
