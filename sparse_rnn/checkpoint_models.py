@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningModule
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from sparse_rnn.errors import UsageError, one_line, unwrapped
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.saved_models import called, class_named
-from sparse_rnn.sparsity.masks import Masks
+from sparse_rnn.sparsity.masks import Masks, joined
 from sparse_rnn.states import load_assigned
 
 CONFIG = "config.yaml"
@@ -74,7 +75,7 @@ def model_in(
     if module and not by_command_line:
         model = called(class_named(module), checkpoint, path)
         fill(path, model, checkpoint)
-        return model.eval()
+        return _in_single_precision(model).eval()
     described: Mapping[str, Any] = {"class_path": module} if module else config.get("model", {})
     class_path = described.get("class_path", class_path)
     if class_path is None:
@@ -86,7 +87,13 @@ def model_in(
     arguments = {name: saved.get(name, value) for name, value in arguments.items()}
     model = build(LightningModule, "model", {"class_path": class_path, "init_args": arguments})
     fill(path, model, checkpoint)
-    return model.eval()
+    return _in_single_precision(model).eval()
+
+
+def _in_single_precision(model: LightningModule) -> LightningModule:
+    """Let a model that was trained in half precision be computed with anywhere, which loses nothing."""
+    half = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in model.parameters())
+    return model.float() if half else model
 
 
 def fill(path: str | os.PathLike[str], model: LightningModule, checkpoint: Mapping[str, Any]) -> None:
@@ -148,9 +155,12 @@ def packed_masks(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         >>> packed_masks({"callbacks": {"OneShotPruning": {"masks": {"rnn.weight_hh_l0": "bits"}}, "Timer": {}}})
         {'rnn.weight_hh_l0': 'bits'}
     """
+    return {kernel: mask for masks in _by_callback(checkpoint) for kernel, mask in masks.items()}
+
+
+def _by_callback(checkpoint: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     states = (state for state in checkpoint.get("callbacks", {}).values() if isinstance(state, Mapping))
-    packed = (state["masks"] for state in states if isinstance(state.get("masks"), Mapping))
-    return {kernel: mask for masks in packed for kernel, mask in masks.items()}
+    yield from (state["masks"] for state in states if isinstance(state.get("masks"), Mapping))
 
 
 def masks_in(path: str | os.PathLike[str], checkpoint: Mapping[str, Any], model: LightningModule) -> Masks:
@@ -171,7 +181,7 @@ def masks_in(path: str | os.PathLike[str], checkpoint: Mapping[str, Any], model:
     """
     kernels = find_targets(model)
     try:
-        found = Masks.from_state_dict(packed_masks(checkpoint), model)
+        found = joined(Masks.from_state_dict(packed, model) for packed in _by_callback(checkpoint))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     return Masks.of(kernels, {name: found.get(name, mask) for name, mask in Masks.full(kernels).items()})

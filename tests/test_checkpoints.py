@@ -7,6 +7,7 @@ from sparse_rnn.checkpoint_models import packed_masks
 from sparse_rnn.checkpoints import data_of, read
 from sparse_rnn.data import SequentialDigits
 from sparse_rnn.errors import MissingFileError, UsageError
+from sparse_rnn.modules import SequenceClassifier
 from sparse_rnn.sparsity.masks import Masks
 
 
@@ -83,3 +84,26 @@ def test_a_path_finds_the_run_from_whichever_folder_it_is_given(jacobian, monkey
     assert near.config_text
     monkeypatch.chdir(jacobian.parent.parent)
     assert read(f"checkpoints/{jacobian.name}").config == whole.config
+
+
+def test_a_model_of_half_precision_is_read_as_one_of_single_precision(changed):
+    def halved(checkpoint):
+        for name, value in checkpoint["state_dict"].items():
+            checkpoint["state_dict"][name] = value.bfloat16() if value.is_floating_point() else value
+
+    found = read(changed(halved))
+    assert {parameter.dtype for parameter in found.model.parameters()} == {torch.float32}
+    assert torch.equal(found.model.rnn.weight_hh_l0, found.model.rnn.weight_hh_l0.bfloat16().float())
+
+
+def test_masks_of_two_callbacks_are_joined(changed):
+    def twice(checkpoint):
+        [(key, state)] = [(key, state) for key, state in checkpoint["callbacks"].items() if "Pruning" in key]
+        name = "rnn.weight_hh_l0"
+        other = Masks({name: torch.rand(18, 6) < 0.5}, None)
+        checkpoint["callbacks"][f"another {key}"] = {**state, "masks": other.state_dict()}
+        twice.first = Masks.from_state_dict(state["masks"], SequenceClassifier(8, 10, hidden_size=6))[name]
+        twice.second = other[name]
+
+    found = read(changed(twice)).masks["rnn.weight_hh_l0"]
+    assert torch.equal(found, twice.first & twice.second)

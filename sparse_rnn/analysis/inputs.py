@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from sparse_rnn.callbacks.borrowing.samples import TrainingSamples
+from sparse_rnn.devices import own_accelerator
 from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import seeded
 from sparse_rnn.recurrent.layers import find_recurrent
@@ -47,7 +47,7 @@ def measure_on_samples(
     measured: list[Measured] = []
     with quiet():
         trainer = Trainer(
-            accelerator="cpu" if MPSAccelerator.is_available() else "auto",  # as a fit does
+            accelerator=own_accelerator(),
             devices=1,
             max_epochs=1,  # which none is trained: a project may share its schedule out among the epochs
             num_sanity_val_steps=0,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sparse_rnn.callbacks.base import PruningCallback
 from sparse_rnn.lightning_compat import callbacks_of
+from sparse_rnn.sparsity.masks import joined
 
 
 def pruning_callbacks(trainer: Trainer) -> list[PruningCallback]:
@@ -15,6 +16,5 @@ def pruning_callbacks(trainer: Trainer) -> list[PruningCallback]:
 
 
 def current_masks(trainer: Trainer) -> dict[str, Tensor]:
-    """Return the masks of all pruning callbacks of a trainer, as they are now."""
-    pruning = pruning_callbacks(trainer)
-    return {name: mask for callback in pruning for name, mask in (callback.masks or {}).items()}
+    """Return the masks of all pruning callbacks of a trainer, as they are now; what several prune is what all keep."""
+    return joined(callback.masks or {} for callback in pruning_callbacks(trainer))

@@ -123,11 +123,11 @@ class LotteryTicket(PruningCallback):
 
     def wants_batch(self, step: int) -> bool:
         """Ask for it where a round may be over."""
-        return self._rounds_over(step) > (self._finished or 0)
+        return bool(self.sparsity) and self._rounds_over(step) > (self._finished or 0)
 
     def update_masks(self, trainer: Trainer, pl_module: LightningModule, step: int, batch: Any) -> Masks | None:
         """Prune and rewind when a round is over."""
-        if self._length is None:
+        if self._length is None or not self.sparsity:  # a dense run is as it is without a callback
             return None
         if self._start is None and step >= self._first:
             self._first, self._start, self._first_known = step, _snapshot(trainer, pl_module), True
@@ -159,7 +159,7 @@ class LotteryTicket(PruningCallback):
     @property
     def is_final(self) -> bool:
         """Whether the last round is over, once training has started."""
-        return super().is_final and (self._finished or 0) >= self.rounds
+        return super().is_final and (not self.sparsity or (self._finished or 0) >= self.rounds)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where the training ended before the last round was over."""

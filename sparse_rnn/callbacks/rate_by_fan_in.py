@@ -68,6 +68,9 @@ class RateByFanIn(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Count what is left, and log k as ``fan_in``."""
+        for hook in self._hooks[1::2]:  # whoever listens to the step sees the rate that it was made with
+            if (hooks := hook.hooks_dict_ref()) is not None:
+                hooks.move_to_end(hook.id)
         masks = current_masks(trainer)
         left = sum(self._kept(kernel, masks.get(kernel.name)) for kernel in self._kernels)
         self._fan_in = max(left / sum(len(kernel.parameter) for kernel in self._kernels), 1.0)

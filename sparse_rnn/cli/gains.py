@@ -30,7 +30,7 @@ def gains(model: nn.Module, masks: Mapping[str, Tensor], batch: int) -> dict[str
     Returns:
         ``size`` and ``speed`` to a clause each; nothing where no layer can be compared.
     """
-    rows = list(_timings(model, masks, (1, batch)))
+    rows = list(_timings(model, masks, sorted({1, batch})))
     one, many = ([row for row in rows if row.batch == size] for size in (1, batch))
     if not rows:
         return {}

@@ -23,6 +23,7 @@ from sparse_rnn.cli.arguments import Parser, output_argument, positive
 from sparse_rnn.cli.fit import PruningCLI
 from sparse_rnn.cli.shrunk_checkpoint import Shrunk, masks_only, shrink_checkpoint
 from sparse_rnn.config_files import read_config
+from sparse_rnn.devices import own_accelerator
 from sparse_rnn.engine.files import written_whole
 from sparse_rnn.engine.onnx_files import export_onnx, onnx_session
 from sparse_rnn.engine.timing import side_by_side
@@ -159,7 +160,12 @@ def _without_advertisements() -> Iterator[None]:
 def _validated(model: LightningModule, data: LightningDataModule) -> dict[str, float]:
     with quiet():
         trainer = Trainer(
-            devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
+            accelerator=own_accelerator(),
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
         )
         [metrics, *_] = trainer.validate(model, datamodule=data, verbose=False) or [{}]
     model.eval()
@@ -168,7 +174,10 @@ def _validated(model: LightningModule, data: LightningDataModule) -> dict[str, f
 
 def _finetuned(small: Shrunk, epochs: int, folder: Path) -> tuple[LightningModule, dict[str, Any]]:
     """Train on with the smaller model, as its run would."""
-    done = small.saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    if "loops" not in small.saved:
+        raise UsageError("--finetune goes on with a run, but the checkpoint holds weights only: leave it out.")
+    # The epoch that a checkpoint was saved in is trained to its end, and as many after it as were asked for.
+    done = small.saved["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
     start, end = folder / "start.ckpt", folder / "end.ckpt"
     torch.save(small.saved, start)
     (folder / CONFIG).write_text(yaml.safe_dump(small.config, sort_keys=False))

@@ -15,6 +15,7 @@ from sparse_rnn.callbacks.borrowing.samples import TrainingSamples
 from sparse_rnn.callbacks.structured import StructuredPruning
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checkpoints import Checkpoint
+from sparse_rnn.devices import own_accelerator
 from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import seeded
 from sparse_rnn.pruning.structured import Edit, Exact, Plan, UnitCriterion, shrink_with_optimizers_
@@ -22,7 +23,9 @@ from sparse_rnn.recurrent.layers import find_recurrent
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.torch_compat import tree_map_only
 
-_OF_RANKS = "ranks"  # a language model's recurrent state, which has the size of before
+# A language model's recurrent state and gradients that are accumulated have the sizes of before, and it is the larger
+# model's run that early stopping has ended.
+_OF_THE_LARGER = ("ranks", "gradients", "early_stopped")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ def shrink_checkpoint(
     before = dict(model.hparams)
     with quiet():
         trainer = Trainer(
+            accelerator=own_accelerator(),
             max_epochs=0,
             devices=1,
             logger=False,
@@ -96,7 +100,8 @@ def shrink_checkpoint(
     saved["callbacks"] = {} if _reconstructs(plan) else _masks_selected(saved.get("callbacks", {}), shrinking.edits)
     saved["state_dict"] = model.state_dict()
     saved["hyper_parameters"] = _changed(saved.get("hyper_parameters", {}), model.hparams)
-    saved.pop(_OF_RANKS, None)
+    for name in _OF_THE_LARGER:
+        saved.pop(name, None)
     config = _config(checkpoint, model, keeps_masks=bool(saved["callbacks"]))
     notes += _without_structured_pruning(config)
     return Shrunk(model.eval(), plan, saved, config, shrinking.batch, tuple(notes))

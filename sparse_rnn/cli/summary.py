@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from sparse_rnn.callbacks.finding import pruning_callbacks
+from sparse_rnn.callbacks.finding import current_masks, pruning_callbacks
 from sparse_rnn.checkpoint_files import saved_step
 from sparse_rnn.cli.gains import gains
 from sparse_rnn.lightning_compat import callbacks_of, datamodule_of
@@ -69,10 +69,9 @@ def summary(trainer: Trainer, logs: str | None) -> str:
 
 def _kept(trainer: Trainer) -> dict[str, Tensor]:
     """Give the masks of a fit by the names of the kernels; none where they remove nothing."""
-    masks = [callback.masks for callback in pruning_callbacks(trainer) if callback.masks is not None]
-    if not any(mask.removes for mask in masks):
-        return {}
-    return {name: mask for found in masks for name, mask in found.items()}
+    pruning = pruning_callbacks(trainer)
+    removes = any(callback.masks is not None and callback.masks.removes for callback in pruning)
+    return current_masks(trainer) if removes else {}
 
 
 def _bare(trainer: Trainer) -> str:

@@ -226,6 +226,21 @@ def _is_shape(shape: Any) -> bool:
     return isinstance(shape, (list, tuple)) and all(type(size) is int and size >= 0 for size in shape)
 
 
+def joined(all_masks: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return what several masks keep together: of a parameter that several have, what each of them keeps.
+
+    Example:
+        >>> first, second = torch.tensor([True, True, False]), torch.tensor([True, False, True])
+        >>> joined([{"weight": first}, {"weight": second}])["weight"].tolist()
+        [True, False, False]
+    """
+    kept: dict[str, Tensor] = {}
+    for masks in all_masks:
+        for name, mask in masks.items():
+            kept[name] = kept[name] & mask if name in kept else mask
+    return kept
+
+
 def _pack(mask: Tensor) -> Tensor:
     """Eight weights a byte, the first in the lowest bit; the last byte is padded with zeros."""
     bits = nn.functional.pad(mask.detach().flatten().cpu().to(torch.uint8), (0, -mask.numel() % 8)).view(-1, 8)

@@ -333,3 +333,13 @@ def test_a_dense_run_that_is_past_step_k_cannot_be_rewound(train, tmp_path):
     with pytest.raises(ValueError, match=r"rewind=2: this run is at step 6 already"):
         train(Project, [LotteryTicket(rewind=2)], max_epochs=3, ckpt_path=tmp_path / "dense.ckpt")
     train(Project, [LotteryTicket(rewind=6, rounds=2)], max_epochs=3, ckpt_path=tmp_path / "dense.ckpt")
+
+
+def test_a_dense_run_is_as_without_it(train):
+    ticket = LotteryTicket(sparsity=0, rounds=3)
+    torch.manual_seed(0)
+    with_it = train(Unscheduled, [ticket], max_epochs=3).model
+    torch.manual_seed(0)
+    without = train(Unscheduled, [], max_epochs=3).model
+    assert_same(dict(with_it.state_dict()), dict(without.state_dict()))
+    assert ticket.is_final

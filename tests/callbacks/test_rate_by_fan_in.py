@@ -259,3 +259,15 @@ def test_a_model_without_recurrent_kernels_is_refused(tmp_path):
 def test_two_of_them_are_refused_as_they_would_divide_twice(tmp_path):
     with pytest.raises(UsageError, match="RateByFanIn twice"):
         trainer(tmp_path, RateByFanIn(), RateByFanIn()).fit(build(), batches(), batches(1))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_whoever_listens_to_a_step_sees_the_rate_that_it_was_made_with(tmp_path, order):
+    class Listening(Callback):
+        def on_train_start(self, trainer, pl_module):
+            [optimizer] = trainer.optimizers
+            optimizer.register_step_post_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+
+    rates = []
+    trainer(tmp_path, *[Listening(), RateByFanIn()][::order]).fit(build(), batches(), batches(1))
+    assert rates == [pytest.approx(LR / UNITS**0.5)] * STEPS

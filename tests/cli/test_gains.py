@@ -52,3 +52,9 @@ def test_the_network_stays_as_it_is(pruned):
 def test_without_a_layer_to_compare_nothing_is_said():
     net = nn.GRUCell(9, 20)
     assert gains(net, prune(net, None, sparsity=0.9, criterion=Magnitude()), batch=2) == {}
+
+
+def test_at_batch_size_1_layers_count_once():
+    net = nn.Sequential(nn.GRU(40, 60))
+    masks = prune(net, None, sparsity=0.95, criterion="magnitude")
+    assert gains(net, masks, 1)["size"] == gains(net, masks, 2)["size"]

@@ -68,6 +68,37 @@ def test_fine_tuning_goes_on_with_the_run(run, capsys, dense, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def trained(fitted, *more):
+    _, last = fitted("--pruning", "null", "--trainer.limit_val_batches", "2", *more)
+    return last
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        ("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss",
+         "--trainer.callbacks.stopping_threshold=100"),
+        ("--trainer.val_check_interval", "3"),
+    ],
+    ids=["by early stopping", "at a validation"],
+)  # fmt: skip
+def test_fine_tuning_trains_whatever_ended_the_run(run, capsys, fitted, ended):
+    last = trained(fitted, *ended)
+    found = last.with_name("epoch=0-step=3.ckpt") if "val_check" in ended[0] else last
+    run("shrink", "--checkpoint", str(found), "--units", "4", "--finetune", "1", "--output", "small.ckpt")
+    assert load_checkpoint("small.ckpt")["global_step"] > load_checkpoint(found)["global_step"]
+
+
+def test_weights_alone_cannot_be_fine_tuned(refused, fitted, tmp_path):
+    last = trained(fitted)
+    saved = {name: value for name, value in load_checkpoint(last).items() if name not in ("loops", "optimizer_states")}
+    alone = last.with_name("weights.ckpt")
+    torch.save(saved, alone)
+    line = refused("shrink", "--checkpoint", str(alone), "--units", "4", "--finetune", "1", "--output", "small.ckpt")
+    assert "--finetune goes on with a run, but the checkpoint holds weights only" in line
+    assert not (tmp_path / "small.ckpt").exists()
+
+
 def test_a_run_that_has_shrunk_its_model_is_not_shrunk_twice(run, capsys, fitted):
     callback = ["--trainer.callbacks+=StructuredPruning", "--trainer.callbacks.units=0.5", "--trainer.callbacks.at=1.0"]
     _, checkpoint = fitted(*callback, "--pruning", "null")

@@ -101,7 +101,9 @@ def _validation_is_due(trainer: Trainer, batch: Any) -> bool:
     if not validates_in_epoch(trainer):
         return False
     options: Any = trainer  # Lightning sets them from another class, where mypy does not see them
-    every, by_epoch = options.val_check_interval, options.check_val_every_n_epoch is not None
+    every, by_epoch = getattr(options, "val_check_interval", None), options.check_val_every_n_epoch is not None
+    if every is None:  # the clock says when, and it begins anew: Lightning does not set the interval then
+        return False
     if isinstance(every, float):  # a share of the epoch
         size = batch.current.ready if batch.is_last_batch else _size(trainer)
         every = max(1, int(size * every)) if size else inf

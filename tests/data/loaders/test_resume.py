@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import lightning
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from packaging.version import Version
 
 from sparse_rnn.data import SequentialDigits
 
@@ -109,6 +111,18 @@ def test_resumed_run_equals_the_unbroken_one(stop, end, tmp_path):
     assert (resumed.trainer.global_step, resumed.trainer.current_epoch) == (total, EPOCHS)
     assert torch.equal(resumed.layer.weight, unbroken.layer.weight)
     assert torch.equal(resumed.layer.bias, unbroken.layer.bias)
+
+
+@pytest.mark.skipif(Version(lightning.__version__) < Version("2.6"), reason="Lightning validates by no clock")
+def test_a_run_that_validates_by_the_clock_goes_on_in_mid_epoch(tmp_path):
+    clock = {"val_check_interval": "00:01:00:00"}
+    unbroken = fit(tmp_path, max_epochs=EPOCHS, **clock)
+    checkpoint = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=7)
+    fit(tmp_path, checkpoint, max_steps=7, **clock)
+    again = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=7)
+    resumed = fit(tmp_path, again, ckpt_path=checkpoint.best_model_path, max_epochs=EPOCHS, **clock)
+    assert resumed.seen == unbroken.seen[7:]
+    assert torch.equal(resumed.layer.weight, unbroken.layer.weight)
 
 
 def test_asking_for_batches_before_progress_is_restored_warns(tmp_path):
