@@ -225,7 +225,8 @@ def _products(numbers: Sequence[Numbers]) -> Plate | None:
         figures.product_spectra(products, statistic, axes, _looks(numbers))
         axes.set_title(layer)
 
-    samples = max(len(values) for n in measured for found in n.spectra.products.values() for values in found.values())
+    products_of = [values for n in measured for found in n.spectra.products.values() for values in found.values()]
+    samples = max(map(len, products_of), default=0)
     rows = [
         {"checkpoint": n.trained.name, "layer": layer, "steps back": k, **figures.survival(values)}
         for n in measured
