@@ -88,10 +88,16 @@ class LowRank:
             loss_fn: ``loss_fn(model, batch)`` runs the model on a batch.
 
         Raises:
-            UsageError: If a rank does not fit, or there is no data where it is needed.
+            UsageError: If a rank does not fit, a module has a projection, or there is no data where it is needed.
         """
         recurrent = find_recurrent(model)
         ranks = sizes_wanted(self.rank, recurrent)
+        for found in recurrent:
+            if found.name in ranks and getattr(found.module, "proj_size", 0) > 0:
+                raise UsageError(
+                    f"{found.label} has a projection, which makes a product of its recurrent kernel already: give it a "
+                    "smaller proj_size."
+                )
         wanted = layers_of_modules(recurrent, ranks)
         groups = find_groups(model, recurrent, wanted, Links(seen=set(wanted)))
         moments = {}

@@ -7,15 +7,18 @@ from sparse_rnn.pruning.structured import LowRank
 from sparse_rnn.pruning.structured.low_rank import factors
 
 
-@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
-def test_kernels_have_the_rank_and_train_as_products(kind, tagger, x):
-    model = tagger(kind)
+@pytest.fixture
+def model(kind, tagger):
+    if kind.startswith("projected"):
+        pytest.skip("has a product for its recurrent kernel already")
+    return tagger(kind)
+
+
+def test_kernels_have_the_rank_and_train_as_products(model, x):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     low = LowRank(rank=3).factorise(model, x)
-    kernel = low.rnn.weight_hr_l0 if kind.startswith("projected") else low.rnn.weight_hh_l0
-    assert torch.linalg.matrix_rank(kernel) <= 3
-    if not kind.startswith("projected"):  # to no more than the rank
-        assert sum(p.numel() for p in low.parameters()) < sum(p.numel() for p in model.parameters())
+    assert torch.linalg.matrix_rank(low.rnn.weight_hh_l0) <= 3
+    assert sum(p.numel() for p in low.parameters()) < sum(p.numel() for p in model.parameters())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     output = low(x)
     output.square().mean().backward()
@@ -23,12 +26,16 @@ def test_kernels_have_the_rank_and_train_as_products(kind, tagger, x):
     assert not torch.equal(low(x), output)
 
 
-def test_with_the_full_rank_nothing_changes(kind, tagger, x):
-    model = tagger(kind)
-    if not kind.startswith("projected"):
-        for reconstruct in (True, False):
-            low = LowRank(rank=8, reconstruct=reconstruct).factorise(model, x)
-            torch.testing.assert_close(low(x), model(x), rtol=0, atol=1e-10)
+def test_with_the_full_rank_nothing_changes(model, x):
+    for reconstruct in (True, False):
+        low = LowRank(rank=8, reconstruct=reconstruct).factorise(model, x)
+        torch.testing.assert_close(low(x), model(x), rtol=0, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+def test_a_layer_with_a_projection_is_refused():
+    with pytest.raises(UsageError, match="has a projection, which makes a product of its recurrent kernel already"):
+        LowRank(rank=0.5, reconstruct=False).factorise(nn.LSTM(3, 8, proj_size=4))
 
 
 def test_the_product_is_the_best_one_in_its_norm():
