@@ -203,10 +203,12 @@ class SequenceClassifier(pl.LightningModule):
         """Log ``test/loss``, ``test/acc`` (0 to 1) and ``test/error`` (percent), averaged over the epoch."""
         self._evaluate(batch, "test")
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return the predicted ``class`` of every sequence, [batch], and each ``probability``, [batch, num_classes]."""
-        x, _ = batch
-        logits = self._logits(x)
+    def predict_step(self, batch: Batch | Tensor | PackedSequence, batch_idx: int) -> dict[str, Tensor]:
+        """Return the predicted ``class`` of every sequence, [batch], and each ``probability``, [batch, num_classes].
+
+        Batches are those of the other steps, or their sequences alone.
+        """
+        logits = self._logits(batch if isinstance(batch, (Tensor, PackedSequence)) else batch[0])
         return {"class": logits.argmax(dim=-1), "probability": logits.softmax(dim=-1)}
 
     def configure_callbacks(self) -> list[pl.Callback]:

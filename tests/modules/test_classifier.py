@@ -177,6 +177,15 @@ def test_epoch_averages_weigh_every_sample_alike(tmp_path):
         assert metrics == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_prediction_needs_no_labels(tmp_path, count):
+    model, x = classifier(), torch.randn(count, STEPS, INPUTS)
+    [found] = trainer(tmp_path).predict(model, DataLoader(x, count))
+    assert torch.equal(found["class"], model(x).argmax(1))
+    packed = pack_sequence(list(x))
+    assert torch.equal(model.predict_step(packed, 0)["class"], model(packed).argmax(1))
+
+
 def test_prediction_gives_classes(tmp_path):
     model, data = classifier(), sequences(5)
     predicted = torch.cat([found["class"] for found in trainer(tmp_path).predict(model, DataLoader(data, 2))])
