@@ -123,7 +123,7 @@ def _terminated(signum: int, frame: object) -> NoReturn:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Import in a quarter less time: what is imported stays, and Python need not look for garbage among it."""
+    """Import in less time: what is imported stays, and Python need not look for garbage among it."""
     enabled = gc.isenabled()
     gc.disable()
     try:
