@@ -314,6 +314,8 @@ def is_transformed(tensor: Tensor) -> bool:
         >>> seen
         [True]
     """
+    if torch.compiler.is_compiling():  # cannot ask the tensor, but whether anything is transformed
+        return torch._C._functorch.peek_interpreter_stack() is not None
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 

@@ -243,6 +243,30 @@ def test_a_compiled_module_gives_the_same(form):
     assert_same(outputs_and_gradients(compiled(lstm), x, state), outputs_and_gradients(lstm, x, state))
 
 
+# The compiler asks for the type of every tensor's gradient, and goes through a function of PyTorch's that warns.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@FORMS
+def test_what_is_compiled_may_be_transformed_within_and_without(form):
+    lstm = build(form)
+    x = torch.stack([inputs(lstm)[0] for _ in range(3)])
+    torch._dynamo.reset()
+
+    def outputs(x):
+        return lstm(x)[0]
+
+    def gradient(x):
+        return torch.func.grad(lambda x: outputs(x).cos().sum())(x)
+
+    def compiled(function):
+        return torch.compile(function, backend="eager", fullgraph=True)
+
+    assert_same(compiled(outputs)(x[0]), outputs(x[0]))
+    assert_same(compiled(torch.func.vmap(outputs))(x), torch.stack([outputs(part) for part in x]))
+    assert_same(torch.func.vmap(compiled(outputs))(x), torch.stack([outputs(part) for part in x]))
+    assert_same(compiled(gradient)(x[0]), gradient(x[0]))
+
+
 @FORMS
 def test_autocast_goes_into_what_is_exported(form):
     lstm = build(form, num_layers=2, bidirectional=True).float()
