@@ -153,6 +153,16 @@ def test_links_outside_of_docs_lead_somewhere(page):
     assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
 
 
+@pytest.mark.parametrize("page", sorted(ALL_PAGES))
+def test_no_line_parts_a_table(page):
+    """Behind an empty line its rows would be read as text."""
+    for table in re.findall(r"(?:^[ ]*\|.*\n)+", ALL_PAGES[page] + "\n", re.MULTILINE):
+        rows = table.splitlines()
+        assert len(rows) > 2, rows[0]
+        assert set(rows[1]) <= set(" |:-"), rows[0]
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1, rows[0]
+
+
 def test_the_citation_has_the_version():
     version = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert version[1] == import_module("sparse_rnn").__version__
