@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from sparse_rnn.checks import check_function, check_number, check_whole
 from sparse_rnn.errors import UsageError, check_choice
+from sparse_rnn.modules.ids import looked_up
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
 from sparse_rnn.modules.optim.schedule import Interval, warn_of_idle, with_scheduler
@@ -176,14 +177,26 @@ class SequenceClassifier(pl.LightningModule):
         """Compute the logits of the sequences of a batch, in whatever form they are."""
         return self(x) if isinstance(x, (Tensor, PackedSequence)) else self(*x)
 
+    def _logits_and_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        x, y = batch
+        with looked_up(*self._letters(x), ("label", y, self.head.out_features, "num_classes")):
+            logits = self._logits(x)
+            return logits, F.cross_entropy(logits, y)
+
+    def _letters(self, x: Sequences) -> list[tuple[str, Tensor, int, str]]:
+        """Return the steps of sequences that are looked up in the embedding, if there is one (see looked_up)."""
+        if self.embedding is None:
+            return []
+        steps = x.data if isinstance(x, (Tensor, PackedSequence)) else x[0]
+        return [("step", steps, self.input_size, "input_size")]
+
     def on_train_start(self) -> None:
         """Warn of a scheduler that is never stepped."""
         warn_of_idle(self)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the cross-entropy of one batch and log it as ``train/loss``."""
-        x, y = batch
-        loss = F.cross_entropy(self._logits(x), y)
+        _, loss = self._logits_and_loss(batch)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -208,7 +221,9 @@ class SequenceClassifier(pl.LightningModule):
 
         Batches are those of the other steps, or their sequences alone.
         """
-        logits = self._logits(batch if isinstance(batch, (Tensor, PackedSequence)) else batch[0])
+        x = batch if isinstance(batch, (Tensor, PackedSequence)) else batch[0]
+        with looked_up(*self._letters(x)):
+            logits = self._logits(x)
         return {"class": logits.argmax(dim=-1), "probability": logits.softmax(dim=-1)}
 
     def configure_callbacks(self) -> list[pl.Callback]:
@@ -226,10 +241,10 @@ class SequenceClassifier(pl.LightningModule):
         return with_scheduler(self, optimizer, self.lr_scheduler, self.lr_interval, monitor="val/error")
 
     def _evaluate(self, batch: Batch, stage: Literal["val", "test"]) -> None:
-        x, y = batch
-        logits = self._logits(x)
+        _, y = batch
+        logits, loss = self._logits_and_loss(batch)
         accuracy = self.accuracy(logits, y)
-        averages = {f"{stage}/loss": F.cross_entropy(logits, y), f"{stage}/error": 100 * (1 - accuracy)}
+        averages = {f"{stage}/loss": loss, f"{stage}/error": 100 * (1 - accuracy)}
         self.log_dict(averages, batch_size=len(y), sync_dist=True, prog_bar=True)
         self.log(f"{stage}/acc", self.accuracy, batch_size=len(y), prog_bar=True)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from sparse_rnn.checks import check_function
 from sparse_rnn.devices import refuse_mps
 from sparse_rnn.errors import UsageError
+from sparse_rnn.modules.ids import looked_up
 from sparse_rnn.modules.optim.row_gradients import RowGradients, require_sparse
 from sparse_rnn.modules.optim.schedule import Interval, warn_of_idle, with_scheduler
 from sparse_rnn.modules.optim.settings import settings_of
@@ -32,10 +33,10 @@ _RANKS, _TOKENS = "ranks", "tokens_seen"  # keys in a checkpoint
 class TextTraining(RowGradients):
     """The steps and hooks of a language model; the network is a subclass's.
 
-    The subclass has as ``decoder`` an output layer of :mod:`sparse_rnn.modules.softmax`, and a ``forward`` from token
-    ids [B, T], a state, and a list for the outputs of its last recurrent layer, before and after dropout, to what the
-    output layer reads, [B, T, D], and the next state. How it is trained and what is logged is told in
-    :class:`~sparse_rnn.modules.LanguageModel`.
+    The subclass has as ``embedding`` the vectors of all tokens, as ``decoder`` an output layer of
+    :mod:`sparse_rnn.modules.softmax`, and a ``forward`` from token ids [B, T], a state, and a list for the outputs of
+    its last recurrent layer, before and after dropout, to what the output layer reads, [B, T, D], and the next state.
+    How it is trained and what is logged is told in :class:`~sparse_rnn.modules.LanguageModel`.
 
     Args:
         carry_state: Whether a batch goes on from the recurrent state after the batch before.
@@ -49,6 +50,7 @@ class TextTraining(RowGradients):
         tokens_seen: Number of tokens that a run has trained on, on all ranks together. A resumed run goes on counting.
     """
 
+    embedding: Any
     decoder: Any
 
     def __init__(
@@ -98,7 +100,8 @@ class TextTraining(RowGradients):
         x_BT, y_BT = batch
         outputs: list[Tensor] = []
         h_ND, self._state = self._go_on(x_BT, self._state, batch_idx, outputs)
-        loss = self.decoder(h_ND, y_BT.flatten())
+        with looked_up(("target", y_BT, self.embedding.num_embeddings, "vocab_size")):
+            loss = self.decoder(h_ND, y_BT.flatten())
         self.log("train/loss", loss, prog_bar=True)
         sampled = isinstance(self.decoder, SampledSoftmaxLoss)
         self.log("train/exp_loss" if sampled else "train/ppl", loss.detach().exp())
@@ -223,7 +226,8 @@ class TextTraining(RowGradients):
                 f"A batch of {len(x_BT)} rows follows one of {_columns(before)}, but every row goes on from one batch "
                 "to the next: give batches of one size, or set carry_state=False."
             )
-        h_BTD, after = self(x_BT, before, outputs)
+        with looked_up(("token", x_BT, self.embedding.num_embeddings, "vocab_size")):
+            h_BTD, after = self(x_BT, before, outputs)
         return h_BTD.flatten(0, 1), tree_map_only(Tensor, Tensor.detach, after) if self.carry_state else None
 
     def _evaluate(self, batch: Batch, batch_idx: int, stage: Literal["val", "test"]) -> None:
@@ -242,13 +246,14 @@ class TextTraining(RowGradients):
 
     def _evaluate_windows(self, batch: Batch) -> None:
         x_BT, y_BT = batch
-        h_BTD, _ = self(x_BT)
-        self.sample_perplexity.update(*self._nll(h_BTD.flatten(0, 1), y_BT))
+        h_ND, _ = self._go_on(x_BT, None, batch_idx=0)
+        self.sample_perplexity.update(*self._nll(h_ND, y_BT))
         self.log("train/ppl_sample", self.sample_perplexity, batch_size=len(x_BT), add_dataloader_idx=False)
 
     def _nll(self, h_ND: Tensor, y_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Return the summed negative log-likelihood, and the number of tokens that it is of."""
-        return self.decoder.nll(h_ND, y_BT.flatten()), (y_BT != PADDING).sum()
+        with looked_up(("target", y_BT, self.embedding.num_embeddings, "vocab_size")):
+            return self.decoder.nll(h_ND, y_BT.flatten()), (y_BT != PADDING).sum()
 
     def _restart_clock(self) -> None:
         self._tokens_before, self._since = self.tokens_seen, time.perf_counter()
