@@ -6,6 +6,7 @@ A step is a batch after which an optimizer has stepped, be it one or several, on
 from __future__ import annotations
 
 from math import ceil, inf
+from typing import Any
 
 from lightning.pytorch import Trainer
 
@@ -40,6 +41,8 @@ def training_steps(trainer: Trainer, steps: int = 0, batches: int = 0) -> float:
         return most
     if seen and batches:
         return min(most, ceil(epochs * size * steps / batches))
+    if _accumulation(trainer) is None:  # this is asked after every step, and there may be very many epochs
+        return min(most, epochs * ceil(size / trainer.accumulate_grad_batches))
     return min(most, sum(ceil(size / _accumulated(trainer, epoch)) for epoch in range(epochs)))
 
 
@@ -51,7 +54,13 @@ def first_epoch(trainer: Trainer) -> float:
 
 def _accumulated(trainer: Trainer, epoch: int) -> int:
     """Return the number of batches that make a step in an epoch."""
+    accumulation = _accumulation(trainer)
+    return trainer.accumulate_grad_batches if accumulation is None else accumulation.get_accumulate_grad_batches(epoch)
+
+
+def _accumulation(trainer: Trainer) -> Any:
+    """Find the callback that decides it for each epoch; None without one."""
     for callback in callbacks_of(trainer):
         if hasattr(callback, "get_accumulate_grad_batches"):  # known by what it does: Lightning's classes exist twice
-            return callback.get_accumulate_grad_batches(epoch)
-    return trainer.accumulate_grad_batches
+            return callback
+    return None

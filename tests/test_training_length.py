@@ -64,6 +64,7 @@ def train(folder, build=Project, callbacks=(), **options):
         ({"max_epochs": 2, "limit_train_batches": 5}, 10),
         ({"max_steps": 8, "max_epochs": -1}, 8),
         ({"max_steps": 80, "max_epochs": 1}, 6),
+        ({"max_steps": 2, "max_epochs": 10**12}, 2),  # counting one epoch after the other would never end
     ],
 )
 def test_epochs_batches_accumulation_and_max_steps_count(tmp_path, options, steps):

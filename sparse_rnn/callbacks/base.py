@@ -22,7 +22,7 @@ from sparse_rnn.devices import refuse_mps
 from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.errors import check_choice
 from sparse_rnn.lightning_compat import join_other_name
-from sparse_rnn.recurrent.kernels import Targets, find_targets
+from sparse_rnn.recurrent.kernels import Targets, find_targets, patterns_in
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.statistics import zeros
 
@@ -65,7 +65,7 @@ class PruningCallback(SavedMasks):
 
     def __init__(self, kernels: Sequence[str] | None = None, engine: EngineKind = "auto") -> None:
         check_choice("engine", engine, EngineKind)
-        super().__init__(list(kernels) if kernels is not None else None)
+        super().__init__(None if kernels is None else patterns_in(kernels))
         self.engine = engine
         self._force = Enforcement(engine)
         self._global_step = 0
@@ -231,7 +231,7 @@ class PruningCallback(SavedMasks):
         if self._pace is not None and self._pace.update(trainer, self.step):
             self.on_training_length(self._pace.total)
         masks = self.update_masks(trainer, pl_module, self.step, batch)
-        if masks is not None:
+        if masks is not None and self.masks is not None:
             _check_agreement(trainer, masks)
             force.clear_grown(trainer, self.masks, masks)
             self.masks, self._changed = masks, True

@@ -47,6 +47,8 @@ class DynamicSparsity(ScheduledPruning):
         redistribution: Within what weights move: each ``kernel``, over its gates, or each ``gate`` of each kernel.
     """
 
+    schedules = CosineDecay
+
     def __init__(
         self,
         growth: Growth = "gradient",
@@ -103,11 +105,11 @@ class DynamicSparsity(ScheduledPruning):
 
     def wants_dense_gradients(self, step: int) -> bool:
         """Ask for them where weights grow by them."""
-        return self._regrowth.needs_gradients and self.schedule_in_steps.updates_at(step)
+        return self._regrowth.needs_gradients and self._updates_at(step)
 
     def on_dense_gradients(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
         """Keep the gradients of all weights for the update that follows this step."""
-        if self.masks is not None and self.schedule_in_steps.updates_at(step):
+        if self.masks is not None and self.wants_dense_gradients(step):
             self._regrowth.collect(pl_module, self.masks)
 
     def change(self, update: Update) -> Masks | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch.optim import Optimizer
 from sparse_rnn.callbacks.averages import Averages
 from sparse_rnn.engine.live import Engine, EngineKind
 from sparse_rnn.engine.steps import initial_value
-from sparse_rnn.recurrent.kernels import targets_named
+from sparse_rnn.recurrent.kernels import Targets, targets_named
 from sparse_rnn.sparsity.holding import Hold
 from sparse_rnn.sparsity.masks import Masks
 
@@ -33,6 +32,7 @@ class Enforcement:
         self._hold: Hold | None = None
         self._engine: Engine | None = None
         self._averages = Averages()
+        self._targets: Targets | None = None
 
     @property
     def holds(self) -> bool:
@@ -45,19 +45,21 @@ class Enforcement:
         if before is not None:
             before.remove()
             self._hold.optimizers.update(before.optimizers)
-        targets_named(trainer.lightning_module, list(masks), trained_parameters(trainer)).mask_copies_(masks)
+        if self._targets is None:  # what is a copy is told once: layers move away from theirs
+            self._targets = targets_named(trainer.lightning_module, list(masks), trained_parameters(trainer))
+        self._targets.mask_copies_(masks)
         masks.apply_()
         self.zero(trainer, masks)
         if self._engine is None:
             self._engine = Engine(self._kind, rank_zero_info)
         self._engine.update(masks)
 
-    def clear_grown(self, trainer: Trainer, before: Masks | None, masks: Masks) -> None:
+    def clear_grown(self, trainer: Trainer, before: Masks, masks: Masks) -> None:
         """Clear what optimizers remember of weights that come back with other masks, which are not in force yet."""
         if self._engine is not None:
             self._engine.spread()
         for optimizer in self._optimizers(trainer):
-            _clear_grown(optimizer, trainer.lightning_module, before or {}, masks)
+            _clear_grown(optimizer, trainer.lightning_module, before, masks)
 
     def zero(self, trainer: Trainer, masks: Masks) -> None:
         """Zero the removed weights in the model and in all averages of it."""
@@ -115,7 +117,7 @@ def trained_parameters(trainer: Trainer) -> list[nn.Parameter]:
 
 
 @torch.no_grad()
-def _clear_grown(optimizer: Optimizer, module: nn.Module, before: Mapping[str, torch.Tensor], masks: Masks) -> None:
+def _clear_grown(optimizer: Optimizer, module: nn.Module, before: Masks, masks: Masks) -> None:
     """Let an optimizer begin anew with weights that come back; the weights themselves are 0 already."""
     options = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
     for name, mask in masks.items():

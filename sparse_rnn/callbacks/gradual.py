@@ -48,6 +48,8 @@ class GradualPruning(ScheduledPruning):
             removed stays away.
     """
 
+    schedules = Schedule
+
     def __init__(
         self,
         sparsity: float = 0.95,
@@ -64,6 +66,8 @@ class GradualPruning(ScheduledPruning):
         engine: EngineKind = "auto",
     ) -> None:
         check_seed(seed)
+        if not isinstance(regrowth, CosineDecay | None):
+            raise UsageError(f"regrowth={regrowth!r}: give a CosineDecay, or None.")
         if regrowth is not None and min_kept:
             raise UsageError(
                 f"min_kept={min_kept} cannot be held with regrowth, where weights move away from neurons: leave out "

@@ -18,6 +18,7 @@ from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.prune import as_criterion
 from sparse_rnn.pruning.schedules import WAYS_TO_END, Steps, check_steps, in_steps
+from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.scores import Criterion
 from sparse_rnn.sparsity.allocation import Allocation
 from sparse_rnn.sparsity.copies import Copies
@@ -136,7 +137,7 @@ class LotteryTicket(PruningCallback):
         if self._rounds_over(step) <= self._finished or self.masks is None or self._start is None:
             return None
         self._finished += 1
-        kernels = self.targets(pl_module)
+        kernels = Targets.like(self.masks.kernels)
         scores = scores_on_batch(trainer, kernels, batch, self.criterion, self.seed + step)
         masks = self.selection.best(kernels, scores, self.masks, self._finished / self.rounds, geometric=True)
         _mask(trainer, self._start, masks)

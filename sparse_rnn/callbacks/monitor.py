@@ -15,7 +15,7 @@ from sparse_rnn.callbacks.finding import current_masks
 from sparse_rnn.calls import as_called
 from sparse_rnn.checks import check_whole
 from sparse_rnn.lightning_compat import join_other_name, logged_step, only_accumulates
-from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, named_layers
+from sparse_rnn.recurrent.layers import RecurrentLayer, describable_modules, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum, spectrum, unrolled_layers
 from sparse_rnn.recurrent.unroll import Unrolled
 from sparse_rnn.sparsity.connections import connections
@@ -136,7 +136,7 @@ class SparsityMonitor(Callback):
         scalars = {**_connection_scalars(pl_module, masks), **_spectrum_scalars(spectra)}
         for logger in trainer.loggers:
             logger.log_metrics(scalars, step=logged_step(trainer))
-        layers = named_layers(find_recurrent(pl_module))
+        layers = named_layers(describable_modules(pl_module))
         for board in tensorboard.boards(trainer) if self.histograms else ():
             tensorboard.add_spectra(board, spectra, logged_step(trainer))
             tensorboard.add_remaining_weights(board, layers.values(), masks, logged_step(trainer))
@@ -164,7 +164,7 @@ class _LastCalls:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        found = [found for found in find_recurrent(model) if found.layers[0][0].cell.elementwise]
+        found = [found for found in describable_modules(model) if found.layers[0][0].cell.elementwise]
         self._found = {recurrent.module: recurrent for recurrent in found}
         self._arguments: dict[nn.Module, tuple[Any, Any]] = {}
         self._handles: list[RemovableHandle] = [
@@ -194,7 +194,7 @@ class _LastCalls:
 def _connection_scalars(model: nn.Module, masks: dict[str, Tensor]) -> dict[str, float]:
     kept = {
         name: masks[name] if name in masks else layer.parameters[role] != 0
-        for layer in named_layers(find_recurrent(model)).values()
+        for layer in named_layers(describable_modules(model)).values()
         for role, name in layer.kernels.items()
     }
     kept |= masks  # other weights than recurrent kernels may be pruned too

@@ -50,6 +50,8 @@ class NarangPruning(ScheduledPruning):
             densities, as there.
     """
 
+    schedules = NarangRamp
+
     def __init__(
         self,
         sparsity: float | None = None,
@@ -88,17 +90,19 @@ class NarangPruning(ScheduledPruning):
         self.schedule_in_steps: NarangRamp = schedule
         self._thetas: dict[GateOf, float] = {}
         self._quantiles: list[float] = []
+        self._quantiles_of: float | str | None = None  # the q that they were computed from
 
     def find_masks(self, trainer: Trainer, pl_module: LightningModule) -> Masks:
         """Keep everything: training begins dense."""
         masks = super().find_masks(trainer, pl_module)
-        if self.sparsity is None:
-            self._quantiles = self._quantiles_of_groups(masks.kernels)
+        self._quantiles, self._quantiles_of = self._quantiles_of_groups(masks.kernels), self.q
         return masks
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Turn shares of the training into steps, and q into θ."""
         super().on_train_start(trainer, pl_module)
+        if self.masks is not None and not self._has_quantiles(self.masks.kernels):  # of a run with other settings
+            self._quantiles, self._quantiles_of = self._quantiles_of_groups(self.masks.kernels), self.q
         if self.sparsity is None and self.masks is not None and self._planned:
             self._thetas = self._given_thetas(self.masks.kernels)
             rank_zero_info(f"NarangPruning: {self._slopes()}; the final sparsity is what comes of it.")
@@ -127,23 +131,31 @@ class NarangPruning(ScheduledPruning):
 
     def extra_state(self) -> dict[str, Any]:
         """Return the q of every group, so that a resumed run does without the dense checkpoint."""
-        return {"quantiles": self._quantiles}
+        return {"quantiles": self._quantiles, "q": self._quantiles_of}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take what :meth:`extra_state` gave."""
         quantiles = state.get("quantiles")
         if not isinstance(quantiles, list) or not all(isinstance(q, (int, float)) and q >= 0 for q in quantiles):
             raise UsageError(f"Its quantiles {str(quantiles)[:60]!r} are no numbers of at least 0.")
-        self._quantiles = quantiles
+        self._quantiles, self._quantiles_of = quantiles, state.get("q", self.q)
 
     def _given_thetas(self, kernels: Targets) -> dict[GateOf, float]:
         """θ of every gate where it does not depend on how the weights change."""
         groups = self.selection.groups(kernels)
-        thetas = [self.schedule_in_steps.theta(q) for q in self._quantiles] or [self.theta or 0.0] * len(groups)
+        if self.theta is None:
+            thetas = [self.schedule_in_steps.theta(q) for q in self._quantiles]
+        else:
+            thetas = [self.theta] * len(groups)
         return {gate: theta for group, theta in zip(groups, thetas, strict=True) for gate in group.gates}
 
+    def _has_quantiles(self, kernels: Targets) -> bool:
+        """Tell whether the q of every group is there, and follows from what is asked for."""
+        count = 0 if self.q is None else len(self.selection.groups(kernels))
+        return self._quantiles_of == self.q and len(self._quantiles) == count
+
     def _quantiles_of_groups(self, kernels: Targets) -> list[float]:
-        """Find the q of every group; none where θ is given."""
+        """Find the q of every group; none where θ or the sparsity is given."""
         groups = self.selection.groups(kernels)
         if not isinstance(self.q, str):
             return [] if self.q is None else [self.q] * len(groups)

@@ -58,6 +58,11 @@ class RateByFanIn(Callback):
             raise UsageError("The trainer has RateByFanIn twice, which would divide the rate twice: leave out one.")
         found = find_targets(pl_module, trained=trained_parameters(trainer))
         self._kernels = [kernel for kernel in found.values() if kernel.reads_state]
+        if not self._kernels:
+            raise UsageError(
+                "RateByFanIn divides by how many weights of a row read the state, and no kernel of the model reads it: "
+                "leave it out."
+            )
         for optimizer in trainer.optimizers:
             if not isinstance(optimizer, Optimizer):
                 raise UsageError(

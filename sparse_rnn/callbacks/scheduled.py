@@ -77,7 +77,10 @@ class ScheduledPruning(PruningCallback):
     Attributes:
         sparsity: Share of the weights that are removed in the end; None where training decides it.
         schedule_in_steps: The schedule in whole steps, once training has started.
+        schedules: The class that the schedule must be of.
     """
+
+    schedules: type = Timetable
 
     def __init__(
         self,
@@ -86,6 +89,8 @@ class ScheduledPruning(PruningCallback):
         kernels: Sequence[str] | None = None,
         engine: EngineKind = "auto",
     ) -> None:
+        if not isinstance(schedule, self.schedules):
+            raise UsageError(f"schedule={schedule!r}: {type(self).__name__} takes a {self.schedules.__name__}.")
         super().__init__(kernels, engine)
         self.schedule = schedule
         self.schedule_in_steps = schedule

@@ -21,7 +21,7 @@ from sparse_rnn.lightning_compat import (
     logged_columns,
     logs_hyperparameters,
 )
-from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, named_layers
+from sparse_rnn.recurrent.layers import RecurrentLayer, describable_modules, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum
 from sparse_rnn.sparsity.connections import kept_weights
 from sparse_rnn.torch_compat import add_summary
@@ -132,7 +132,7 @@ def hyperparameters(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
     What was saved is written as Lightning would, and goes before a column of ours of the same name. Every run has the
     :data:`COLUMNS`: TensorBoard takes the columns of its table from one of the runs.
     """
-    layers = named_layers(find_recurrent(model)).values()
+    layers = named_layers(describable_modules(model)).values()
     pruning = pruning_callbacks(trainer)
     own = (
         _joined(layer.cell.name for layer in layers),

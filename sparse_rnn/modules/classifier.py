@@ -219,7 +219,8 @@ class SequenceClassifier(pl.LightningModule):
     def predict_step(self, batch: Batch | Tensor | PackedSequence, batch_idx: int) -> dict[str, Tensor]:
         """Return the predicted ``class`` of every sequence, [batch], and each ``probability``, [batch, num_classes].
 
-        Batches are those of the other steps, or their sequences alone.
+        Batches are those of the other steps, or their sequences alone, but for padded ones: two tensors are taken for
+        sequences and labels, so that padded sequences and their lengths come as a pair within one, as with labels.
         """
         x = batch if isinstance(batch, (Tensor, PackedSequence)) else batch[0]
         with looked_up(*self._letters(x)):

@@ -9,8 +9,8 @@ Args:
     sparsity: Share of the weights that are removed in the end, at least 0 and below 1: exactly round((1 -
         sparsity)·n) of the n weights stay.
     criterion: What scores the weights: a criterion or its name (``jacobian``, ``snip``, ``grasp``, ``synflow``,
-        ``magnitude``, ``random``); those with the largest scores stay. In mid-training one that needs data sees the
-        batch that the step was made on.
+        ``magnitude``, ``random``, ``graph``); those with the largest scores stay. In mid-training one that needs data
+        sees the batch that the step was made on.
     kernels: Shell-style patterns of the names of the weights to prune, such as ``*weight_hh*``; null for the input
         and recurrent kernels of every recurrent layer.
     allocation: How the weights that stay are shared out: ``global`` ranks all kernels together (the paper),

@@ -44,10 +44,18 @@ def rescaling(kernels: Targets, rescale: Rescale, measure: Callable[[], LayerChi
     Returns:
         A function that rescales, once, in place, what the masks, applied already, have left; it returns a sentence for
         every layer whose χ no factor gives back: its weights are as they were.
+
+    Raises:
+        UsageError: If ``rescale`` is unknown, or ``"chi"`` has no kernel to scale.
     """
     check_rescale(rescale)
     if rescale == "chi":
-        return partial(_restore_chi_, measure, measure())
+        before = measure()
+        if not any(name in kernels for names in before for name in names):
+            raise UsageError(
+                "rescale='chi' scales the kernels that read the state, and none is pruned: give True, or leave it out."
+            )
+        return partial(_restore_chi_, measure, before)
     if rescale:
         return partial(_restore_second_moments_, _second_moments(kernels))
     return lambda masks: []

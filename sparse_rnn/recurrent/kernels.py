@@ -68,7 +68,7 @@ class Targets(Mapping[str, Kernel]):
         model: The model.
         kernels: The kernels.
         recurrent: The recurrent modules of the model that hold one of them.
-        copies: Name of a kernel to its counterparts in copies of its layer, which follow its masks.
+        copies: Name of a kernel to the names of its counterparts in copies of its layer, which follow its masks.
         notes: One sentence for everything that the user should know of what was left out.
     """
 
@@ -77,7 +77,7 @@ class Targets(Mapping[str, Kernel]):
         model: nn.Module,
         kernels: Iterable[Kernel],
         recurrent: Sequence[RecurrentModule],
-        copies: Mapping[str, Sequence[nn.Parameter]] | None = None,
+        copies: Mapping[str, Sequence[str]] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
         self.model = model
@@ -90,7 +90,7 @@ class Targets(Mapping[str, Kernel]):
     def mask_copies_(self, masks: Mapping[str, Tensor]) -> None:
         """Set what masks remove to 0 in the copies of their kernels, in place."""
         for name, copies in self.copies.items():
-            for copy in copies if name in masks else ():
+            for copy in map(self.model.get_parameter, copies) if name in masks else ():
                 copy.masked_fill_(~masks[name].to(copy.device), 0)
 
     @classmethod
@@ -109,6 +109,16 @@ class Targets(Mapping[str, Kernel]):
 
     def __repr__(self) -> str:
         return f"Targets({', '.join(self)})"
+
+
+def patterns_in(kernels: str | Iterable[str]) -> list[str]:
+    """List the patterns that kernels are named by; a text is one of them.
+
+    Example:
+        >>> patterns_in("*_hh_*")
+        ['*_hh_*']
+    """
+    return [kernels] if isinstance(kernels, str) else list(kernels)
 
 
 def find_targets(
@@ -143,7 +153,7 @@ def find_targets(
         notes = [*_note_of_copies(copies), *unknown_recurrent(model)]
         chosen = list(_recurrent_kernels(recurrent).values())
         return Targets(model, chosen, recurrent, _followers(model, modules, copies), notes)
-    patterns = [patterns] if isinstance(patterns, str) else patterns
+    patterns = patterns_in(patterns)
     if not patterns:
         raise UsageError("kernels=[] names no weights: name some, or leave it out for all recurrent kernels.")
     source_of = _sources(copies)
@@ -206,15 +216,13 @@ def _sources(copies: Mapping[str, str]) -> Callable[[str], str | None]:
     return source_of
 
 
-def _followers(
-    model: nn.Module, modules: Mapping[str, nn.Module], copies: Mapping[str, str]
-) -> dict[str, list[nn.Parameter]]:
+def _followers(model: nn.Module, modules: Mapping[str, nn.Module], copies: Mapping[str, str]) -> dict[str, list[str]]:
     names = kernel_names(model)
-    found: dict[str, list[nn.Parameter]] = {}
+    found: dict[str, list[str]] = {}
     for copy, source in copies.items():
         for path, parameter in modules[source].named_parameters():
             if parameter in names:
-                found.setdefault(names[parameter], []).append(modules[copy].get_parameter(path))
+                found.setdefault(names[parameter], []).append(join(copy, path))
     return found
 
 

@@ -81,10 +81,11 @@ def criterion_named(name: str) -> Criterion:
         True
     """
     known = list(_concrete(Criterion))  # type: ignore[type-abstract]  # it looks for its concrete subclasses
+    short = {kind: vars(kind).get("short_name") or kind.__name__ for kind in known}
     for kind in known:
-        if name.lower() in (kind.__name__.lower(), vars(kind).get("short_name")):
+        if name.lower() in (kind.__name__.lower(), short[kind].lower()):
             return kind()
-    names = sorted(vars(kind).get("short_name", kind.__name__) for kind in known)
+    names = sorted(short.values())
     raise UsageError(f"criterion={name!r}: choose one of {', '.join(names)}, or give an object.")
 
 

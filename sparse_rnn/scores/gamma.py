@@ -140,8 +140,13 @@ def _author_draw(unrolled: Unrolled, noise: float) -> Gradients:
 def _run_on_noise(unrolled: Unrolled, steps: int, batch: int, noise: float, around: float | None = None) -> Unrolled:
     """Run a layer on N(0, ``noise``) inputs, from the zero state or from ``around`` + N(0, 0.1)."""
     layer, like = unrolled.layer, unrolled.x_TBI
-    x_TBI = (torch.randn(steps, batch, like.shape[-1]) * noise).to(like)
+    x_TBI = (_normal(steps, batch, like.shape[-1]) * noise).to(like)
     if around is None:
         return Unrolled(layer, x_TBI)
-    initial = [around + torch.randn(batch, size) * AUTHOR_STATE_SD for size in layer.state_sizes]
+    initial = [around + _normal(batch, size) * AUTHOR_STATE_SD for size in layer.state_sizes]
     return Unrolled(layer, x_TBI, tuple(state.to(like) for state in initial))
+
+
+def _normal(*shape: int) -> Tensor:
+    """Draw the same numbers whatever PyTorch's default device and type are."""
+    return torch.randn(shape, device="cpu", dtype=torch.float32)

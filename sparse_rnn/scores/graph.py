@@ -83,7 +83,7 @@ class Graph(Criterion):
         """Score by rank, from 0 to 1 in each gate: of all gates and kernels the same share stays."""
         by_gate = kernel.by_gate(kernel.parameter.detach())
         gates, units, inputs = by_gate.shape
-        order = torch.rand(units * inputs, dtype=torch.float64)
+        order = torch.rand(units * inputs, dtype=torch.float64, device="cpu")
         if kernel.reads_state and units == inputs:
             order += self._edges(units).flatten()
         ranks = order.argsort().argsort().double() + 0.5
@@ -91,7 +91,7 @@ class Graph(Criterion):
         return scores.reshape(kernel.shape).to(kernel.parameter.device)
 
     def _edges(self, units: int) -> Tensor:
-        seed = int(torch.randint(2**31, ()))
+        seed = int(torch.randint(2**31, (), device="cpu"))
         # No node has an edge to itself: with more than there are, all edges stay, and the diagonal's share at random.
         density = None if self.density is None else min(1.0, self.density * units / max(1, units - 1))
         graph = random_graph(self.family, units, seed, density, **self.parameters)

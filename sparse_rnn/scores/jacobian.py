@@ -231,7 +231,7 @@ class JacobianSpectrum(Criterion):
     def _probe_like(self, h: Tensor) -> Tensor:
         if self.probe == "ones":
             return h.new_ones(h.shape[-1])
-        return (torch.randint(2, h.shape) * 2 - 1).to(h)
+        return (torch.randint(2, h.shape, device="cpu") * 2 - 1).to(h)
 
 
 def _entering(cotangents: Sequence[State], last: int) -> Callable[[int], State | None]:

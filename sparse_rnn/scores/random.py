@@ -22,4 +22,5 @@ class Random(Criterion):
     def score(self, module: nn.Module, batch: Any, loss_fn: LossFn | None, names: Collection[str]) -> Scores:
         """See :meth:`Criterion.score`; ``batch`` is not looked at."""
         kernels = targets_named(module, names)
-        return {name: torch.rand(kernel.shape).to(kernel.parameter.device) for name, kernel in kernels.items()}
+        drawn = {name: torch.rand(kernel.shape, device="cpu", dtype=torch.float32) for name, kernel in kernels.items()}
+        return {name: values.to(kernels[name].parameter.device) for name, values in drawn.items()}

@@ -112,6 +112,11 @@ def _side_by_side(runs: Sequence[_Flow]) -> _Flow:
 
 def _linear_run(layer: RecurrentLayer, weights: Mapping[str, Tensor], flow: _Flow) -> _Flow:
     """h_t = Σ_gates W_ih x_t + (Σ_gates W_hh) h_{t-1}, scaled to a maximum of 1 at every step."""
+    if not layer.state_kernels:
+        raise UsageError(
+            f"SynFlow follows what flows through the recurrent kernels, and {layer.cell.name} has none: take another "
+            "criterion."
+        )
     of_role = {
         role: layer.part(role, weights[name]).unflatten(0, (-1, layer.hidden_size)).sum(0)
         for role, name in layer.kernels.items()

@@ -9,7 +9,7 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
-from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, named_layers
+from sparse_rnn.recurrent.layers import RecurrentLayer, describable_modules, named_layers
 from sparse_rnn.sparsity.statistics import GateStatistics, gate_statistics
 
 
@@ -71,7 +71,7 @@ def connections(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> 
     Returns:
         Layer (see :func:`named_layers`) to its connections.
     """
-    return {name: layer_connections(layer, masks) for name, layer in named_layers(find_recurrent(model)).items()}
+    return {name: layer_connections(layer, masks) for name, layer in named_layers(describable_modules(model)).items()}
 
 
 @torch.no_grad()

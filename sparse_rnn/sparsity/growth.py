@@ -59,4 +59,5 @@ def random_scores(like: Tensor, *entropy: int) -> Tensor:
         check_whole("entropy", number, most=2**64 - 1)
     # A seed sequence, because a generator seeded with neighbouring numbers, or with their sum, repeats itself.
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-    return torch.rand(like.shape, generator=torch.Generator().manual_seed(seed), device="cpu").to(like.device)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.rand(like.shape, generator=generator, device="cpu", dtype=torch.float32).to(like.device)

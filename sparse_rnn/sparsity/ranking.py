@@ -36,7 +36,8 @@ def _kth_smallest(values: Tensor, k: int) -> Tensor:
         return values.kthvalue(k).values
     # float32 holds every bfloat16, which NumPy does not know
     comparable = values.float() if values.dtype == torch.bfloat16 else values
-    return torch.as_tensor(np.partition(comparable.detach().numpy(), k - 1)[k - 1]).to(values)
+    found = np.partition(comparable.detach().numpy(), k - 1)[k - 1]
+    return torch.as_tensor(found, device=values.device).to(values.dtype)
 
 
 def fill_(keep: Sequence[Tensor], scores: Sequence[Tensor], count: int) -> None:

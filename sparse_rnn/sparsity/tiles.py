@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sparse_rnn.checks import check_whole
-from sparse_rnn.errors import check_choice
+from sparse_rnn.errors import UsageError, check_choice
 
 TileScore = Literal["max", "mean_square"]
 
@@ -48,11 +48,17 @@ class Tiles:
         return rows.repeat_interleave(self.width, 2)[..., :inputs]
 
     def scores(self, scores_GUI: Tensor) -> Tensor:
-        """Score every tile, over the scores above -inf in it; -inf where there is none."""
+        """Score every tile, over the scores above -inf in it; -inf where there is none.
+
+        Raises:
+            UsageError: If scores whose squares are taken have signs.
+        """
         tiles = self.of(scores_GUI, -torch.inf)
         if self.score == "max":
             return tiles.amax(3)
         there = tiles > -torch.inf
+        if (there & (tiles < 0)).any():
+            raise UsageError("block_score='mean_square' drops the signs of scores, and some are below 0: take 'max'.")
         mean = tiles.masked_fill(~there, 0).square().sum(3) / there.sum(3).clamp(min=1)
         return mean.sqrt().masked_fill(~there.any(3), -torch.inf)
 

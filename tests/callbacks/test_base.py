@@ -284,3 +284,9 @@ def test_a_model_that_a_test_has_loaded_is_saved_as_it_was_tested(train, data, t
         assert torch.equal(value, loaded[name])
         assert torch.equal(value, saved[name])
     assert trainer.test(trainer.lightning_module, data, verbose=False) == [before]
+
+
+def test_one_pattern_needs_no_list(train):
+    callback = OneShotPruning(criterion="magnitude", kernels="*hh*")
+    train(Project, [callback])
+    assert list(callback.masks) == ["rnn.weight_hh_l0"]

@@ -381,3 +381,9 @@ def test_the_command_line_knows_its_arguments_and_those_of_one_shot_pruning(caps
         main(["fit", "--pruning.help", "DynamicSparsity"])
     shown = capsys.readouterr().out
     assert all(f"--pruning.{name} " in shown for name in ("growth", "schedule", "redistribution", "sparsity", "seed"))
+
+
+def test_dense_gradients_are_asked_for_only_where_weights_move(train):
+    pruning = DynamicSparsity(sparsity=0.0, criterion="magnitude", schedule=CosineDecay(every=2, end=8))
+    train(Project, [pruning])
+    assert not any(map(pruning.wants_dense_gradients, range(20)))

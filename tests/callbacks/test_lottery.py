@@ -10,7 +10,8 @@ from lightning.pytorch.callbacks import BackboneFinetuning, StochasticWeightAver
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
-from sparse_rnn.callbacks import LotteryTicket, lottery
+from sparse_rnn.callbacks import GradualPruning, LotteryTicket, lottery
+from sparse_rnn.pruning import Cubic
 
 KERNELS = ("rnn.weight_ih_l0", "rnn.weight_hh_l0")
 WEIGHTS = 24 * 11
@@ -343,3 +344,29 @@ def test_a_dense_run_is_as_without_it(train):
     without = train(Unscheduled, [], max_epochs=3).model
     assert_same(dict(with_it.state_dict()), dict(without.state_dict()))
     assert ticket.is_final
+
+
+class Taught(Project):
+    """Has a teacher that stays what the network was at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher = copy.deepcopy(self.rnn).requires_grad_(False)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.rnn.parameters(), lr=30.0)
+
+
+@pytest.mark.filterwarnings("ignore:Left out. teacher .a copy of rnn.")
+@pytest.mark.parametrize(
+    "pruning", [LotteryTicket(0.9, rounds=2), GradualPruning(0.9, Cubic(4, 12, 4))], ids=["lottery", "gradual"]
+)
+def test_a_teacher_has_the_zeros_of_its_student_however_far_that_has_moved(train, pruning):
+    model = train(Taught, [pruning], max_epochs=3).lightning_module
+    assert set(pruning.masks) == set(KERNELS)
+    assert pruning.masks.sparsity == pytest.approx(0.9, abs=0.003)
+    student, teacher = (torch.cat([part.weight_ih_l0, part.weight_hh_l0], 1) for part in (model.rnn, model.teacher))
+    assert (student - teacher).norm() > teacher.norm()
+    for name, mask in pruning.masks.items():
+        teachers = model.teacher.get_parameter(name.removeprefix("rnn."))
+        assert torch.equal(teachers != 0, mask)

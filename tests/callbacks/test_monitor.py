@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import DataLoader
@@ -282,3 +282,25 @@ PRUNED = [path for path in CONFIGS if yaml.safe_load(path.read_text())["pruning"
 def test_shipped_configs_have_it_on(config):
     callbacks = yaml.safe_load(config.read_text())["trainer"]["callbacks"]
     assert {"class_path": "SparsityMonitor"} in callbacks
+
+
+class Normed(LightningModule):
+    """Has no layer that could be pruned, but a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.utils.parametrizations.weight_norm(nn.GRU(INPUTS, UNITS, batch_first=True), "weight_hh_l0")
+        self.head = nn.Linear(UNITS, 4)
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self.head(self.rnn(batch[0])[0][:, -1]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+def test_what_it_cannot_describe_is_no_reason_to_stop(train, tmp_path):
+    pruning = OneShotPruning(0.5, "magnitude", kernels=["head.weight"])
+    trainer = train(Normed, [pruning, SparsityMonitor()], logger=TensorBoardLogger(tmp_path), log_every_n_steps=1)
+    assert trainer.global_step == 12
+    assert pruning.masks.sparsity == 0.5

@@ -123,6 +123,27 @@ def test_a_resumed_run_does_without_the_dense_checkpoint(train, tmp_path):
     assert resumed.masks.digest() == unbroken.masks.digest()
 
 
+Q, OTHER = {"q": 0.2}, {"q": 0.5}
+
+
+@pytest.mark.filterwarnings("ignore:NarangPruning removes weights until step 10")
+@pytest.mark.parametrize(
+    ("before", "after", "thetas"),
+    [
+        ({"sparsity": 0.9}, OTHER, [RAMP.theta(0.5)] * 8),
+        ({"theta": 0.01}, OTHER, [RAMP.theta(0.5)] * 8),
+        (Q, OTHER, [RAMP.theta(0.5)] * 8),
+        (Q, {"theta": 0.01}, [0.01] * 8),
+        (Q, Q | {"allocation": "per_kernel"}, [RAMP.theta(0.2)] * 8),
+    ],
+)
+def test_a_resumed_run_has_the_slope_that_it_is_given(train, tmp_path, before, after, thetas):
+    train(Project, [NarangPruning(schedule=RAMP, **before)], max_epochs=1).save_checkpoint(tmp_path / "stopped.ckpt")
+    resumed = NarangPruning(schedule=RAMP, **after)
+    train(Project, [resumed], ckpt_path=tmp_path / "stopped.ckpt")
+    assert list(resumed._thetas.values()) == thetas
+
+
 @pytest.mark.filterwarnings("default:No weight is left of:UserWarning")
 def test_a_slope_that_leaves_nothing_is_warned_about(train):
     with pytest.warns(UserWarning, match=r"No weight is left of kernel rnn\.weight_ih_l0"):

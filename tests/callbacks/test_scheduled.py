@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from last_step import Project as LastStep
 from lightning.pytorch import Callback
 
-from sparse_rnn import SNIP, GradualPruning, Magnitude, Random
+from sparse_rnn import SNIP, DynamicSparsity, GradualPruning, Magnitude, NarangPruning, Random
 from sparse_rnn.callbacks.scheduled import ScheduledPruning, Update
+from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import seeded
 from sparse_rnn.pruning.schedules import CosineDecay, Cubic, IterativeSteps, NarangRamp
 from sparse_rnn.recurrent import find_targets
@@ -357,3 +358,21 @@ def test_weights_may_come_back_and_start_at_zero(train):
     train(Project, [pruning, Look()], max_epochs=1)
     assert zeros == {1: 0, 2: TOTAL // 2, 3: TOTAL // 2, 4: TOTAL // 2, 5: 0, 6: 0}
     assert pruning.masks.kept == TOTAL
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: GradualPruning(schedule=CosineDecay()),
+            r"^schedule=CosineDecay\(.*\): GradualPruning takes a Schedule\.$",
+        ),
+        (lambda: GradualPruning(schedule="cubic"), "schedule='cubic': GradualPruning takes a Schedule"),
+        (lambda: GradualPruning(regrowth=Cubic()), r"regrowth=Cubic\(.*\): give a CosineDecay, or None"),
+        (lambda: DynamicSparsity(schedule=Cubic()), r"schedule=Cubic\(.*\): DynamicSparsity takes a CosineDecay"),
+        (lambda: NarangPruning(theta=0.1, schedule=Cubic()), r"schedule=Cubic\(.*\): NarangPruning takes a NarangRamp"),
+    ],
+)
+def test_a_schedule_of_another_kind_is_refused(make, message):
+    with pytest.raises(UsageError, match=message):
+        make()

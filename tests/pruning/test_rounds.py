@@ -155,7 +155,7 @@ def test_chi_is_measured_before_the_weights_go_and_after_with_the_seed(model):
     def chi():
         left = sum(int(kernel.parameter.count_nonzero()) for kernel in targets.values())
         seen.append((left, torch.rand(1).item()))
-        return {}
+        return {tuple(name for name in targets if "hh" in name): torch.tensor(1.0)}
 
     masks, _ = prune_targets(
         targets, Selection(0.5), lambda: Magnitude().score(model, None, None, targets), chi, rescale="chi", seed=4

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from loops import INPUTS, UNITS, Loop, data
 from torch import nn
 
-from sparse_rnn import SNIP, GraSP, JacobianSpectrum, Magnitude, prune, register_cell
+from sparse_rnn import SNIP, GraSP, JacobianSpectrum, Magnitude, RateByFanIn, prune, register_cell
 from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent import registry
 from sparse_rnn.recurrent.kernels import find_targets
@@ -246,3 +247,32 @@ def test_a_vector_is_no_kernel():
     )  # fmt: skip
     with pytest.raises(UsageError, match=r"^u of Independent is no matrix, and so no kernel: leave it out"):
         find_targets(Independent())
+
+
+class Classifier(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = Loop(Independent())
+
+    def training_step(self, batch, batch_idx):
+        return self.rnn(batch).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_what_needs_recurrent_kernels_says_so_where_there_are_none():
+    register_cell(
+        Independent, step=lambda cell, p, x, s: (torch.relu(p(ih=x) + cell.u * s[0]),),
+        kernels={"ih": "read.weight"}, biases={"ih": "read.bias"},
+    )  # fmt: skip
+    model = Classifier()
+    assert prune(model.rnn, data(), sparsity=0.5, criterion="magnitude").sparsity == 0.5
+    with pytest.raises(UsageError, match="recurrent kernels, and Independent has none: take another criterion"):
+        prune(model.rnn, data(), sparsity=0.5, criterion="synflow")
+    with pytest.raises(UsageError, match="rescale='chi' scales the kernels that read the state, and none is pruned"):
+        prune(model.rnn, data(), sparsity=0.5, rescale="chi")
+    trainer = Trainer(accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False,
+                      enable_progress_bar=False, enable_model_summary=False, callbacks=[RateByFanIn()])  # fmt: skip
+    with pytest.raises(UsageError, match=r"RateByFanIn divides by .* no kernel of the model reads it"):
+        trainer.fit(model, [data()])

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sparse_rnn import SNIP, Graph, GraSP, JacobianSpectrum, Magnitude, Random, SynFlow, prune
+from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.kernels import Targets, find_targets
 from sparse_rnn.scores import Criterion, criterion_named, criterion_names
 from sparse_rnn.scores.criterion import recurrent_only, summed
@@ -124,3 +125,19 @@ def test_masks_are_the_same_in_the_mode_in_which_lightning_evaluates(criterion):
     expected = digest(copy.deepcopy(gru))
     with torch.inference_mode():
         assert digest(gru) == expected
+
+
+def test_a_short_name_is_known_in_any_case():
+    class Trace(Criterion):
+        short_name = "Fisher"
+
+        def score(self, module, batch, loss_fn, names):
+            return {}
+
+    class Nameless(Trace):
+        short_name = None
+
+    assert type(criterion_named("fisher")) is type(criterion_named("Fisher")) is Trace
+    assert type(criterion_named("nameless")) is Nameless
+    with pytest.raises(UsageError, match=r"choose one of .*Fisher"):
+        criterion_named("Other")

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.kernels import Kernel, Targets, find_targets
 from sparse_rnn.sparsity.selection import Guards, Selection
 from sparse_rnn.sparsity.tiles import Tiles
@@ -76,3 +77,10 @@ def test_sizes_below_one_are_refused(height):
 def test_an_unknown_score_is_refused():
     with pytest.raises(ValueError, match="block_score='sum': choose one of max, mean_square"):
         Tiles(4, 8, "sum")
+
+
+def test_squares_are_not_taken_of_scores_with_signs():
+    with pytest.raises(UsageError, match="mean_square' drops the signs"):
+        Tiles(1, 2, "mean_square").scores(torch.tensor([[[-5.0, -5.0, 1.0, 1.0]]]))
+    removed = torch.tensor([[[-torch.inf, 2.0, 1.0, 1.0]]])  # in an earlier round, or for good
+    assert Tiles(1, 2, "mean_square").scores(removed).flatten().tolist() == [2.0, 1.0]
