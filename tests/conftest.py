@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 import torch
 from combinations import covering
+from torch.utils.data import BatchSampler, DataLoader
 
 from sparse_rnn.cli import main
 
@@ -76,6 +77,21 @@ def _same_numbers():
     """Lets a test draw what it always draws, whichever ran before it in its process."""
     random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _loaders_as_they_are():
+    """Takes back what Lightning leaves patched of PyTorch's loaders where a hook that makes one raises an error."""
+    own = {cls: dict(vars(cls)) for base in (DataLoader, BatchSampler) for cls in (base, *base.__subclasses__())}
+    yield
+    for cls, before in own.items():
+        for name in ("__init__", "__setattr__", "__delattr__"):
+            if f"__old{name}" in vars(cls):
+                delattr(cls, f"__old{name}")
+                if name in before:
+                    setattr(cls, name, before[name])
+                else:
+                    delattr(cls, name)
 
 
 @pytest.fixture

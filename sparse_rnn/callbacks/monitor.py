@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from sparse_rnn.callbacks import tensorboard
 from sparse_rnn.callbacks.finding import current_masks
 from sparse_rnn.calls import as_called
-from sparse_rnn.checks import check_whole
+from sparse_rnn.checks import check_flag, check_whole
 from sparse_rnn.lightning_compat import join_other_name, logged_step, only_accumulates
 from sparse_rnn.recurrent.layers import RecurrentLayer, describable_modules, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum, spectrum, unrolled_layers
@@ -69,6 +69,8 @@ class SparsityMonitor(Callback):
     ) -> None:
         check_whole("every_n_steps", every_n_steps, 1, optional=True, hint="for the ends of epochs")
         check_whole("num_samples", num_samples, 1)
+        check_flag("histograms", histograms)
+        check_flag("connection_map", connection_map)
         join_other_name(SparsityMonitor)
         self.every_n_steps = every_n_steps
         self.num_samples = num_samples

@@ -126,7 +126,9 @@ class OneShotPruning(PruningCallback):
         return masks
 
     def made_with(self) -> dict[str, Any]:
-        """Return what the masks are chosen with."""
+        """Return what the masks are chosen with; nothing where they are the zeros that are there."""
+        if self.from_zeros:
+            return {}
         selection = self.selection
         return {
             "sparsity": self.sparsity,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sparse_rnn.checks import check_seed
+from sparse_rnn.checks import check_flag, check_seed
 from sparse_rnn.data.download import data_folder, download_archive
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.options import described
@@ -95,6 +95,7 @@ class OneBillionWords(TextData):
         self.patterns = {"train": train, "val": val, "test": test}
         for pattern in self.patterns.values():
             check_local(pattern)
+        check_flag("shuffle", shuffle)
         self.shuffle = shuffle
         check_local(root)
         self.root = root

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.data import TensorDataset
 
+from sparse_rnn.checks import check_flag
 from sparse_rnn.data.grammar import LETTERS, distinct_walks, embed, other_ending, spelled, substituted
 from sparse_rnn.data.labelled import LabelledSequences, Splits, divide
 from sparse_rnn.errors import check_choice
@@ -93,6 +94,7 @@ class ReberStrings(LabelledSequences):
         super().__init__(batch_size, seed, hold_out)
         check_choice("negatives", negatives, Negatives)
         check_choice("padding", padding, Padding)
+        check_flag("embedded", embedded)
         self.negatives: Negatives = negatives
         self.embedded = embedded
         self.padding: Padding = padding

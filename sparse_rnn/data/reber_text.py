@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from sparse_rnn.checks import check_seed
+from sparse_rnn.checks import check_flag, check_seed
 from sparse_rnn.data.generated import cached_files
 from sparse_rnn.data.grammar import embed, spelled, walks
 from sparse_rnn.data.options import described
@@ -59,6 +59,7 @@ class ReberText(TextData):
     ) -> None:
         super().__init__(batch_size, bptt, eval_batch_size, vocabulary, hold_out, train_sample)
         check_seed(seed, least=0)
+        check_flag("embedded", embedded)
         self.embedded = embedded
         self._seed = seed
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sparse_rnn.checks import check_whole
+from sparse_rnn.checks import check_flag, check_whole
 from sparse_rnn.data.download import user_path
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.hold_out import check_hold_out, left_to_train_on
@@ -73,6 +73,7 @@ class TextData(StoredText):
         super().__init__(vocabulary, subwords, divides)
         for name, value in (("batch_size", batch_size), ("bptt", bptt), ("eval_batch_size", eval_batch_size)):
             check_whole(name, value, 1)
+        check_flag("divides", divides)
         check_hold_out(hold_out)
         check_share(train_sample)
         self.batch_size = batch_size

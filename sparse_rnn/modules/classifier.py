@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torchmetrics.classification import MulticlassAccuracy
 
-from sparse_rnn.checks import check_function, check_number, check_whole
+from sparse_rnn.checks import check_flag, check_function, check_number, check_whole
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.ids import looked_up
 from sparse_rnn.modules.init import InitScheme
@@ -103,6 +103,7 @@ class SequenceClassifier(pl.LightningModule):
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
         check_choice("nonlinearity", nonlinearity, Nonlinearity)
         check_whole("num_classes", num_classes, 2)
+        check_flag("bidirectional", bidirectional)
         for name, probability in {"dropout": dropout, "input_dropout": input_dropout}.items():
             check_number(name, probability, "[0, 1]", "a probability")
         check_function("optimizer", optimizer, "from parameters to an optimizer")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from sparse_rnn.checks import LARGEST, MOST_TIMES, check_whole, items_of
+from sparse_rnn.checks import LARGEST, MOST_TIMES, check_flag, check_whole, items_of
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.lexicon import KEY, Lexicon, lexicon_in
 from sparse_rnn.errors import UsageError, check_choice
@@ -316,6 +316,8 @@ def _check(options: Any) -> None:
         f"a size below hidden_size={options.hidden_size}, or 0 for none",
     )
     check_whole("num_samples", options.num_samples, 1)
+    for name in ("variational", "shared_samples", "carry_state"):
+        check_flag(name, options[name])
     for cutoff in () if options.cutoffs is None else items_of("cutoffs", options.cutoffs):
         check_whole("cutoffs", cutoff, 1)
     check_regularisation(options)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from sparse_rnn.checks import MOST_TIMES, check_seed, check_whole
+from sparse_rnn.checks import MOST_TIMES, check_flag, check_seed, check_whole
 from sparse_rnn.isolation import seeded
 from sparse_rnn.pruning.rescale import LayerChi, Rescale, rescaling
 from sparse_rnn.recurrent.kernels import Targets
@@ -62,6 +62,7 @@ def prune_targets(
         with seeded(seed):
             return chi()
 
+    check_flag("shuffle", shuffle)
     rescale_ = rescaling(kernels, rescale, measure)
     scored: list[Mapping[str, Tensor]] = []
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from sparse_rnn.checks import LARGEST, MOST_TIMES, check_number, check_whole
+from sparse_rnn.checks import LARGEST, MOST_TIMES, check_flag, check_number, check_whole
 from sparse_rnn.errors import UsageError
 
 
@@ -72,6 +72,8 @@ class StackedRNN(nn.Module):
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
             check_whole(name, size, 1, MOST_TIMES if name == "num_layers" else LARGEST)
         check_number("dropout", dropout, "[0, 1]", "a probability")
+        for name, flag in (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)):
+            check_flag(name, flag)
         if dropout > 0 and num_layers == 1:
             warnings.warn(f"dropout={dropout} acts between layers and has no effect with num_layers=1", stacklevel=3)
         self.form = form

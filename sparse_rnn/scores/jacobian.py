@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_rnn.calls import as_called
-from sparse_rnn.checks import MOST_TIMES, check_number, check_whole
+from sparse_rnn.checks import MOST_TIMES, check_flag, check_number, check_whole
 from sparse_rnn.errors import check_choice
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.cells import PEEPHOLE_LSTM, State
@@ -175,6 +175,8 @@ class JacobianSpectrum(Criterion):
         check_whole("draws", self.draws, 1, MOST_TIMES, "the number of draws of γ's noise")
         if self.biases != "own":
             check_number("biases", self.biases, hint="or 'own'")
+        check_flag("through_time", self.through_time)
+        check_flag("reset_before", self.reset_before)
         check_choice("projection", self.projection, Projection)
         check_choice("probe", self.probe, Probe)
         check_choice("gamma", self.gamma, Gamma)

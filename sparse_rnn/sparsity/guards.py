@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparse_rnn.checks import check_whole
+from sparse_rnn.checks import check_flag, check_whole
 from sparse_rnn.errors import UsageError
 from sparse_rnn.sparsity.allocation import Group
 from sparse_rnn.sparsity.ranking import ByGate, best, empty, fill_
@@ -30,6 +30,7 @@ class Guards:
     min_kept: int = 0
 
     def __post_init__(self) -> None:
+        check_flag("keep_diagonal", self.keep_diagonal)
         check_whole("min_kept", self.min_kept, wanted="the number of weights to keep at least", hint="0 for none")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from sparse_rnn.checks import check_flag
 from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.sparsity.growth import random_scores
@@ -45,18 +46,19 @@ def shuffled(kernels: Targets, masks: Mapping[str, Tensor], fixed: Mapping[str, 
 
 
 def check_shuffle(shuffle: bool, block_size: tuple[int, int] | None) -> None:
-    """Refuse to shuffle tiles.
+    """Refuse what neither asks to shuffle nor not to, and to shuffle tiles.
 
     Args:
         shuffle: Whether masks are to be shuffled.
         block_size: Units and inputs of a tile, if there are tiles.
 
     Raises:
-        UsageError: If both are asked for.
+        UsageError: If it is neither, or both are asked for.
 
     Example:
         >>> check_shuffle(True, None)
     """
+    check_flag("shuffle", shuffle)
     if shuffle and block_size is not None:
         raise UsageError("shuffle=True moves single weights, but block_size keeps tiles together: leave one out.")
 

@@ -65,9 +65,9 @@ def zeros(kernels: Targets) -> float:
         0.286
     """
     weights = [kernel.by_gate(kernel.parameter.detach()) for kernel in kernels.values()]
-    total = sum(weight.numel() for weight in weights)
     grown = [weight for weight in weights if (weight.triu(1) + weight.tril(-1)).any()]
-    return sum(int((weight == 0).sum()) for weight in grown) / total
+    total = sum(weight.numel() for weight in grown)
+    return sum(int((weight == 0).sum()) for weight in grown) / max(1, total)
 
 
 def statistics(masks: Masks) -> list[GateStatistics]:

@@ -1,4 +1,4 @@
-"""Every numeric option of everything public, given null, NaN, ±infinity, a boolean, a text, −1 and a huge number.
+"""Every number and flag of everything public, given null, NaN, ±infinity, a boolean, a text, −1 and a huge number.
 
 ``python tests/hardening/options.py`` prints a line for each value that is not refused as it should be, and the figures:
 ``clear``, one sentence that names the option; ``right``, a value that is accepted and may be; ``traceback``, another
@@ -129,18 +129,20 @@ SPECIAL: dict[str, dict[str, Callable[[], Any]]] = {
     "LowRank": {"rank": lambda: 2},
     "NarangPruning": {"sparsity": lambda: 0.5},
     "SentenceShuffle": {"seed": lambda: (1,)},
-    "SampledSoftmax": {"num_samples": lambda: 5},
+    "SampledSoftmaxLoss": {"num_samples": lambda: 5},
     "init_recurrent_": {"init_scale": lambda: 0.1, "forget_bias": lambda: 1.0, "update_bias": lambda: 0.0},
     "random_graph": {"density": lambda: 0.5},
     "unit_criterion": {"criterion": lambda: "UnitMagnitude"},
 }
+# What Lightning's own classes make of their options, is theirs to say.
+LIGHTNINGS = {("SparseCheckpoint", "save_last"), ("SparseCheckpoint", "enable_version_counter")}
 # Options of which there is to be one.
 INSTEAD = {"NarangPruning": {"sparsity", "q", "theta"}}
 
 
 @dataclass(frozen=True)
 class Option:
-    """A numeric option.
+    """A number or a flag.
 
     Attributes:
         owner: The name of the class or function.
@@ -160,12 +162,13 @@ class Option:
 
     def values(self) -> Iterator[tuple[str, Any, bool]]:
         """Yield what to give: what to call it, the value, and whether it may be right."""
+        may_be = () if set(self.kinds) <= {bool, type(None)} else MAY_BE
         for called, value in VALUES.items():
             if called == "null":
                 if self.listed or not self.optional:
                     yield called, [value] * self.listed if self.optional else value, False
             elif not (str in self.kinds and isinstance(value, str)) and not (bool in self.kinds and value is True):
-                yield called, [value] * self.listed if self.listed else value, called in MAY_BE
+                yield called, [value] * self.listed if self.listed else value, called in may_be
         if self.name in TIMES and self.owner != "LotteryTicket":  # which looks at the length of the training
             yield "trillion", 10**12, False
 
@@ -192,7 +195,7 @@ def _makes_nothing(found: Any) -> bool:
 
 
 def options() -> list[Option]:
-    """Find all numeric options of what is public."""
+    """Find all numbers and flags of what is public."""
     return [option for owner, found in public() for option in _options_of(owner, found)]
 
 
@@ -213,7 +216,7 @@ def _options_of(owner: str, found: Any) -> Iterator[Option]:
     for name, parameter in parameters.items():
         kinds = tuple(_flat(hints.get(name)))
         listed = max((_listed(kind) for kind in kinds), default=0)
-        if not listed and not {int, float}.intersection(kinds):
+        if (owner, name) in LIGHTNINGS or (not listed and not {int, float, bool}.intersection(kinds)):
             continue
         missing = [other for other, make in needed.items() if make is None and other != name]
         assert not missing, f"{owner} needs {missing}: say in ARGUMENTS how they are made"

@@ -1,4 +1,4 @@
-"""No value of a numeric option ends in a traceback, or is taken for a number that it is not."""
+"""No value of a number or flag ends in a traceback, or is taken for what it is not."""
 
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -14,7 +14,7 @@ FOUND = harness.options()
 
 
 @pytest.mark.parametrize("owner", dict.fromkeys(option.owner for option in FOUND))
-def test_every_numeric_option_says_its_name_and_what_it_takes(owner):
+def test_every_number_and_flag_says_its_name_and_what_it_takes(owner):
     wrong = [
         f"{option.name}={called}: {outcome}"
         for option in FOUND
@@ -33,7 +33,12 @@ def test_options_are_found():
         ("IterativePruning", "densities"),
         ("WikiText2", "bptt"),
     } <= names
-    assert {("OneShotPruning", "block_size"), ("LanguageModel", "alpha"), ("JacobianSpectrum", "noise")} <= names
+    assert {
+        ("OneShotPruning", "block_size"),
+        ("LanguageModel", "alpha"),
+        ("JacobianSpectrum", "noise"),
+        ("Guards", "keep_diagonal"),
+    } <= names
 
 
 @pytest.mark.parametrize(("value", "outcome"), [(0.5, "silent"), (2, "traceback: TypeError: no"), (1, "clear")])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import BatchSampler, DistributedSampler, TensorDataset
 
-from sparse_rnn.checks import check_seed, check_whole
+from sparse_rnn.checks import check_flag, check_seed, check_whole
 from sparse_rnn.data.loaders.passes import Batch, ResumableLoader
 
 
@@ -56,6 +56,7 @@ class BatchLoader(ResumableLoader):
     ) -> None:
         super().__init__()
         check_whole("batch_size", batch_size, 1, wanted="the number of samples in a batch")
+        check_flag("shuffle", shuffle)
         check_whole("world_size", world_size, 1)
         check_whole("rank", rank, 0, world_size - 1)
         check_seed(seed)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparse_rnn.checks import check_seed, check_whole
+from sparse_rnn.checks import check_flag, check_seed, check_whole
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.data.loaders.passes import Batch, ResumableLoader
 from sparse_rnn.data.loaders.sentences import SentenceShuffle, ShuffledText
@@ -69,6 +69,7 @@ class ColumnLoader(ResumableLoader):
     ) -> None:
         super().__init__()
         check_whole("columns", columns, 1)
+        check_flag("pad", pad)
         check_whole("world_size", world_size, 1)
         check_whole("rank", rank, 0, world_size - 1)
         check_whole("sentence_mark", sentence_mark, optional=True)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparse_rnn.checks import check_whole, items_of
+from sparse_rnn.checks import check_flag, check_whole, items_of
 from sparse_rnn.errors import UsageError
 
 PADDING = -100
@@ -51,6 +51,7 @@ class FullSoftmax(nn.Module):
         super().__init__()
         check_whole("hidden_size", hidden_size, 1)
         check_whole("vocab_size", vocab_size, 1)
+        check_flag("bias", bias)
         self.weight = nn.Parameter(torch.empty(vocab_size, hidden_size))
         self.bias = nn.Parameter(torch.zeros(vocab_size)) if bias else None
         nn.init.uniform_(self.weight, -(hidden_size**-0.5), hidden_size**-0.5)

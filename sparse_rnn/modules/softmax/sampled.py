@@ -7,7 +7,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparse_rnn.checks import check_whole
+from sparse_rnn.checks import check_flag, check_whole
 from sparse_rnn.modules.softmax.output_layers import PADDING, FullSoftmax, at_least_float32
 
 _LOG_OF_A_BILLIONTH = math.log(1e-9)
@@ -65,6 +65,7 @@ class SampledSoftmaxLoss(FullSoftmax):
         check_whole(
             "num_samples", num_samples, 1, vocab_size - 1, "fewer than the words of the vocabulary, or the full softmax"
         )
+        check_flag("shared", shared)
         self.num_samples = num_samples
         self.shared = shared
         self.register_buffer("position", torch.randint(2**62, ()))
