@@ -99,3 +99,12 @@ def test_other_settings_than_those_of_the_masks_are_said_to_have_no_effect(train
         again = train(Project, [build(**options | other)], ckpt_path=tmp_path / "one.ckpt")
     again.save_checkpoint(tmp_path / "two.ckpt")
     train(Project, [build(**options)], ckpt_path=tmp_path / "two.ckpt", max_epochs=3)  # no warning
+
+
+def test_masks_that_were_zeros_are_resumed_without_a_word_of_settings(train, tmp_path):
+    pruned = train(Project, [OneShotPruning(0.8, "magnitude")], max_epochs=1).lightning_module
+    found = OneShotPruning(masks="from_zeros")
+    train(lambda: pruned, [found], max_epochs=1).save_checkpoint(tmp_path / "one.ckpt")
+    again = OneShotPruning(0.8, "random", masks="from_zeros")
+    train(Project, [again], ckpt_path=tmp_path / "one.ckpt")  # no warning
+    assert again.masks.digest() == found.masks.digest()

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.sparsity.masks import Masks
-from sparse_rnn.sparsity.statistics import bare_neurons, emptied, statistics, table
+from sparse_rnn.sparsity.statistics import bare_neurons, emptied, statistics, table, zeros
 
 
 def test_statistics_count_gates_and_the_table_shows_the_total():
@@ -40,3 +41,12 @@ def test_neurons_without_a_weight_are_counted_and_told_of_from_a_tenth_of_a_kern
     masks = Masks({"weight_hh_l0": kept.view(60, 20)}, nn.GRU(4, 20))
     assert bare_neurons(masks) == {"weight_hh_l0": (lost, 20)}
     assert (emptied(masks) is not None) == told
+
+
+def test_a_share_of_zeros_is_of_the_kernels_that_count():
+    rnn = nn.RNN(2, 40)
+    with torch.no_grad():
+        nn.init.eye_(rnn.weight_hh_l0)
+        rnn.weight_ih_l0[:20] = 0
+    assert zeros(find_targets(rnn)) == 0.5
+    assert zeros(find_targets(rnn, ["*hh*"])) == 0
