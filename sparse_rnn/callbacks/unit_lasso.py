@@ -32,8 +32,12 @@ class UnitLasso(Callback):
     Optimizers such as Adam divide each gradient by the root of its mean square. There η is the learning rate over the
     root of the mean square of the group's gradients, so that a strength means about the same with any optimizer. Where
     several optimizers train weights of a group, it is stepped on with the one that trains the layer's first kernel, and
-    the mean is over the weights that have a mean square in any of them. Units vanish one after the other with SGD, and
-    almost all at once with Adam (docs/structured.md has the numbers).
+    the mean is over the weights that have a mean square in any of them. An optimizer that keeps its mean squares in
+    another way than Adam counts as one that does not divide by them. Units vanish one after the other with SGD, and
+    almost all at once with Adam (docs/structured.md has the numbers). Where a call of the optimizer makes no step, as a
+    gradient scaler has found an overflow or there is no gradient, there is no proximal step either.
+
+    Modules that do not run on the first batch, or are frozen then, as a teacher is, stay as they are.
 
     ``units/zero`` and, by layer, ``units/zero/<layer>`` are logged after each epoch: the numbers of units that nothing
     reads. ``StructuredPruning(criterion="Exact", at=1.0)`` behind this in the list of callbacks removes them at the end
@@ -62,6 +66,7 @@ class UnitLasso(Callback):
         self._groups: list[GroupLasso] = []
         self._optimizers: list[Optimizer] = []
         self._handles: list[Any] = []
+        self._before: dict[nn.Parameter, float | None] = {}
 
     def __repr__(self) -> str:
         return as_called(type(self), vars(self))
@@ -69,7 +74,8 @@ class UnitLasso(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to the optimizers."""
         self._groups, self._optimizers = [], trainer.optimizers
-        self._handles = [optimizer.register_step_post_hook(self._after_step) for optimizer in self._optimizers]
+        self._handles = [optimizer.register_step_pre_hook(self._before_step) for optimizer in self._optimizers]
+        self._handles += [optimizer.register_step_post_hook(self._after_step) for optimizer in self._optimizers]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Find the weights of each unit on the first batch, and on the first one after layers have become smaller.
@@ -81,12 +87,13 @@ class UnitLasso(Callback):
             return
         with isolate_rng():
             self._groups = group_lasso(pl_module, batch, training_loss(trainer, transferred=True))
-        trained = {id(parameter) for optimizer in trainer.optimizers for parameter in _parameters(optimizer)}
+        trained = {id(parameter) for optimizer in trainer.optimizers for parameter in _trained(optimizer)}
         for name, parameter in pl_module.named_parameters():
             for group in self._groups:
                 if id(parameter) not in trained and any(parameter is own for own in group.parameters):
                     raise UsageError(
-                        f"UnitLasso makes weights of {group.layer} smaller, of which {name} is trained by no optimizer."
+                        f"UnitLasso makes weights of {group.layer} smaller, of which {name} is trained by no "
+                        "optimizer: train it, or freeze the whole recurrent module, which then stays as it is."
                     )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -106,11 +113,16 @@ class UnitLasso(Callback):
         """Let go of the optimizers."""
         self.teardown(trainer, pl_module, "fit")
 
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._before = {group.kernel: _steps(optimizer, group.kernel) for group in self._groups}
+
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        rates = {parameter: options["lr"] for options in optimizer.param_groups for parameter in options["params"]}
-        for group in (group for group in self._groups if group.kernel in rates):
-            rate = rates[group.kernel]
-            if _divides(optimizer, group.kernel) and (squares := self._mean_squares(group)):
+        before, self._before = self._before, {}  # a step that calls that of its base class comes here twice
+        known = {parameter: options for options in optimizer.param_groups for parameter in options["params"]}
+        stepped = {kernel for kernel in before if kernel in known and _has_stepped(optimizer, kernel, before[kernel])}
+        for group in (group for group in self._groups if group.kernel in stepped):
+            rate = known[group.kernel]["lr"]
+            if _divides(optimizer, group.kernel, known[group.kernel]) and (squares := self._mean_squares(group)):
                 rate = rate / group.means(squares).sqrt().add(_LEAST)
             group.step_(rate * self.strength)
 
@@ -122,14 +134,29 @@ class UnitLasso(Callback):
             for optimizer in self._optimizers
             for options in optimizer.param_groups
             for parameter in options["params"]
-            if parameter in wanted and _divides(optimizer, parameter)
+            if parameter in wanted and _divides(optimizer, parameter, options)
         }
 
 
-def _divides(optimizer: Optimizer, parameter: nn.Parameter) -> bool:
-    """Tell whether an optimizer keeps the mean square of a parameter's gradients, as those like Adam do."""
+def _steps(optimizer: Optimizer, parameter: nn.Parameter) -> float | None:
+    """Return how many steps an optimizer has made with a parameter; None where it does not count them."""
+    steps = optimizer.state.get(parameter, {}).get("step")
+    return None if steps is None else float(steps)
+
+
+def _has_stepped(optimizer: Optimizer, parameter: nn.Parameter, before: float | None) -> bool:
+    """Tell whether the call that has just ended made a step: a fused optimizer is called even where it makes none."""
+    steps = _steps(optimizer, parameter)
+    if steps is None:
+        return parameter.grad is not None and not getattr(optimizer, "found_inf", False)  # set by a gradient scaler
+    return steps > (before or 0)
+
+
+def _divides(optimizer: Optimizer, parameter: nn.Parameter, options: dict[str, Any]) -> bool:
+    """Tell whether an optimizer has the mean square of a parameter's gradients, kept as Adam does."""
     square = optimizer.state.get(parameter, {}).get(_SQUARE)
-    return isinstance(square, Tensor) and square.shape == parameter.shape
+    kept = isinstance(square, Tensor) and square.shape == parameter.shape
+    return kept and "betas" in options and bool(_steps(optimizer, parameter))
 
 
 def _mean_square(optimizer: Optimizer, parameter: nn.Parameter, options: dict[str, Any]) -> Tensor:
@@ -138,8 +165,8 @@ def _mean_square(optimizer: Optimizer, parameter: nn.Parameter, options: dict[st
     return state[_SQUARE] / (1 - options["betas"][1] ** float(state["step"]))
 
 
-def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def _trained(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
 
 
 join_other_name(UnitLasso)  # for pytorch_lightning's command line

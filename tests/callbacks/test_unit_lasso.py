@@ -1,6 +1,9 @@
+from functools import partial
+
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
 from sparse_rnn import StructuredPruning, UnitLasso
@@ -72,6 +75,89 @@ def test_weights_of_a_group_that_several_optimizers_train_are_stepped_on_as_if_i
     )
     for name, value in one.items():
         torch.testing.assert_close(several[name], value, rtol=0, atol=0)
+
+
+class Stumbles(Project):
+    """Makes no step at one of the batches: its gradients overflow, or it has no loss there."""
+
+    def __init__(self, optimizer, at, overflows):
+        super().__init__(optimizer)
+        self.at, self.overflows = at, overflows
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        if batch_idx != self.at:
+            return loss
+        return loss * torch.inf if self.overflows else None
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+@pytest.mark.parametrize(("at", "overflows"), [(0, True), (1, True), (1, False)])
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+def test_a_call_of_the_optimizer_that_makes_no_step_is_followed_by_none(train, kind, at, overflows):
+    def fit(batches):
+        # Of optimizers that are not fused, a scaler that has found an overflow calls no step.
+        scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=4.0))
+        options = {"max_epochs": 1, "limit_train_batches": batches, "plugins": [scaled] if overflows else []}
+        build = lambda: Stumbles(partial(kind, fused=True), at, overflows)  # noqa: E731 - a function in a line
+        return train(build, [UnitLasso(strength=0.01)], **options).lightning_module
+
+    before, none_made, after = fit(at), fit(at + 1), fit(at + 2)
+    for name, value in before.state_dict().items():
+        assert torch.equal(none_made.state_dict()[name], value)
+    assert not torch.equal(after.head.weight, before.head.weight)
+    [group] = group_lasso(after, torch.zeros(2, 5, 3), lambda model, x: model.head(model.rnn(x)[0]))
+    assert group.norms().min() > 0
+    assert group.norms().max() < torch.inf
+
+
+def test_an_optimizer_that_keeps_its_mean_squares_in_another_way_steps_as_one_that_keeps_none(train):
+    class Keeps(torch.optim.SGD):
+        def step(self, closure=None):
+            loss = super().step(closure)
+            for options in self.param_groups:
+                for parameter in options["params"]:
+                    self.state[parameter]["exp_avg_sq"] = parameter.grad.square()
+            return loss
+
+    torch.optim.SGD([torch.zeros(1)])  # from its first instance on the hooks of a class are called by super().step()
+    one, other = (
+        train(lambda kind=kind: Project(kind), [UnitLasso(0.1)], max_epochs=1).lightning_module.state_dict()
+        for kind in (torch.optim.SGD, Keeps)
+    )
+    for name, value in one.items():
+        assert torch.equal(other[name], value)
+
+
+class Taught(Project):
+    """Has a layer that never runs, and a teacher that is not trained."""
+
+    def __init__(self, freeze=True):
+        super().__init__()
+        self.unused, self.teacher = nn.GRU(3, 4), nn.GRU(3, 6, batch_first=True).requires_grad_(not freeze)
+        self.taught = nn.Linear(6, 4)
+
+    def training_step(self, batch, batch_idx):
+        own, wanted = self.head(self.rnn(batch[0])[0]), self.taught(self.teacher(batch[0])[0])
+        return super().training_step(batch, batch_idx) + (own - wanted.detach()).square().mean()
+
+    def configure_optimizers(self):
+        return self.kind([*self.rnn.parameters(), *self.head.parameters()], lr=0.1)
+
+
+def test_layers_that_do_not_run_or_are_frozen_stay_as_they_are(train):
+    start = train(Taught, [], max_epochs=0).lightning_module
+    lasso = UnitLasso(strength=0.3)
+    after = train(Taught, [lasso, StructuredPruning(criterion="Exact", at=1.0)]).lightning_module
+    assert list(lasso.zero_units) == ["rnn.l0"]
+    assert not torch.equal(after.rnn.weight_hh_l0, start.rnn.weight_hh_l0)
+    for layer in ("unused", "teacher"):
+        for name, value in start.get_submodule(layer).state_dict().items():
+            assert torch.equal(after.get_submodule(layer).state_dict()[name], value)
+    with pytest.raises(
+        UsageError, match=r"of which teacher\.weight_ih_l0 is trained by no optimizer: train it, or freeze"
+    ):
+        train(lambda: Taught(freeze=False), [lasso])
 
 
 def test_zero_units_are_counted_logged_and_removed(train):

@@ -13,6 +13,8 @@ from sparse_rnn.recurrent.layers import RecurrentModule, named_layers
 
 Declared = Mapping[str, Sequence[str]]
 
+_WEIGHTS = ("", ".weight", ".weight_ih_l0", ".weight_ih_l0_reverse", ".weight_ih")  # what of a module reads its input
+
 
 def declared_readers(
     model: nn.Module, recurrent: Sequence[RecurrentModule], declared: Declared
@@ -38,6 +40,7 @@ def declared_readers(
         {'rnn.l0': [[0, 1, 2, 3]], 'rnn.l0_reverse': [[4, 5, 6, 7]]}
     """
     by_label = {found.label: found for found in recurrent}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     readers: dict[str, list[Reader]] = {}
     for label, names in declared.items():
         if label not in by_label:
@@ -45,22 +48,23 @@ def declared_readers(
         layers = named_layers([by_label[label]])
         top = list(layers)[-len(by_label[label].layers[-1]) :]
         units = sum(layers[name].hidden_size for name in top)
-        weights = [(name, *_columns(model, name)) for name in names]
-        for name, _, columns in weights:
+        weights = [weight for name in names for weight in _weights(parameters, name)]
+        for name in weights:
+            columns = parameters[name].shape[1]
             if columns != units:
                 raise UsageError(
                     f"readers= says that {name} reads {label}, but it has {columns} columns for {units} units."
                 )
         for place, layer in enumerate(top):
-            own = torch.arange(units // len(top)) + place * (units // len(top))
-            readers[layer] = [Reader(parameter, own, reads=f"{layer} h") for _, parameter, _ in weights]
+            own = torch.arange(units // len(top), device="cpu") + place * (units // len(top))
+            readers[layer] = [Reader(weight, own, reads=f"{layer} h") for weight in weights]
     return readers
 
 
-def _columns(model: nn.Module, reader: str) -> tuple[str, int]:
-    """Return the parameter that is meant by its own name or by that of its module, and how many columns it has."""
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    for name in (reader, f"{reader}.weight", f"{reader}.weight_ih_l0", f"{reader}.weight_ih"):
-        if name in parameters and parameters[name].dim() > 1:
-            return name, parameters[name].shape[1]
-    raise UsageError(f"readers= names {reader}, which is no weight of the model and no module that has one.")
+def _weights(parameters: Mapping[str, nn.Parameter], reader: str) -> list[str]:
+    """Name the parameters that are meant by their own name or by that of their module, which may read both ways."""
+    names = [f"{reader}{weight}" for weight in _WEIGHTS]
+    weights = [name for name in names if name in parameters and parameters[name].dim() > 1]
+    if not weights:
+        raise UsageError(f"readers= names {reader}, which is no weight of the model and no module that has one.")
+    return weights

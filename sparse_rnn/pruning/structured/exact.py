@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from sparse_rnn.pruning.structured.declared import Declared
-from sparse_rnn.pruning.structured.groups import UnitGroup, find_groups, weight_of
+from sparse_rnn.pruning.structured.groups import UnitGroup, find_groups, that_ran, weight_of
 from sparse_rnn.pruning.structured.readers import find_readers, tied_notes
 from sparse_rnn.pruning.structured.trace import Links
 from sparse_rnn.pruning.structured.unit_criterion import check_read, layers_of_modules, sizes_wanted
-from sparse_rnn.pruning.structured.units import Plan, Reader, UnitPlan, Writer
+from sparse_rnn.pruning.structured.units import Plan, Reader, UnitPlan, Writer, all_but
 from sparse_rnn.recurrent import cells
 from sparse_rnn.recurrent.capture import LossFn
 from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, find_recurrent, named_layers
@@ -41,7 +41,7 @@ class Exact:
     one that could lose the fewest.
 
     Args:
-        modules: The names of the recurrent modules to make smaller; all of them if not given.
+        modules: The names of the recurrent modules to make smaller; all those that run if not given.
 
     Example:
         >>> import torch
@@ -77,9 +77,11 @@ class Exact:
         names = self.modules
         if names is None:
             names = [found.label for found in recurrent if not found.entry.own]
-        sizes = sizes_wanted(dict.fromkeys(names, 1.0), recurrent)
+        sizes = sizes_wanted(dict.fromkeys(names, 1.0), recurrent, "modules")
         wanted = layers_of_modules(recurrent, sizes)
         above, below = (find_readers(model, recurrent, wanted, batch, loss_fn, readers, sign) for sign in (1, -1))
+        if self.modules is None:
+            wanted = that_ran(wanted, above)
         groups = find_groups(model, recurrent, wanted, above)
         check_read(groups, recurrent, readers)
         search = _Search(model, recurrent, groups, above, below)
@@ -131,7 +133,7 @@ class _Search:
         self._zero = [self._may_be_zero(group, above) for group in groups]
         _until_false(self._drop_nonzero, len(groups))
         self._constant = [self._constants(n) for n in range(len(groups))]
-        self._live = [torch.zeros(group.units, dtype=torch.bool) for group in groups]
+        self._live = [_false(group.units) for group in groups]
         _until_false(self._find_read, len(groups))
 
     def removable(self, group: UnitGroup) -> Tensor:
@@ -141,8 +143,7 @@ class _Search:
     def plan(self, group: UnitGroup, removed: Tensor) -> UnitPlan:
         """Plan the removal of units, with what their constants add to the biases of what reads them."""
         n = self._number(group)
-        stays = torch.ones(group.units, dtype=torch.bool)
-        stays[removed] = False
+        stays = all_but(removed, group.units)
         folds: dict[str, Tensor] = {}
         values = torch.where(stays, 0, self._constant[n]).nan_to_num()
         for reader in (reader for reader in group.readers if not reader.recurrent):
@@ -160,7 +161,7 @@ class _Search:
     def _may_be_zero(self, group: UnitGroup, links: Links) -> Tensor:
         names = list(group.layers)
         layer = group.layers[names[0]]
-        possible = torch.zeros(group.units, dtype=torch.bool)
+        possible = _false(group.units)
         if len(names) == 1 and names[0] in links.from_zero:
             possible = self._biases_give_zero(group, layer)
         return possible
@@ -173,7 +174,7 @@ class _Search:
             if self._model.get_parameter(writer.parameter).dim() == 1
         ]
         if not biases:
-            return torch.ones(group.units, dtype=torch.bool)
+            return ~_false(group.units)
         if layer.cell.gates == cells.GRU.gates:  # one of them is multiplied by the reset gate
             return torch.stack([bias == 0 for bias in biases]).all(0)
         total = torch.stack(biases).sum(0)
@@ -188,7 +189,7 @@ class _Search:
     def _reads_nonzero(self, n: int) -> Tensor:
         group = self._groups[n]
         gate = _deciding_gate(next(iter(group.layers.values())))
-        reads = torch.zeros(group.units, dtype=torch.bool)
+        reads = _false(group.units)
         for writer in group.writers:
             weight = self._model.get_parameter(writer.parameter).detach().cpu()
             if weight.dim() == 2 and writer.dim == 0:
@@ -198,7 +199,7 @@ class _Search:
 
     def _zero_columns(self, writer: Writer, columns: int) -> Tensor:
         """Tell which columns of a kernel read units that are 0."""
-        zero = torch.zeros(columns, dtype=torch.bool)
+        zero = _false(columns)
         for group, is_zero in zip(self._groups, self._zero, strict=True):
             for reader in group.readers:
                 if reader.parameter == writer.parameter and (reader.recurrent or self._scales(reader)):
@@ -213,11 +214,11 @@ class _Search:
     def _constants(self, n: int) -> Tensor:
         """Return the value of each unit that is the same at every step, not a number for the others."""
         group = self._groups[n]
-        nothing = torch.full((group.units,), torch.nan, dtype=torch.float64)
+        nothing = torch.full((group.units,), torch.nan, dtype=torch.float64, device="cpu")
         layer = next(iter(group.layers.values()))
         if len(group.layers) > 1 or layer.cell not in (cells.RNN_TANH, cells.RNN_RELU):
             return torch.where(self._zero[n], 0.0, nothing)
-        bias = torch.zeros(group.units, dtype=torch.float64)
+        bias = torch.zeros_like(nothing)
         for writer in group.writers:
             parameter = self._model.get_parameter(writer.parameter).detach().double().cpu()
             bias += parameter if parameter.dim() == 1 else 0
@@ -261,6 +262,10 @@ class _Search:
         if copies and self._bias_of(reader) is not None:
             return needed & self._constant[n].isnan()
         return needed & ~self._zero[n] if scales else needed
+
+
+def _false(size: int) -> Tensor:
+    return torch.zeros(size, dtype=torch.bool, device="cpu")
 
 
 def _until_false(change: Callable[[int], bool], groups: int) -> None:

@@ -61,7 +61,7 @@ def _compared(moment: Tensor, weight: Tensor, chosen: Tensor, tau: float) -> tup
         The improvements [m, k] and the loss; None where chosen units depend on each other, so that nothing is left.
     """
     size = len(chosen)
-    inner = moment[chosen][:, chosen] + tau * torch.eye(size, dtype=moment.dtype)
+    inner = moment[chosen][:, chosen] + tau * torch.eye(size, dtype=moment.dtype, device=moment.device)
     factor, failed = torch.linalg.cholesky_ex(inner)
     if failed or (factor.diagonal().square() <= _DEPENDENT * inner.diagonal()).any():
         return None

@@ -69,7 +69,7 @@ def greedy_choice(pairs: Sequence[tuple[Tensor, Tensor]], units: int, tau: float
     """
     residuals = [_Residual(moment.double(), weight.double(), tau, units) for moment, weight in pairs]
     chosen: list[int] = []
-    free = torch.ones(len(pairs[0][0]), dtype=torch.bool)
+    free = torch.ones(len(pairs[0][0]), dtype=torch.bool, device=pairs[0][0].device)
     for _ in range(units):
         gains = sum((residual.gains() for residual in residuals[1:]), residuals[0].gains())
         unit = int(gains.where(free, -1).argmax())
@@ -77,4 +77,4 @@ def greedy_choice(pairs: Sequence[tuple[Tensor, Tensor]], units: int, tau: float
             residual.take(unit)
         free[unit] = False
         chosen.append(unit)
-    return torch.tensor(chosen)
+    return torch.tensor(chosen, device=free.device)

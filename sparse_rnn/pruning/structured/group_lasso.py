@@ -18,11 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from sparse_rnn.errors import UsageError
-from sparse_rnn.pruning.structured.groups import UnitGroup, find_groups
+from sparse_rnn.pruning.structured.groups import UnitGroup, find_groups, that_ran
 from sparse_rnn.pruning.structured.readers import find_readers
 from sparse_rnn.pruning.structured.unit_criterion import check_read, layers_of_modules
+from sparse_rnn.pruning.structured.units import all_but
 from sparse_rnn.recurrent.capture import LossFn
-from sparse_rnn.recurrent.layers import find_recurrent
+from sparse_rnn.recurrent.layers import RecurrentModule, find_recurrent
+
+_NONE = torch.zeros(0, dtype=torch.long, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,8 @@ class GroupLasso:
             True
         """
         norms = self.norms()
-        factors = torch.where(norms > threshold, 1 - threshold / norms, 0.0)
+        # No norm is below a threshold that is no number: it removes nothing, but makes weights that are none either.
+        factors = torch.where(norms <= threshold, 0.0, 1 - threshold / norms)
         for part in self._parts:
             part.scale_(factors)
 
@@ -135,8 +139,11 @@ class GroupLasso:
 def group_lasso(model: nn.Module, batch: Any, loss_fn: LossFn | None = None, readers: Any = None) -> list[GroupLasso]:
     """Find the groups of all units of a model's recurrent layers; the arguments are those of ``UnitCriterion.plan``.
 
+    Modules that do not run, or are frozen as a teacher is, have none.
+
     Raises:
-        UsageError: If something reads units that is no weight of its own, or cannot follow when units go.
+        UsageError: If no module has any, something reads units that is no weight of its own, or it cannot follow when
+            units go.
 
     Example:
         >>> gru = nn.GRU(3, 4, num_layers=2)
@@ -144,16 +151,25 @@ def group_lasso(model: nn.Module, batch: Any, loss_fn: LossFn | None = None, rea
         ['l0', 'l1']
     """
     recurrent = find_recurrent(model)
-    names = {found.name: 0 for found in recurrent if not found.entry.own}
+    names = {found.name: 0 for found in recurrent if not found.entry.own and _is_trained(found)}
+    if not names:
+        raise UsageError(
+            f"None of {', '.join(found.label for found in recurrent)} can lose units, as it is frozen or of a class "
+            "that was given to register_cell: train a recurrent module of PyTorch's or sparse_rnn's classes."
+        )
     wanted = layers_of_modules(recurrent, names)
-    groups = find_groups(model, recurrent, wanted, find_readers(model, recurrent, wanted, batch, loss_fn, readers))
+    links = find_readers(model, recurrent, wanted, batch, loss_fn, readers)
+    groups = find_groups(model, recurrent, that_ran(wanted, links), links)
     check_read(groups, recurrent, readers)
     read: dict[str, Tensor] = {}
     for group in groups:
         for reader in group.readers:
-            columns = read.get(reader.parameter, torch.zeros(0, dtype=torch.long))
-            read[reader.parameter] = torch.cat([columns, reader.columns])
+            read[reader.parameter] = torch.cat([read.get(reader.parameter, _NONE), reader.columns])
     return [GroupLasso(group, read) for group in groups]
+
+
+def _is_trained(found: RecurrentModule) -> bool:
+    return any(parameter.requires_grad for parameter in found.module.parameters())
 
 
 def _outgoing(group: UnitGroup) -> list[_Part]:
@@ -184,8 +200,7 @@ def _incoming(group: UnitGroup, read: dict[str, Tensor]) -> list[_Part]:
         parameter = group.model.get_parameter(writer.parameter)
         if parameter.dim() < 2 or writer.dim != 0:
             continue
-        inputs = torch.ones(parameter.shape[1], dtype=torch.bool)
-        inputs[read.get(writer.parameter, torch.zeros(0, dtype=torch.long))] = False
+        inputs = all_but(read.get(writer.parameter, _NONE), parameter.shape[1])
         if inputs.any():
             columns = None if inputs.all() else inputs.nonzero().flatten().to(parameter.device)
             parts.append(_Part(parameter, None, columns, dim=0, blocks=writer.blocks))

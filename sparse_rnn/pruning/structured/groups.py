@@ -53,7 +53,10 @@ class UnitGroup:
     def outgoing(self, recurrent: bool | None = None) -> Tensor:
         """Return what all readers multiply the units by, or only the recurrent or the other ones, [outputs, m]."""
         chosen = [r for r in self.readers if recurrent is None or r.recurrent == recurrent]
-        return torch.cat([self.weight(reader) for reader in chosen] or [torch.zeros(0, self.units).double()])
+        return torch.cat(
+            [self.weight(reader) for reader in chosen]
+            or [torch.zeros(0, self.units, dtype=torch.float64, device="cpu")]
+        )
 
     def incoming(self) -> Tensor:
         """Return the weights that make each unit, without the biases, [m, inputs]."""
@@ -74,7 +77,7 @@ def weight_of(model: nn.Module, parameter: str, units: int) -> Tensor:
     """Return the values of a parameter that reads so many units; the identity matrix for an ``nn.Identity``."""
     owner = model.get_submodule(parameter.rpartition(".")[0])
     if isinstance(owner, nn.Identity):
-        return torch.eye(units)
+        return torch.eye(units, dtype=torch.float64, device="cpu")
     return model.get_parameter(parameter).detach()
 
 
@@ -83,9 +86,18 @@ def find_groups(
 ) -> list[UnitGroup]:
     """Put together what is known of the units of layers.
 
+    Args:
+        model: The model.
+        recurrent: All its recurrent modules.
+        wanted: The layers whose units are looked for, by the names of :func:`sparse_rnn.recurrent.named_layers`.
+        links: Who reads the units, as :func:`~.readers.find_readers` has found out.
+
+    Returns:
+        The groups, in the order of ``wanted``; a group holds one layer, or several whose units belong together.
+
     Raises:
-        UsageError: If units belong together of which only some are wanted, layers share a kernel, or nothing reads a
-            layer.
+        UsageError: If units belong together of which only some are wanted, layers share a kernel, or a layer has not
+            run.
     """
     layers = named_layers(recurrent)
     modules = {name: found for found in recurrent for name in named_layers([found])}
@@ -103,12 +115,17 @@ def find_groups(
             if parameter in owners:
                 raise UsageError(
                     f"{owners[parameter]} and {names[0]} share {writer.parameter}: layers that share weights "
-                    "cannot keep different units; leave them out of units=."
+                    "cannot keep different units: leave both out, or give each weights of its own."
                 )
             owners[parameter] = names[0]
         inner = [reader for name in names for reader in _inner_readers(name, layers[name])]
         found_groups.append(UnitGroup(model, own, tuple(writers), (*inner, *_distinct(outer))))
     return found_groups
+
+
+def that_ran(wanted: Sequence[str], links: Links) -> list[str]:
+    """Return those of the layers that have run; all of them where none has, which :func:`find_groups` refuses."""
+    return [name for name in wanted if name in links.seen] or list(wanted)
 
 
 def _distinct(readers: Sequence[Reader]) -> list[Reader]:
@@ -137,11 +154,12 @@ def _check_layer(
         others = ", ".join(other for other in group if other != name)
         raise UsageError(
             f"Units of {others} and of {name} belong together, as one is the initial state of the other or they are "
-            f"added up: give {label} in units= too, or leave both out."
+            f"added up: name {label} too, or leave both out."
         )
     if name not in links.seen:
         raise UsageError(
-            f"The recurrent layer {label!r} received no input while the model ran on the batch: leave it out of units=."
+            f"The recurrent layer {label!r} received no input while the model ran on the batch: leave it out of those "
+            "that are to become smaller."
         )
 
 
@@ -151,8 +169,9 @@ def _inner_readers(name: str, layer: RecurrentLayer) -> Iterator[Reader]:
         if source not in sources_of(layer):
             continue
         part = layer.cell.parts.get(role)
-        rows = None if part is None else part.rows_of(torch.arange(len(layer.parameters[role])), len(layer.cell.gates))
-        columns = torch.arange(layer.hidden_size)
+        every = torch.arange(len(layer.parameters[role]), device="cpu")
+        rows = None if part is None else part.rows_of(every, len(layer.cell.gates))
+        columns = torch.arange(layer.hidden_size, device="cpu")
         yield Reader(layer.kernels[role], columns, rows=rows, recurrent=True, reads=f"{name} {source}")
 
 

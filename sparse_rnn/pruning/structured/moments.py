@@ -50,7 +50,7 @@ class Moment:
     """
 
     def __init__(self, units: int) -> None:
-        self.total = torch.zeros(units, units, dtype=torch.float64)
+        self.total = torch.zeros(units, units, dtype=torch.float64, device="cpu")
         self.count = 0
 
     def add(self, values: Tensor) -> None:
@@ -68,8 +68,7 @@ class Moment:
 
     def sum_over_ranks(self, device: torch.device) -> None:
         """Add up what the processes of a distributed run have seen."""
-        everything = torch.cat([self.total.flatten(), torch.tensor([float(self.count)], dtype=torch.float64)])
-        everything = everything.to(device)
+        everything = torch.cat([self.total.flatten(), self.total.new_tensor([float(self.count)])]).to(device)
         dist.all_reduce(everything)
         self.total, self.count = everything[:-1].view_as(self.total).cpu(), round(everything[-1].item())
 

@@ -104,7 +104,9 @@ class Probes:
             for columns in _by_unit(layer, self._sizes[layer], pieces):
                 by_columns.setdefault(tuple(columns.tolist()), []).append(layer)
         _check_disjoint(by_columns)
-        return [self._block(x, tuple(layers), torch.tensor(columns)) for columns, layers in by_columns.items()]
+        return [
+            self._block(x, tuple(layers), torch.tensor(columns, device="cpu")) for columns, layers in by_columns.items()
+        ]
 
     @property
     def _sizes(self) -> dict[str, int]:

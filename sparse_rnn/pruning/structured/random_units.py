@@ -39,7 +39,7 @@ class RandomUnits(UnitCriterion):
 
     def choose(self, group: UnitGroup, count: int, moments: Moments) -> Tensor:
         """See :meth:`UnitCriterion.choose`."""
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator("cpu").manual_seed(self.seed)
         for byte in "".join(group.layers).encode():
             generator.manual_seed((generator.initial_seed() * 257 + byte) % 2**62)
-        return torch.randperm(group.units, generator=generator)[:count]
+        return torch.randperm(group.units, generator=generator, device="cpu")[:count]

@@ -44,9 +44,12 @@ def find_readers(
         wanted: The layers to look for, by the names of :func:`sparse_rnn.recurrent.named_layers`.
         batch: What the model, or ``loss_fn``, takes.
         loss_fn: ``loss_fn(model, batch)`` runs the model as far as its units are read.
-        declared: Name of a recurrent module or its last layer to the modules or parameters that read it, where that
-            cannot be seen.
+        declared: Name of a recurrent module to the modules or parameters that read its outputs, where that cannot be
+            seen.
         sign: The sign of the probes.
+
+    Returns:
+        Who reads the units, which of them belong together, and which layers have run.
 
     Raises:
         UsageError: If units are read by something that cannot follow when some of them go.

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparse_rnn.pruning.structured.units import all_but
+
 _CUTOFF = 1e-12  # of the largest eigenvalue: below it float64 has only rounding errors of Σ
 
 
@@ -36,12 +38,14 @@ def reconstruction(moment: Tensor, kept: Tensor, tau: Tensor | float = 0.0) -> T
     """
     moment = moment.double()
     inner, outer = moment[kept][:, kept], moment[:, kept]
-    tau = torch.as_tensor(tau, dtype=torch.float64).expand(len(kept))
-    if bool((tau > 0).all()):
-        return torch.cholesky_solve(outer.T, torch.linalg.cholesky(inner + tau.diag())).T
-    matrix = outer @ torch.linalg.pinv(inner + tau.diag(), rtol=_CUTOFF, hermitian=True)
+    tau = torch.as_tensor(tau, dtype=moment.dtype, device=moment.device).expand(len(kept))
+    ridge = inner + tau.diag()
+    factor, failed = torch.linalg.cholesky_ex(ridge)
+    if bool((tau > 0).all()) and not failed:  # it fails where τ is lost in rounding
+        return torch.cholesky_solve(outer.T, factor).T
+    matrix = outer @ torch.linalg.pinv(ridge, rtol=_CUTOFF, hermitian=True)
     if not bool(tau.any()):
-        matrix[kept] = torch.eye(len(kept), dtype=torch.float64)
+        matrix[kept] = torch.eye(len(kept), dtype=moment.dtype, device=moment.device)
     return matrix
 
 
@@ -80,8 +84,7 @@ def selection_loss(moment: Tensor, kept: Tensor, weight: Tensor | None = None) -
         >>> information_loss(torch.ones(2, 2), torch.tensor([0]))
         0.0
     """
-    removed = torch.ones(len(moment), dtype=torch.bool)
-    removed[kept] = False
+    removed = all_but(kept, len(moment))
     rest = moment.double()[removed][:, removed]
     if weight is not None:
         part = weight.double()[:, removed]
@@ -106,7 +109,7 @@ def degrees_of_freedom(moment: Tensor, regularisation: float) -> tuple[float, Te
         (1.0, [0.5, 0.5, 0.0])
     """
     moment = moment.double()
-    ridge = moment + regularisation * torch.eye(len(moment), dtype=torch.float64)
+    ridge = moment + regularisation * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
     diagonal = torch.linalg.solve(ridge, moment).diagonal().clamp(min=0)
     freedom = diagonal.sum()
     if freedom == 0:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.structured.groups import weight_of
 from sparse_rnn.pruning.structured.products import embeds
-from sparse_rnn.pruning.structured.units import Plan, Reader, UnitPlan
+from sparse_rnn.pruning.structured.units import Plan, Reader, UnitPlan, all_but
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -51,7 +51,7 @@ class Edit:
 
 def _reconstructed(weight: Tensor, reader: Reader, matrix: Tensor, kept: Tensor) -> Tensor:
     """Multiply what reads the units by the reconstruction; the result stands in the columns of the kept units."""
-    rows = torch.arange(len(weight)) if reader.rows is None else reader.rows
+    rows = torch.arange(len(weight), device=weight.device) if reader.rows is None else reader.rows
     rows, columns = rows.to(weight.device), reader.columns.to(weight.device)
     part = weight if reader.dim == 0 else weight[rows]
     new = (part.index_select(reader.dim, columns).movedim(reader.dim, -1) @ matrix).movedim(-1, reader.dim)
@@ -79,8 +79,7 @@ def edits(model: nn.Module, plan: Plan) -> dict[str, Edit]:
         for writer in unit_plan.writers:
             positions = writer.positions(unit_plan.kept, unit_plan.units)
             kept.setdefault(writer.parameter, {})[writer.dim] = positions
-        removed = torch.ones(unit_plan.units, dtype=torch.bool)
-        removed[unit_plan.kept] = False
+        removed = all_but(unit_plan.kept, unit_plan.units)
         for reader in unit_plan.readers:
             gone.setdefault((reader.parameter, reader.dim), []).append(reader.columns[removed])
             readers.setdefault(reader.parameter, []).append((reader, unit_plan.kept))
@@ -88,9 +87,7 @@ def edits(model: nn.Module, plan: Plan) -> dict[str, Edit]:
             folds[name] = folds[name] + fold if name in folds else fold
     for (name, dim), columns in gone.items():
         size = weight_of(model, name, len(readers[name][0][0].columns)).shape[dim]
-        stays = torch.ones(size, dtype=torch.bool)
-        stays[torch.cat(columns)] = False
-        kept.setdefault(name, {})[dim] = stays.nonzero().flatten()
+        kept.setdefault(name, {})[dim] = all_but(torch.cat(columns), size).nonzero().flatten()
     return {
         name: Edit(kept.get(name, {}), tuple(readers.get(name, ())), folds.get(name))
         for name in dict.fromkeys([*kept, *folds])

@@ -84,7 +84,7 @@ class Spectral(UnitCriterion):
             chosen = greedy_choice(pairs, count, self.regularisation)
             return exchanged(pairs, chosen, self.regularisation, self.exchanges)
         _, leverage = degrees_of_freedom(state_moment(group, moments), self.regularisation)
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator("cpu").manual_seed(self.seed)
         return torch.multinomial(leverage.clamp(min=1e-12), count, generator=generator)
 
     def tau(self, group: UnitGroup, kept: Tensor, moments: Moments) -> Tensor:
@@ -99,7 +99,7 @@ class Spectral(UnitCriterion):
         alone = len(group.states) == 1
         state = group.states[0] if alone else ""
         second = {state: state_moment(group, moments)}
-        weights = {state: self.input_weight * torch.eye(group.units, dtype=torch.float64)}
+        weights = {state: self.input_weight * torch.eye(group.units, dtype=torch.float64, device="cpu")}
         for reader in group.readers:
             theta = self.recurrent_weight if reader.recurrent else self.output_weight
             if theta:

@@ -132,14 +132,14 @@ class Trace(TorchFunctionMode):
         for state in initial or ():
             blocks = self._blocks(state, f"the initial state of {name}")
             sources = {layer for block in blocks for layer in block.layers}
-            if any(not torch.equal(block.columns, torch.arange(len(block.columns))) for block in blocks):
+            if any(not torch.equal(block.columns, torch.arange(len(block.columns), device="cpu")) for block in blocks):
                 raise cannot_follow(sorted(sources), f"their order is another in the initial state of {name}")
             self.links.together += [(name, source) for source in sources - {name}]
             zero &= sources == {name} or (not sources and not bool(state.any()))
             if not sources and state.requires_grad and name in self._wanted:
                 raise UsageError(
                     f"The initial state of {name} is computed from parameters of the model, and would have to become "
-                    "smaller with it: leave the layer out of units=, or let it begin with zeros."
+                    "smaller with it: leave the layer out, or let it begin with zeros."
                 )
         if zero:
             self.links.from_zero.add(name)
@@ -309,6 +309,6 @@ def cannot_follow(layers: Sequence[str], what: str) -> UsageError:
     modules = ", ".join(dict.fromkeys(layer.removesuffix("_reverse") for layer in layers))
     module = layers[0].rpartition(".l")[0] or layers[0]
     return UsageError(
-        f"Units of {modules} cannot be removed: {what}. Leave the layer out of units=, or, if only one weight reads "
-        f'it, name that in readers={{"{module}": ["..."]}}.'
+        f"Units of {modules} cannot be removed: {what}. Leave the layer out, or, if only one weight reads it, "
+        f'name that in readers={{"{module}": ["..."]}}.'
     )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sparse_rnn.checks import check_number, check_whole
+from sparse_rnn.checks import check_flag, check_number, check_whole
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.structured.declared import Declared
 from sparse_rnn.pruning.structured.groups import UnitGroup, find_groups
@@ -47,6 +47,7 @@ class UnitCriterion(ABC):
     needs_data: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        check_flag("reconstruct", self.reconstruct)
         check_number("regularisation", self.regularisation, "[0, inf)")
         check_units("units", self.units)
 
@@ -65,7 +66,7 @@ class UnitCriterion(ABC):
 
     def tau(self, group: UnitGroup, kept: Tensor, moments: Moments) -> Tensor:
         """Return the regularisation τ of each kept unit, [k]: λ for all of them, unless a criterion says otherwise."""
-        return torch.full((len(kept),), float(self.regularisation), dtype=torch.float64)
+        return torch.full((len(kept),), float(self.regularisation), dtype=torch.float64, device=kept.device)
 
     def plan(
         self,
@@ -139,8 +140,13 @@ def state_moment(group: UnitGroup, moments: Moments) -> Tensor:
     return torch.stack([moments[name].mean for name in group.states]).mean(0)
 
 
-def sizes_wanted(units: Units, recurrent: Sequence[RecurrentModule]) -> dict[str, int]:
+def sizes_wanted(units: Units, recurrent: Sequence[RecurrentModule], option: str = "units") -> dict[str, int]:
     """Return how many units each recurrent module is to keep, by its name.
+
+    Args:
+        units: See :class:`UnitCriterion`.
+        recurrent: The recurrent modules of the model.
+        option: What the user calls the numbers, for messages.
 
     Raises:
         UsageError: If a module is unknown, its class cannot become smaller, or the number does not fit.
@@ -156,24 +162,24 @@ def sizes_wanted(units: Units, recurrent: Sequence[RecurrentModule]) -> dict[str
     for name, number in asked.items():
         if name not in modules:
             layer = " All layers and directions of a module keep as many units." if ".l" in name else ""
-            raise UsageError(f"units= names {name}, which is none of {', '.join(modules)}.{layer}")
-        sizes[modules[name].name] = _size(modules[name], number)
+            raise UsageError(f"{option}= names {name}, which is none of {', '.join(modules)}.{layer}")
+        sizes[modules[name].name] = _size(modules[name], number, option)
     return sizes
 
 
-def _size(found: RecurrentModule, number: int | float) -> int:
+def _size(found: RecurrentModule, number: int | float, option: str) -> int:
     module: Any = found.module
     if found.entry.own:
         raise UsageError(
             f"{found.label} is a {type(module).__name__}, which sparse_rnn cannot make smaller, as it does not know "
-            "what else in it has the size of a unit: name the other modules in units={...}."
+            f"what else in it has the size of a unit: name only other modules in {option}=."
         )
     least = getattr(module, "proj_size", 0) + 1
     share = isinstance(number, float)
     valid = 0 < number <= 1 if share else least <= number <= module.hidden_size
     if not valid:
         raise UsageError(
-            f"units={number} for {found.label}: give a number from {least} to {module.hidden_size}, or a share of "
+            f"{option}={number} for {found.label}: give a number from {least} to {module.hidden_size}, or a share of "
             "them, above 0 and at most 1.0."
         )
     return max(least, math.floor(number * module.hidden_size + 0.5)) if share else int(number)

@@ -10,6 +10,18 @@ import torch
 from torch import Tensor
 
 
+def all_but(positions: Tensor, size: int) -> Tensor:
+    """Return the mask, [size], of all positions but some.
+
+    Example:
+        >>> all_but(torch.tensor([0, 2]), 4)
+        tensor([False,  True, False,  True])
+    """
+    mask = torch.ones(size, dtype=torch.bool, device=positions.device)
+    mask[positions] = False
+    return mask
+
+
 @dataclass(frozen=True)
 class Writer:
     """A parameter with an entry, or a row of entries, for each gate and unit of a layer: what makes the units.
@@ -26,7 +38,7 @@ class Writer:
 
     def positions(self, kept: Tensor, units: int) -> Tensor:
         """Return where along ``dim`` the entries of kept units are, for a layer that has so many units."""
-        return (torch.arange(self.blocks).unsqueeze(1) * units + kept).flatten()
+        return (torch.arange(self.blocks, device=kept.device).unsqueeze(1) * units + kept).flatten()
 
 
 @dataclass(frozen=True)

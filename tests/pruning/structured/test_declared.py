@@ -49,3 +49,26 @@ def test_readers_are_taken_as_they_are_declared():
     ]:
         with pytest.raises(UsageError, match=message):
             plan(model, readers=readers)
+
+
+def test_a_reader_that_reads_both_ways_has_both_of_its_kernels():
+    class Stack(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn1, self.rnn2 = nn.GRU(3, 4), nn.GRU(4, 5, num_layers=2, bidirectional=True)
+
+        def forward(self, x):
+            return self.rnn2(self.rnn1(x)[0])[0]
+
+    model, x = Stack(), torch.randn(6, 2, 3)
+    found = plan(model, readers={"rnn1": ["rnn2"]}, units={"rnn1": 2})
+    assert outer(found) == [(f"rnn2.weight_ih_l0{way}", 1, [0, 1, 2, 3]) for way in ("", "_reverse")]
+    kept = found["rnn1.l0"].kept
+    small = shrink(model, found)
+    removed = torch.ones(4, dtype=torch.bool)
+    removed[kept] = False
+    with torch.no_grad():
+        model.rnn1.weight_hh_l0[:, removed] = 0
+        for way in ("", "_reverse"):
+            model.rnn2.get_parameter(f"weight_ih_l0{way}")[:, removed] = 0
+    torch.testing.assert_close(small(x), model(x))

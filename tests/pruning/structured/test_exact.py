@@ -215,3 +215,16 @@ def test_it_says_what_it_unties():
             parameter.view(3, 8, *parameter.shape[1:])[:, 6] = 0
     [note] = Exact().plan(model, x).notes
     assert "is tied" in note
+
+
+def test_layers_that_do_not_run_stay_unless_they_are_named(tagger, x):
+    model = tagger("gru_2_both")
+    silenced(model, [1])
+    model.unused = nn.GRU(3, 4)
+    assert Exact().plan(model, x).sizes == {"rnn": 7}
+    with pytest.raises(UsageError, match="'unused' received no input"):
+        Exact(["rnn", "unused"]).plan(model, x)
+    with pytest.raises(UsageError, match="'rnn' received no input"):
+        Exact().plan(model, x, lambda model, x: x)
+    with pytest.raises(UsageError, match="modules= names head, which is none of rnn, unused"):
+        Exact(["head"]).plan(model, x)

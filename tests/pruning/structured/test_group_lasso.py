@@ -114,6 +114,31 @@ def test_groups_know_when_their_parameters_have_become_smaller():
     assert not lasso.fits
 
 
+def test_a_threshold_that_is_no_number_removes_nothing():
+    model = Net(nn.GRU)
+    lasso = group_lasso(model, X)[0]
+    before = lasso.norms()
+    lasso.step_(torch.tensor([torch.nan, *[0.0] * (UNITS - 1)]))
+    assert lasso.norms()[0].isnan()
+    assert torch.equal(lasso.norms()[1:], before[1:])
+
+
+def test_layers_that_do_not_run_or_are_frozen_have_no_groups():
+    class More(Net):
+        def __init__(self):
+            super().__init__(nn.GRU)
+            self.unused, self.frozen = nn.GRU(3, 4), nn.GRU(3, UNITS).double().requires_grad_(False)
+
+        def forward(self, x):
+            return super().forward(x), self.frozen(x)[0]  # whose units nothing could follow
+
+    assert [lasso.layer for lasso in group_lasso(More(), X)] == ["rnn.l0", "rnn.l1"]
+    with pytest.raises(UsageError, match="'rnn' received no input"):
+        group_lasso(More(), X, lambda model, x: x)
+    with pytest.raises(UsageError, match=r"None of rnn, unused, frozen can lose units.*: train a recurrent module"):
+        group_lasso(More().requires_grad_(False), X)
+
+
 def test_a_tied_decoder_is_refused():
     model = LanguageModel(9, embedding_size=4, embedding="tied", hidden_size=4)
     tokens = torch.zeros(2, 3, dtype=torch.long)

@@ -45,5 +45,5 @@ def test_the_cells_of_a_projected_lstm_are_its_units(tagger, x):
 
 def test_an_identity_multiplies_by_the_identity_matrix():
     model = nn.ModuleDict({"through": nn.Identity(), "head": nn.Linear(3, 2)})
-    assert torch.equal(weight_of(model, "through.weight", 4), torch.eye(4))
+    assert torch.equal(weight_of(model, "through.weight", 4), torch.eye(4).double())
     assert torch.equal(weight_of(model, "head.weight", 3), model["head"].weight)

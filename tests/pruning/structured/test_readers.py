@@ -130,7 +130,7 @@ def test_the_project_whose_decoder_goes_on_with_the_state_of_its_encoder_is_shru
     fresh = forecaster(hidden=7)
     fresh.load_state_dict(small.state_dict())
     assert small(waves).shape == fresh(waves).shape == model(waves).shape
-    with pytest.raises(UsageError, match="give decoder in units= too"):
+    with pytest.raises(UsageError, match="name decoder too, or leave both out"):
         plan(model, waves, units={"encoder": 7})
 
 

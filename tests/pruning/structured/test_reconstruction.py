@@ -70,6 +70,12 @@ def test_units_that_depend_on_each_other_are_given_back_as_they_are():
     assert information_loss(moment, kept) == pytest.approx(0, abs=1e-8)
 
 
+def test_a_regularisation_that_is_lost_in_rounding_is_as_good_as_none():
+    moment = torch.ones(3, 3, dtype=torch.float64)
+    matrix = reconstruction(moment, torch.tensor([0, 1]), 1e-17)
+    torch.testing.assert_close(matrix, torch.full((3, 2), 0.5, dtype=torch.float64))
+
+
 def test_degrees_of_freedom_count_the_large_eigenvalues():
     moment = second(states(rank=3))
     freedom, leverage = degrees_of_freedom(moment, 1e-9)

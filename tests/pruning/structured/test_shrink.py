@@ -128,7 +128,7 @@ def test_layers_that_add_up_or_hand_on_their_units_keep_the_same_ones(x):
     error = (small(x) - model(x)).square().mean()
     assert error < 0.1 * model(x).var()
     Residual(6).load_state_dict(small.state_dict())
-    with pytest.raises(UsageError, match=r"belong together.*give second in units= too"):
+    with pytest.raises(UsageError, match=r"belong together.*name second too, or leave both out"):
         Spectral(units={"first": 6}).plan(model, x)
     with pytest.raises(UsageError, match="give one number"):
         Spectral(units={"first": 6, "second": 5}).plan(model, x)

@@ -27,7 +27,10 @@ def plan(model, batch=None, loss_fn=None, readers=None, units=4):
 @pytest.mark.parametrize(
     ("rest", "message"),
     [
-        (lambda m, y, h: m.head(m.norm(y)), r"norm \(layer_norm\) normalises over them.*readers=\{\"rnn\""),
+        (
+            lambda m, y, h: m.head(m.norm(y)),
+            r"norm \(layer_norm\) normalises over them.*\. Leave the layer out, or.*readers=\{\"rnn\"",
+        ),
         (lambda m, y, h: m.head(torch.bmm(y, y.transpose(1, 2)) @ y), "head.weight reads what mixes units"),
         (lambda m, y, h: y.square().mean(), "what the run returns depends on many units at once"),
         (lambda m, y, h: m.head(y + m.bias), "head.weight reads what adds units to something else"),
@@ -52,7 +55,9 @@ def test_an_initial_state_that_is_computed_from_parameters_is_refused():
         def forward(self, x):
             return self.head(self.rnn(x, self.begin.expand(1, x.shape[1], 6))[0])
 
-    with pytest.raises(UsageError, match=r"initial state of rnn\.l0 is computed from parameters"):
+    with pytest.raises(
+        UsageError, match=r"initial state of rnn\.l0 is computed from parameters.*: leave the layer out, or let"
+    ):
         plan(Begins())
 
 
