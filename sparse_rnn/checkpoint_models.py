@@ -12,6 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from sparse_rnn.config_files import section
 from sparse_rnn.errors import UsageError, one_line, unwrapped
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.saved_models import called, class_named
@@ -76,15 +77,14 @@ def model_in(
         model = called(class_named(module), checkpoint, path)
         fill(path, model, checkpoint)
         return _in_single_precision(model).eval()
-    described: Mapping[str, Any] = {"class_path": module} if module else config.get("model", {})
-    class_path = described.get("class_path", class_path)
+    described, given = (module, {}) if module else section(config, "model")
+    class_path = described or class_path
     if class_path is None:
         raise UsageError(
             f"{path} does not say of which class its model is, nor does a {CONFIG} beside it: name the "
             "class, as in --module package.Class of analyze, or save it as hyper_parameters['_class_path']."
         )
-    arguments = described.get("init_args", saved)
-    arguments = {name: saved.get(name, value) for name, value in arguments.items()}
+    arguments = {name: saved.get(name, value) for name, value in (given or saved).items()}
     model = build(LightningModule, "model", {"class_path": class_path, "init_args": arguments})
     fill(path, model, checkpoint)
     return _in_single_precision(model).eval()
@@ -117,9 +117,10 @@ def fill(path: str | os.PathLike[str], model: LightningModule, checkpoint: Mappi
     """
     try:
         model.configure_model()
-        model.on_load_checkpoint(dict(checkpoint))
-        _check_kinds(model, checkpoint["state_dict"])
-        load_assigned(model, checkpoint["state_dict"], model.strict_loading)
+        taken = dict(checkpoint)
+        model.on_load_checkpoint(taken)  # which may put other weights in the place of those
+        _check_kinds(model, taken["state_dict"])
+        load_assigned(model, taken["state_dict"], model.strict_loading)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     except (RuntimeError, ValueError) as error:

@@ -80,13 +80,16 @@ def is_overlay(path: str) -> bool:
     """Tell whether a config is an overlay that takes the place of the whole pruning section before it.
 
     Args:
-        path: Where it lies: overlays lie in a folder called ``pruning``.
+        path: Where it lies: overlays lie in a folder called ``pruning``, and have such a section.
 
     Example:
         >>> is_overlay("pruning/rigl.yaml"), is_overlay("gru_mnist.yaml")
         (True, False)
+
+    Raises:
+        UsageError: If it lies there and is no YAML or no mapping.
     """
-    return Path(path).parent.name == "pruning"
+    return Path(path).parent.name == "pruning" and bool(read_config(path).get("pruning"))
 
 
 def parse_config(text: str) -> Any:
@@ -133,6 +136,29 @@ def read_config(name: str) -> dict[str, Any]:
         ['data', 'model', 'pruning', 'seed_everything', 'trainer']
     """
     return _read(name, ())
+
+
+def section(config: Mapping[str, Any], name: str) -> tuple[str | None, dict[str, Any]]:
+    """Give the class path and the arguments of a section of a config, in whatever form it has them.
+
+    Args:
+        config: The config.
+        name: What the section is called.
+
+    Returns:
+        None where there is no class path, and no arguments where there are none.
+
+    Example:
+        >>> section({"model": "SequenceClassifier"}, "model"), section({"model": {"init_args": None}}, "model")
+        (('SequenceClassifier', {}), (None, {}))
+    """
+    found = config.get(name)
+    if isinstance(found, str):
+        return found, {}
+    if not isinstance(found, Mapping):
+        return None, {}
+    path, given = found.get("class_path"), found.get("init_args")
+    return (path if isinstance(path, str) else None), (dict(given) if isinstance(given, Mapping) else {})
 
 
 def _read(name: str, named_by: tuple[str, ...]) -> dict[str, Any]:

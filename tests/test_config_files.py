@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from sparse_rnn.cli import main
-from sparse_rnn.config_files import find_config, is_overlay, parse_config, read_config
+from sparse_rnn.config_files import find_config, is_overlay, parse_config, read_config, section
 from sparse_rnn.errors import MissingFileError, UsageError
 from sparse_rnn.scores import JacobianSpectrum
 
@@ -194,3 +194,30 @@ def test_what_is_no_text_is_refused(tmp_path, refused):
     with pytest.raises(UsageError, match=r"mine\.yaml is no YAML: it is no text in UTF-8"):
         read_config(str(tmp_path / "mine.yaml"))
     assert "is no text in UTF-8" in refused("fit", "--config", str(tmp_path / "mine.yaml"))
+
+
+def test_a_config_beside_overlays_that_says_nothing_of_pruning_takes_none_away(tmp_path):
+    folder = tmp_path / "pruning"
+    folder.mkdir()
+    for name, text, overlay in (
+        ("base.yaml", "pruning: OneShotPruning", True),
+        ("small.yaml", "model: {init_args: {hidden_size: 8}}", False),
+        ("dense.yaml", "pruning: null", False),
+    ):
+        (folder / name).write_text(text)
+        assert is_overlay(str(folder / name)) is overlay
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("pruning: GradualPruning", ("GradualPruning", {})),
+        ("pruning: {class_path: GradualPruning, init_args: }", ("GradualPruning", {})),
+        ("pruning: {init_args: {sparsity: 0.5}}", (None, {"sparsity": 0.5})),
+        ("pruning: [1, 2]", (None, {})),
+        ("pruning: {class_path: 3, init_args: 4}", (None, {})),
+        ("model: lstm", (None, {})),
+    ],
+)
+def test_a_section_has_a_class_and_arguments_in_every_form(text, found):
+    assert section(parse_config(text), "pruning") == found

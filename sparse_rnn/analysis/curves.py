@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 METRICS = (
     *("train/loss", "train/ppl", "train/exp_loss", "train/ppl_sample"),
@@ -42,4 +43,10 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     events = EventAccumulator(str(folder), size_guidance={SCALARS: 0})
     events.Reload()
     found = {tag: events.Scalars(tag) for tag in METRICS if tag in events.Tags()[SCALARS]}
-    return {tag: Curve([e.step for e in scalars], [e.value for e in scalars]) for tag, scalars in found.items()}
+    return {tag: _curve(scalars) for tag, scalars in found.items()}
+
+
+def _curve(scalars: Sequence[Any]) -> Curve:
+    """Join what was logged; of a step that a resumed run has made again the later value counts."""
+    values = dict(sorted({event.step: event.value for event in sorted(scalars, key=lambda e: e.wall_time)}.items()))
+    return Curve(list(values), list(values.values()))

@@ -25,7 +25,7 @@ from sparse_rnn.compare.report import describe, save
 from sparse_rnn.compare.runner import finished, run_missing
 from sparse_rnn.compare.seeding import data_takes_seed
 from sparse_rnn.compare.words import divided, names_in
-from sparse_rnn.config_files import find_config, read_config
+from sparse_rnn.config_files import find_config, read_config, section
 from sparse_rnn.errors import UsageError
 from sparse_rnn.sparsity.allocation import check_sparsity
 
@@ -132,9 +132,7 @@ def _check_tuning(configs: Sequence[str], names: Sequence[str], tune_with: Seque
 
 
 def _holds_out(config: str) -> bool:
-    data = read_config(config).get("data")
-    given = data.get("init_args") if isinstance(data, dict) else None
-    return isinstance(given, dict) and bool(given.get("hold_out"))
+    return bool(section(read_config(config), "data")[1].get("hold_out"))
 
 
 def _parser() -> argparse.ArgumentParser:

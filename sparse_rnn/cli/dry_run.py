@@ -1,6 +1,6 @@
 """Parses the command lines of a comparison's fits before the first of them starts."""
 
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from io import StringIO
 
 from sparse_rnn.cli.fit import PruningCLI
@@ -22,8 +22,11 @@ def check_fits(grid: Grid) -> None:
 def check_fit(grid: Grid, run: Run) -> None:
     """Refuse what one fit would refuse, without running it, with a UsageError."""
     try:
-        with redirect_stdout(StringIO()), suppress(SystemExit):
+        with redirect_stdout(StringIO()):
             PruningCLI([*grid.fit_arguments(run), "--print_config"])
+    except SystemExit as end:
+        if end.code:  # somebody has asked for the end; printing ends with 0
+            raise
     except UsageError as error:
         hint = " (--tune_with says what tuning validates on)" if run.stage == "tune" else ""
         raise UsageError(f"{run} cannot run{hint}: {one_line(str(error))}") from error

@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 
 from sparse_rnn.calls import all_parameters
 from sparse_rnn.cli.named import class_of, option_of, sections_of
+from sparse_rnn.config_files import section
 from sparse_rnn.errors import UsageError
 
 
@@ -62,14 +63,14 @@ def kept_settings(words: Sequence[str], pruning: Namespace | None) -> str | None
         A sentence; None where there is none.
     """
     options = [option_of(word) for word in words]
-    before = sections_of(words)["pruning"] or {}
-    name = before.get("class_path", "").rpartition(".")[2]
+    class_path, before = section(sections_of(words), "pruning")
+    name = (class_path or "").rpartition(".")[2]
     if pruning is None or "--pruning" not in options or pruning.class_path.endswith(name):
         return None
     given = {
         option.removeprefix("--pruning.").partition(".")[0] for option in options if option.startswith("--pruning.")
     }
-    kept = [key for key in before.get("init_args", {}) if key in pruning.get("init_args", {}) and key not in given]
+    kept = [key for key in before if key in pruning.get("init_args", {}) and key not in given]
     if not kept:
         return None
     said = ", ".join(f"{key} {_short(pruning.init_args[key])}" for key in kept)

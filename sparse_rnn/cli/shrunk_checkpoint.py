@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,14 +126,26 @@ class _Shrinking(Callback):
             batches, loss_fn = samples.batches()
             exact = isinstance(self.criterion, Exact)
             self.plan = self.criterion.plan(pl_module, batches[0] if exact else iter(batches), loss_fn)
-        try:
-            for optimizer, state in zip(trainer.optimizers, self.saved, strict=True):
-                optimizer.load_state_dict(copy.deepcopy(state))
-        except (ValueError, KeyError):
+        if not _load_all(trainer.optimizers, self.saved):
             self.notes.append("The optimizers begin anew: those of the checkpoint are not those of the configuration.")
         self.edits = shrink_with_optimizers_(pl_module, self.plan, trainer.optimizers)
         self.optimizer_states = [copy.deepcopy(optimizer.state_dict()) for optimizer in trainer.optimizers]
         self.batch = batches[0]
+
+
+def _load_all(optimizers: Sequence[Any], saved: Sequence[Any]) -> bool:
+    """Give optimizers their saved states; none of them any where one does not fit."""
+    if len(optimizers) != len(saved):
+        return False
+    before = [copy.deepcopy(optimizer.state_dict()) for optimizer in optimizers]
+    try:
+        for optimizer, state in zip(optimizers, saved, strict=True):
+            optimizer.load_state_dict(copy.deepcopy(state))
+    except (ValueError, KeyError, RuntimeError, TypeError):
+        for optimizer, state in zip(optimizers, before, strict=True):
+            optimizer.load_state_dict(state)
+        return False
+    return True
 
 
 def masks_only(callbacks: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparse_rnn.callbacks.finding import current_masks, pruning_callbacks
 from sparse_rnn.checkpoint_files import saved_step
+from sparse_rnn.checks import is_whole
 from sparse_rnn.cli.gains import gains
 from sparse_rnn.lightning_compat import callbacks_of, datamodule_of
 from sparse_rnn.paths import is_address
@@ -90,8 +91,9 @@ def _gains(trainer: Trainer) -> dict[str, str]:
     kept = _kept(trainer)
     if not kept:
         return {}
-    batch = getattr(datamodule_of(trainer), "batch_size", None) or _BATCH
-    return gains(trainer.lightning_module, kept, min(batch, _LARGEST_BATCH))
+    batch: Any = getattr(datamodule_of(trainer), "batch_size", None)  # a project's own may be anything
+    size = int(batch) if is_whole(batch) and batch > 0 else _BATCH
+    return gains(trainer.lightning_module, kept, min(size, _LARGEST_BATCH))
 
 
 def _next_commands(trainer: Trainer) -> dict[str, str]:

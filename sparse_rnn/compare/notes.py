@@ -12,8 +12,9 @@ from sparse_rnn.compare.results import Result, by_seed, metric, progress
 from sparse_rnn.compare.statistics import Difference, half_width, paired_difference
 from sparse_rnn.compare.tuning import at_edge, choose, diverged
 
-TOLERATED = 0.01
-"""How far the sparsity of a network may be from the one asked for, by rounding, before a sentence says so."""
+TOLERATED, ROUNDING = 0.05, 0.002
+"""By what share the weights that are left may be more or fewer than was asked for before a sentence says so, and by
+what share of all weights of a small network, where that is more."""
 
 
 def notes(results: Sequence[Result], grid: Grid) -> list[str]:
@@ -37,14 +38,19 @@ def _other_sparsities(results: Sequence[Result], grid: Grid) -> list[str]:
     said = []
     for cell in grid.cells():
         reached = [r.sparsity for r in by_seed(results, cell).values() if r.sparsity is not None]
-        others = sorted(sparsity for sparsity in reached if abs(sparsity - cell.sparsity) > TOLERATED)
+        others = sorted(sparsity for sparsity in reached if not _is_near(sparsity, cell.sparsity))
         if others:
             ends = " to ".join(dict.fromkeys(f"{sparsity:.3f}" for sparsity in (others[0], others[-1])))
             said.append(
                 f"{_name(cell)}: {len(others)} of {len(reached)} runs were validated last at a sparsity of {ends}, as "
-                "happens where a training ends before its schedule: what they reached is not comparable."
+                "happens where a training ends before its schedule, or tiles are large: what they reached is not "
+                "comparable."
             )
     return said
+
+
+def _is_near(reached: float, asked: float) -> bool:
+    return abs(reached - asked) <= max(TOLERATED * (1 - asked), ROUNDING)
 
 
 def _marks(results: Sequence[Result], grid: Grid) -> list[str]:

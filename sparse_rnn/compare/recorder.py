@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint, StochasticWeightAveraging
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from sparse_rnn.callbacks.finding import current_masks
-from sparse_rnn.compare.results import SPARSITY
+from sparse_rnn.compare.results import SPARSITY, is_validated
 from sparse_rnn.data.loaders import ResumableLoader
 from sparse_rnn.lightning_compat import callbacks_of
 from sparse_rnn.lightning_loaders import combined_loader
@@ -26,7 +26,6 @@ from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.versions import commit
 
 EXACT = "goes_on_exactly"  # a key in checkpoints
-_VALIDATED = ("val/", "train/ppl_sample")  # beginnings of the names of what a validation logs
 
 
 class MetricsRecorder(Callback):
@@ -71,9 +70,9 @@ class MetricsRecorder(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take note of a validation."""
         if not trainer.sanity_checking:
-            values = {name: value for name, value in _metrics(trainer).items() if name.startswith(_VALIDATED)}
+            values = {name: value for name, value in _metrics(trainer).items() if is_validated(name)}
             at = {"epoch": _epochs(trainer), "step": trainer.global_step, **_sparsity(trainer)}
-            self._history.append({**at, **values})
+            self._history.append({**values, **at})
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

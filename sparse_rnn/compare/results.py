@@ -89,14 +89,26 @@ def read_result(folder: Path) -> Result | None:
         raise UsageError(f"{path} was written by another version: give another --output, or delete it.") from None
 
 
+def is_validated(name: str) -> bool:
+    """Tell by its name whether a metric may be one that a validation logs.
+
+    Example:
+        >>> is_validated("val_loss"), is_validated("train/ppl_sample"), is_validated("train/loss")
+        (True, True, False)
+    """
+    return name == "train/ppl_sample" or not name.startswith("train/")
+
+
 def by(result: Result, asked: str | None) -> Result:
     """Return a result to be compared by a metric.
 
     Raises:
-        UsageError: If the run has not logged it.
+        UsageError: If the run has not logged it, or it is of training.
     """
     if asked is not None and asked not in result.metrics:
         raise UsageError(f"--metric {asked}: {result.run} has logged none, but {_names(result)}.")
+    if asked is not None and not is_validated(asked):
+        raise UsageError(f"--metric {asked}: it is no figure of a validation; give one that validation logs.")
     return replace(result, asked=asked)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sparse_rnn.data.errors import DataError
-from sparse_rnn.locks import alone
+from sparse_rnn.locks import alone, alone_for_now
 from sparse_rnn.paths import check_local
 
 # Some servers turn away what does not call itself a browser.
@@ -229,15 +229,25 @@ def write_once(path: Path, content: Callable[[], bytes]) -> Path:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, unfinished = tempfile.mkstemp(dir=path.parent)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content())
-            os.replace(unfinished, path)
+            with alone_for_now(path.with_name(f"{path.name}.lock")):
+                if not path.exists():  # another process may have written it meanwhile
+                    _write(path, content)
     except OSError as error:
         raise DataError(
             f"{path} could not be written ({error.strerror}): put that right, or set XDG_CACHE_HOME to another folder."
         ) from None
     return path
+
+
+def _write(path: Path, content: Callable[[], bytes]) -> None:
+    descriptor, unfinished = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content())
+        os.replace(unfinished, path)
+    except BaseException:
+        os.unlink(unfinished)
+        raise
 
 
 def check(path: Path, checksum: str, advice: str) -> None:

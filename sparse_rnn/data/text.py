@@ -189,7 +189,8 @@ def matching(pattern: str | Path, folder: Path, advice: str) -> list[Path]:
     path = folder / user_path(pattern)
     if os.path.isfile(path):  # unlike Path.is_file, it raises nothing for a path that is too long or not allowed
         return [path]
-    found = sorted(Path(file) for file in glob.glob(os.fspath(path)) if os.path.isfile(file))
+    below = glob.glob(os.fspath(user_path(pattern)), root_dir=folder)  # the folder's own name is no pattern
+    found = sorted(folder / file for file in below if os.path.isfile(folder / file))
     if not found:
         raise DataError(f"{path} matches no file: {advice}.")
     return found

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from sparse_rnn.compare.axes import points, slug
 from sparse_rnn.compare.grid import Cell, Grid, Run
 from sparse_rnn.compare.runner import check_settings, finished, run_all
-from sparse_rnn.config_files import read_config
+from sparse_rnn.config_files import read_config, section
 from sparse_rnn.sparsity.graphs import LayeredGraph, random_graph, structure_of
 
 FAMILIES = ("barabasi_albert", "watts_strogatz")
@@ -61,8 +61,7 @@ class GraphStudy(Grid):
         return [*super().settings(run), f"graphs of seed {self.graph_seed}"]
 
     def _embeds(self) -> bool:
-        models = (read_config(config).get("model", {}).get("init_args", {}) for config in self.configs)
-        return any(model.get("embedding_size") for model in models)
+        return any(section(read_config(config), "model")[1].get("embedding_size") for config in self.configs)
 
 
 @cache

@@ -27,3 +27,11 @@ def test_the_value_at_a_step_is_the_last_one_before():
     curve = Curve([1, 5, 9], [3.0, 2.0, 1.0])
     assert [curve.until(step) for step in (1, 4, 5, 100)] == [3.0, 3.0, 2.0, 1.0]
     assert math.isnan(curve.until(0))
+
+
+def test_of_a_step_that_was_made_again_the_later_value_counts(tmp_path):
+    for suffix, steps in (("a", range(1, 6)), ("b", range(3, 8))):
+        with SummaryWriter(tmp_path, filename_suffix=suffix) as writer:
+            for step in steps:
+                writer.add_scalar("val/error", step + 10 * (suffix == "b"), step, walltime=step + 100 * (suffix == "b"))
+    assert read_curves(tmp_path)["val/error"] == Curve([1, 2, 3, 4, 5, 6, 7], [1.0, 2.0, 13.0, 14.0, 15.0, 16.0, 17.0])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sparse_rnn import OneShotPruning
+from sparse_rnn.checkpoint_models import fill
 from sparse_rnn.cli.checkpoint_fits import check_fits
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import SequenceClassifier
@@ -42,3 +43,19 @@ def test_a_state_that_is_none_is_refused():
     checkpoint = {"state_dict": model.state_dict(), "callbacks": {callback.state_key: "x"}}
     with pytest.raises(UsageError, match=r"^last\.ckpt holds no state that OneShotPruning has saved: .* it is a str"):
         check_fits("last.ckpt", checkpoint, model, [callback])
+
+
+class Prefixed(SequenceClassifier):
+    """A model whose checkpoints had a prefix once, and whose hook makes a new mapping of the weights."""
+
+    def on_load_checkpoint(self, checkpoint):
+        checkpoint["state_dict"] = {name.removeprefix("old."): w for name, w in checkpoint["state_dict"].items()}
+
+
+def test_weights_are_those_that_a_hook_has_put_in_their_place(tmp_path):
+    model = Prefixed(8, 10, hidden_size=4)
+    checkpoint = {"state_dict": {f"old.{name}": weight + 1 for name, weight in model.state_dict().items()}}
+    check_fits("last.ckpt", checkpoint | {"callbacks": {}}, model)
+    expected = {name.removeprefix("old."): weight for name, weight in checkpoint["state_dict"].items()}
+    fill("last.ckpt", model, checkpoint)
+    torch.testing.assert_close(dict(model.state_dict()), expected, rtol=0, atol=0)

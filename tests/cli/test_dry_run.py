@@ -30,3 +30,12 @@ def test_what_can_run_passes_in_silence(capsys):
     tune = ["--tune", "model.optimizer.init_args.lr=1e-3,1e-2", "--control", "shuffle"]
     check_fits(parse([*ARGS, "--vary", "model={init: he},{init: normal, init_scale: 0.2}", *tune]))
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_kill_while_fits_are_checked_ends_the_command(monkeypatch):
+    def killed(words):
+        raise SystemExit(143)
+
+    monkeypatch.setattr("sparse_rnn.cli.dry_run.PruningCLI", killed)
+    with pytest.raises(SystemExit, match="143"):
+        check_fits(parse(ARGS))

@@ -41,3 +41,12 @@ def test_it_is_said_before_the_fit(run, digits, caplog):
 def test_a_test_without_a_checkpoint_warns(run, digits):
     with pytest.warns(UserWarning, match="test without --ckpt_path: the network is as it was initialised"):
         run("test", *digits)
+
+
+@pytest.mark.parametrize("text", ["pruning: OneShotPruning", "pruning: {class_path: OneShotPruning, init_args: }"])
+def test_a_config_may_name_its_callback_alone(text, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    pruning = Namespace(class_path="sparse_rnn.GradualPruning", init_args=Namespace(sparsity=0.9))
+    assert (
+        kept_settings(["fit", "--config", str(tmp_path / "mine.yaml"), "--pruning", "GradualPruning"], pruning) is None
+    )

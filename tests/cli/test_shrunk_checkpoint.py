@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sparse_rnn.checkpoints import data_of, read
-from sparse_rnn.cli.shrunk_checkpoint import shrink_checkpoint
+from sparse_rnn.cli.shrunk_checkpoint import _load_all, shrink_checkpoint
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.structured import Exact, RandomUnits, UnitMagnitude
 
@@ -52,3 +52,19 @@ def test_sizes_that_the_class_cannot_be_built_with_are_refused(dense):
     checkpoint.model.hparams.pop("hidden_size")
     with pytest.raises(UsageError, match="SequenceClassifier cannot be built with these numbers of units"):
         shrink_checkpoint(checkpoint, data_of(checkpoint), RandomUnits(units=2))
+
+
+def test_all_optimizers_take_their_states_or_none():
+    def optimizers():
+        return [torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=lr) for lr in (0.1, 0.2)]
+
+    saved = [optimizer.state_dict() for optimizer in optimizers()]
+    for group in (saved[0]["param_groups"][0], saved[1]["param_groups"][0]):
+        group["lr"] = 0.5
+    for wrong in (saved[:1], [*saved, saved[0]], [saved[0], {"state": {}, "param_groups": []}], [saved[0], {}]):
+        found = optimizers()
+        assert not _load_all(found, wrong)
+        assert [optimizer.param_groups[0]["lr"] for optimizer in found] == [0.1, 0.2]
+    found = optimizers()
+    assert _load_all(found, saved)
+    assert [optimizer.param_groups[0]["lr"] for optimizer in found] == [0.5, 0.5]

@@ -2,6 +2,7 @@ import logging
 import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from lightning_utilities.core import rank_zero
@@ -105,3 +106,13 @@ def test_a_batch_size_that_no_memory_holds_is_not_timed(fitted, monkeypatch):
     monkeypatch.setattr("sparse_rnn.cli.summary.gains", lambda model, masks, batch: timed.append(batch) or {})
     fitted("--data.batch_size", str(10**12))
     assert timed == [1024]
+
+
+def test_a_batch_size_that_is_no_number_ends_no_fit(fitted, monkeypatch):
+    timed = []
+    monkeypatch.setattr("sparse_rnn.cli.summary.gains", lambda model, masks, batch: timed.append(batch) or {})
+    monkeypatch.setattr(
+        "sparse_rnn.cli.summary.datamodule_of", lambda trainer: SimpleNamespace(batch_size={"train": 3})
+    )
+    fitted()
+    assert timed == [64]

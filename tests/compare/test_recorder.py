@@ -134,3 +134,17 @@ def test_versions_and_machine_are_told():
     assert f"Python {platform.python_version()}" in told
     assert f", {torch.backends.cpu.get_cpu_capability()}, " in told
     assert "CPUs a run" in told
+
+
+class Named(SequenceClassifier):
+    """Logs a figure of its validation by a name of its own."""
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", 1.0 / (1 + self.trainer.current_epoch))
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_the_history_has_figures_of_a_projects_own_names(tmp_path):
+    record, _ = fitted(tmp_path, 2, model=Named(8, 10, hidden_size=4))
+    assert [(at["epoch"], at["val_loss"]) for at in record["history"]] == [(1, 1.0), (2, 0.5)]
+    assert not any("train/loss" in at for at in record["history"])

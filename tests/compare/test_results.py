@@ -92,3 +92,13 @@ def test_what_tunes_is_not_reported():
 
 def test_a_run_without_a_number_is_infinitely_bad():
     assert loss_of(result(**{"val/error": math.nan}), "val/error") == math.inf
+
+
+def test_what_is_no_figure_of_a_validation_is_refused():
+    run = Run(Cell("Random", 0.9), 0)
+    result = Result(
+        run, {"train/loss": 1.0, "val_loss": 2.0}, 1.0, [], "", history=[{"epoch": 1, "step": 3, "val_loss": 2.0}]
+    )
+    assert by(result, "val_loss").asked == "val_loss"
+    with pytest.raises(UsageError, match="--metric train/loss: it is no figure of a validation"):
+        by(result, "train/loss")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -14,7 +15,7 @@ import pytest
 import requests
 
 from sparse_rnn.data import DataError
-from sparse_rnn.data.download import cache_folder, check, data_folder, download, download_archive, user_path
+from sparse_rnn.data.download import cache_folder, check, data_folder, download, download_archive, user_path, write_once
 
 CONTENTS = bytes(range(256)) * 400
 SHA256 = hashlib.sha256(CONTENTS).hexdigest()
@@ -259,3 +260,29 @@ def test_folders_are_the_given_one_the_shared_one_or_one_of_the_cache(tmp_path, 
 def test_the_home_of_nobody_is_refused():
     with pytest.raises(DataError, match="~nobody-of-this-name/data begins at a home folder that cannot be found"):
         user_path("~nobody-of-this-name/data")
+
+
+def test_a_content_that_fails_leaves_nothing(tmp_path):
+    def content():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_once(tmp_path / "part" / "notes.txt", content)
+    assert list((tmp_path / "part").iterdir()) == []
+
+
+def test_a_file_that_several_want_at_once_is_written_once(tmp_path):
+    path, made = tmp_path / "notes.txt", []
+
+    def content():
+        made.append(1)
+        time.sleep(0.05)
+        return b"some notes"
+
+    threads = [threading.Thread(target=write_once, args=(path, content)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(made), path.read_bytes()) == (1, b"some notes")
+    assert list(tmp_path.iterdir()) == [path]

@@ -247,3 +247,12 @@ def test_what_is_held_out_is_the_end_of_the_training_text(files):
 @pytest.mark.parametrize(("level", "of_characters"), [("word", False), ("char", True), ("byte", True)])
 def test_characters_and_bytes_are_what_bits_per_character_are_of(files, level, of_characters):
     assert TextFiles(**files, level=level).of_characters is of_characters
+
+
+def test_a_folder_with_brackets_in_its_name_is_no_pattern(tmp_path):
+    folder = tmp_path / "data [v1]"
+    folder.mkdir()
+    for name in ("a-1", "a-2", "b"):
+        (folder / name).touch()
+    assert [path.name for path in matching("a-*", folder, "put it there")] == ["a-1", "a-2"]
+    assert matching(str(tmp_path / "*" / "b"), folder, "put it there") == [folder / "b"]

@@ -67,6 +67,7 @@ def train_subwords(files: Sequence[Path], size: int) -> Subwords:
 
     Raises:
         UsageError: If the number is below 257, or the library tokenizers is missing.
+        DataError: If the text is not in UTF-8.
     """
     check_whole("subwords", size, FEWEST, wanted="their number", hint="as 256 are the bytes and one is <unk>")
     library = _library()
@@ -79,7 +80,10 @@ def train_subwords(files: Sequence[Path], size: int) -> Subwords:
         initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train([os.fspath(path) for path in files], trainer)
+    try:
+        tokenizer.train([os.fspath(path) for path in files], trainer)
+    except Exception as error:  # the library raises nothing narrower
+        raise DataError(f"Subwords of {', '.join(map(str, files))} cannot be found ({error}): give UTF-8.") from None
     # Processes that read the text are forked from this one, about which the library would complain on stderr.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return Subwords(tokenizer.to_str())

@@ -77,3 +77,10 @@ def test_a_missing_library_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(UsageError, match=r"need the library tokenizers: pip install 'sparse-rnn\[text\]'"):
         Subwords("{}")
+
+
+def test_a_text_that_is_no_utf_8_is_one_sentence(tmp_path):
+    path = tmp_path / "latin.txt"
+    path.write_bytes("café ".encode("latin-1") * 50)
+    with pytest.raises(DataError, match=r"Subwords of .*latin\.txt cannot be found .*: give UTF-8"):
+        train_subwords([path], 300)
