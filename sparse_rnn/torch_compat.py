@@ -28,7 +28,7 @@ __all__ = [
     "differentiates_forward",
     "fused_lstm_cell",
     "is_exporting",
-    "is_transformed",
+    "is_transforming",
     "iterates_as_torch_does",
     "onednn_linear",
     "own_attribute_set",
@@ -305,18 +305,16 @@ def version_of(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
 
-def is_transformed(tensor: Tensor) -> bool:
-    """Tell whether a tensor stands for many, or for a derivative, inside ``torch.func``.
+def is_transforming() -> bool:
+    """Tell whether a transformation of ``torch.func`` is under way, in which custom functions fail, whatever they get.
 
     Example:
         >>> seen = []
-        >>> _ = torch.func.vmap(lambda x: seen.append(is_transformed(x)) or x)(torch.zeros(2))
-        >>> seen
-        [True]
+        >>> _ = torch.func.vmap(lambda x: seen.append(is_transforming()) or x)(torch.zeros(2))
+        >>> seen, is_transforming()
+        ([True], False)
     """
-    if torch.compiler.is_compiling():  # cannot ask the tensor, but whether anything is transformed
-        return torch._C._functorch.peek_interpreter_stack() is not None
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def differentiates_forward() -> bool:

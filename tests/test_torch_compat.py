@@ -187,12 +187,12 @@ def test_current_level():
     assert torch.func.grad(lambda x: x * compat.differentiates_forward())(torch.ones(())) == 0
 
 
-def test_is_functorch_wrapped_tensor():
-    seen = []
+def test_peek_interpreter_stack():
+    seen, plain = [], torch.ones(2)
 
     def look(x):
-        seen.append(compat.is_transformed(x))
-        return x.sum()
+        seen.append(compat.is_transforming())
+        return x.sum() + plain.sum()
 
     look(torch.ones(2)), torch.func.grad(look)(torch.ones(2)), torch.func.vmap(look)(torch.ones(2, 2))
     assert seen == [False, True, True]

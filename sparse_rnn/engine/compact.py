@@ -148,7 +148,8 @@ def sparse_layer(found: RecurrentModule, masks: Mapping[str, Tensor], dtype: tor
     names = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")
     own = {nn.RNN: ("nonlinearity",), nn.LSTM: ("proj_size",), PeepholeLSTM: ("peepholes",)}
     options = {name: getattr(module, name) for name in (*names, *own.get(found.entry.kind, ()))}
-    layer = _KINDS[found.entry.kind](**options, dtype=dtype)
+    with torch.device("cpu"):  # where the weights are, whatever PyTorch's default is
+        layer = _KINDS[found.entry.kind](**options, dtype=dtype)
     state: dict[str, Tensor] = {}
     for depth, directions in enumerate(found.layers):
         for part in directions:

@@ -120,7 +120,7 @@ class _Layer(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.pattern = weights.roles, weights.offsets, weights.columns
         ctx.cell, ctx.blocks, ctx.lengths = weights.cell, weights.blocks, (starts, lengths, reverse)
-        return out, h_n, c_n
+        return out.detach(), h_n, c_n  # no view, which nobody could change in place
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Tensor | None) -> Any:

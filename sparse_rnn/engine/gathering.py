@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sparse_rnn.engine.choice import Size
 from sparse_rnn.engine.library import kernels, pointer
 from sparse_rnn.engine.memory import scratch
-from sparse_rnn.engine.pattern import MOST, Pattern
+from sparse_rnn.engine.pattern import Pattern, is_countable
 from sparse_rnn.engine.sequences import joined_bias
 from sparse_rnn.engine.slots import slots, slots_of_unit, slots_there
 from sparse_rnn.engine.weights import Weights
@@ -62,9 +62,10 @@ class LiveLayer:
 
     @property
     def is_countable(self) -> bool:
-        """Whether 16 bits name all inputs and pre-activations."""
-        pre_activations = self._parameter("hh").shape[0] // len(slots(self.cell, "hh")) * slots_of_unit(self.cell)
-        return max(pre_activations, *(self._parameter(role).shape[1] for role in self._kernels)) <= MOST
+        """Whether the kernels in C count all weights, inputs and pre-activations."""
+        count = slots_of_unit(self.cell)
+        shapes = {role: self._parameter(role).shape for role in self._kernels}
+        return all(is_countable(rows, reads, len(slots(self.cell, r)), count) for r, (rows, reads) in shapes.items())
 
     def size(self) -> Size:
         """Return what says how long a step takes."""
@@ -96,13 +97,17 @@ class LiveLayer:
             [pattern.columns for pattern in patterns],
             [part for pattern in patterns for part in pattern.blocks],
             bias=self._bias(),
-            peephole=getattr(self._module, f"peephole_{self._suffix}", None),
+            peephole=self._peephole(),
         )
 
     def _bias(self) -> Tensor | None:
         if not self._module.bias:
             return None
         return joined_bias(self.cell, *(getattr(self._module, f"bias_{role}_{self._suffix}") for role in ("ih", "hh")))
+
+    def _peephole(self) -> Tensor | None:
+        peephole = getattr(self._module, f"peephole_{self._suffix}", None)
+        return None if peephole is None else peephole.contiguous()  # the kernels in C read one number after the other
 
     def _parameter(self, role: str) -> Tensor:
         return getattr(self._module, f"weight_{role}_{self._suffix}")

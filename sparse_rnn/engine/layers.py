@@ -16,6 +16,7 @@ from sparse_rnn.engine.packed import PackedWeights, prepare_to_load
 from sparse_rnn.engine.pattern import MOST
 from sparse_rnn.engine.sequences import State, call_like_torch
 from sparse_rnn.errors import UsageError, check_choice
+from sparse_rnn.recurrent.packed_rows import sizes_fit
 from sparse_rnn.recurrent.peephole import Peepholes
 
 
@@ -289,7 +290,7 @@ def _packed_batch(input: PackedSequence) -> tuple[int, ...] | None:
     if torch.compiler.is_compiling():
         return None
     sizes = input.batch_sizes
-    if int(sizes.sum()) != len(input.data) or bool((sizes.diff() > 0).any()) or int(sizes[-1]) < 1:
+    if not sizes_fit(sizes, len(input.data)):
         raise UsageError(
             f"input has batch_sizes {sizes.tolist()} for {len(input.data)} rows: make it with pack_padded_sequence or "
             "pack_sequence."

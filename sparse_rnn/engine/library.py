@@ -61,6 +61,8 @@ class Strides(ctypes.Structure):
 class Call(ctypes.Structure):
     """``call`` of ``engine.h``; attributes that are not set are absent."""
 
+    windows: Sequence[object]  # beside the fields: what some of them point to
+
     _fields_ = [
         *((name, _COUNT) for name in ("cell", "type", "threads", "reverse", "even")),
         *((name, _COUNT) for name in ("steps", "batch", "inputs", "units", "outputs")),
@@ -152,7 +154,11 @@ def warn_not_built() -> None:
 
 def pointer(tensor: Tensor | None) -> int | None:
     """Return where a tensor lies, for C; None for none."""
-    return None if tensor is None else tensor.data_ptr()
+    if tensor is None:
+        return None
+    if not tensor.is_cpu:
+        raise RuntimeError(f"The kernels in C were given a tensor on {tensor.device}, and read those on the CPU.")
+    return tensor.data_ptr()
 
 
 def describe_kernels(

@@ -23,10 +23,11 @@ from sparse_rnn.engine.pattern import MOST
 from sparse_rnn.engine.sequences import call_like_torch
 from sparse_rnn.engine.steps import KeptSteps
 from sparse_rnn.recurrent.layers import RecurrentModule
+from sparse_rnn.recurrent.packed_rows import sizes_fit
 from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 from sparse_rnn.recurrent.stand_in import forward_of, forward_replaced
 from sparse_rnn.sparsity.masks import Masks
-from sparse_rnn.torch_compat import differentiates_forward, is_transformed, plain_call
+from sparse_rnn.torch_compat import differentiates_forward, is_transforming, plain_call
 
 EngineKind = Literal["auto", "sparse", "dense"]
 
@@ -200,11 +201,13 @@ class _LiveModule:
         for tensor in (data, *states):
             if not isinstance(tensor, Tensor) or (tensor.device, tensor.dtype) != (weight.device, weight.dtype):
                 return False
-        if differentiates_forward() or any(map(is_transformed, (data, weight, *states))):
+        if differentiates_forward() or is_transforming():
             return False
         if not all(layer.keeps_zeros for layer in self._each()):
             return False
         packed = isinstance(input, PackedSequence)
+        if packed and not sizes_fit(input.batch_sizes, len(data)):
+            return False
         if data.dim() != 2 and (packed or data.dim() != 3):
             return False
         if data.shape[-1] != self._found.module.input_size or data.numel() == 0:

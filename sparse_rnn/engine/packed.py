@@ -81,7 +81,7 @@ class PackedWeights(nn.Module):
             self.register_buffer(f"columns_{shape.path}", torch.zeros(0, dtype=torch.uint16))
             self.register_buffer(f"offsets_{shape.path}", torch.zeros(shape.rows + 1, dtype=torch.int32))
             if dtype == torch.int8:
-                self.register_buffer(f"scales_{shape.path}", torch.zeros(shape.rows))
+                self.register_buffer(f"scales_{shape.path}", torch.zeros(shape.rows, dtype=torch.float32))
         for name, wanted in self.vectors():
             self.register_buffer(name, torch.zeros(wanted, dtype=self.real))
         self._prepared: tuple[tuple[int, ...], Layers] | None = None

@@ -22,6 +22,16 @@ MOST = 65536
 BLOCK = 256
 
 
+def is_countable(rows: int, inputs: int, gates: int, slots_of_unit: int) -> bool:
+    """Tell whether 16 bits name the inputs and slots of a kernel [rows, inputs], and 31 its weights.
+
+    Example:
+        >>> is_countable(4 * 16384, 10, 4, 4), is_countable(4 * 16385, 10, 4, 4)
+        (True, False)
+    """
+    return max(inputs, rows // gates * slots_of_unit) <= MOST and rows * inputs < 2**31
+
+
 @dataclass(frozen=True)
 class Pattern:
     """The positions of the kept weights of a kernel [G·H, I].
@@ -56,7 +66,7 @@ class Pattern:
         """
         gates = len(slots)
         units, inputs = len(mask) // gates, mask.shape[1]
-        if max(inputs, units * slots_of_unit) > MOST or mask.numel() >= 2**31:
+        if not is_countable(len(mask), inputs, gates, slots_of_unit):
             raise TooLargeError(
                 f"a kernel {list(mask.shape)} is too large for the sparse engine, which counts in 16 bits"
             )
@@ -81,10 +91,11 @@ class Pattern:
 
 
 def _list(mask: Tensor, gates: int, units: int, inputs: int) -> tuple[Tensor, Tensor, Tensor]:
-    offsets = torch.empty(len(mask) + 1, dtype=torch.int32)
+    offsets = torch.empty(len(mask) + 1, dtype=torch.int32, device="cpu")
     kernels().count(pointer(mask), gates, units, inputs, pointer(offsets))
     kept = int(offsets[-1])
-    columns, positions = torch.empty(kept, dtype=torch.uint16), torch.empty(kept, dtype=torch.int32)
+    columns = torch.empty(kept, dtype=torch.uint16, device="cpu")
+    positions = torch.empty(kept, dtype=torch.int32, device="cpu")
     kernels().list(pointer(mask), gates, units, inputs, pointer(offsets), pointer(columns), pointer(positions))
     return offsets, columns, positions
 
@@ -101,12 +112,21 @@ def _list_by_torch(mask: Tensor, gates: int, units: int, inputs: int) -> tuple[T
 def transposed(
     offsets: Tensor, columns: Tensor, inputs: int, slots: tuple[int, ...], slots_of_unit: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Order the positions of a pattern by blocks of slots, then by input; see ``engine.h``."""
+    """Order the positions of a pattern by blocks of slots, then by input; see ``engine.h``.
+
+    Raises:
+        TooLargeError: If 16 bits do not name the slots, which only gradients need.
+    """
     rows, gates = len(offsets) - 1, len(slots)
+    if not is_countable(rows, inputs, gates, slots_of_unit):
+        units = rows // gates
+        raise TooLargeError(
+            f"{units:,} units are too many for gradients, whose places the sparse engine counts in 16 bits"
+        )
     blocks = -(-rows // gates * slots_of_unit // BLOCK)
-    slot_of_gate = torch.tensor(slots, dtype=torch.int32)
-    block_offsets = torch.empty(blocks * inputs + 2, dtype=torch.int32)
-    block_rows, block_order = torch.empty_like(columns), torch.empty(len(columns), dtype=torch.int32)
+    slot_of_gate = torch.tensor(slots, dtype=torch.int32, device="cpu")
+    block_offsets = torch.empty(blocks * inputs + 2, dtype=torch.int32, device="cpu")
+    block_rows, block_order = torch.empty_like(columns), torch.empty_like(columns, dtype=torch.int32)
     kernels().transpose(
         pointer(offsets),
         pointer(columns),

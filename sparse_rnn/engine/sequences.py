@@ -19,7 +19,7 @@ from sparse_rnn.engine.direct import run_directly
 from sparse_rnn.engine.library import library
 from sparse_rnn.engine.slots import slots_of_unit
 from sparse_rnn.engine.weights import Layers, Weights
-from sparse_rnn.torch_compat import differentiates_forward, is_transformed
+from sparse_rnn.torch_compat import differentiates_forward, is_transforming
 
 State: TypeAlias = "Tensor | tuple[Tensor, Tensor]"
 
@@ -74,7 +74,9 @@ def call_like_torch(
         input = input.transpose(0, 1)
     steps, batch, _ = input.shape
     state = _initial(input, hx, states, batch, sizes)
-    starts, lengths = _even(steps, batch) if torch.compiler.is_compiling() else _even_kept(steps, batch)
+    # What is made while something is traced or transformed is for that alone.
+    even = _even if _is_traced(input) or is_transforming() else _even_kept
+    starts, lengths = even(steps, batch)
     output, state = run_layers(layers, input, starts, lengths, state, dropout)
     if not batched:
         return output.squeeze(1), _as_given([part.squeeze(1) for part in state])
@@ -103,7 +105,7 @@ def run_layers(
         for tensor in tensors
     )
     traced = _is_traced(x)
-    transformed = not traced and (differentiates_forward() or any(map(is_transformed, (x, *state))))
+    transformed = not traced and (differentiates_forward() or is_transforming())
     if not (traced or transformed or library() is None or x.is_cuda):
         return run_directly(layers, x, starts, lengths, state, dropout, training)
     sizes = x.shape[:-1]

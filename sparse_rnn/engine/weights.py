@@ -138,6 +138,7 @@ def _with_windows(weights: Weights, inputs: int, versions: Sequence[int]) -> _Fo
             windows.describe(call.kernels[ROLES.index(role)])
             made.append(windows)
             unread += values.nbytes + offsets.nbytes + columns.nbytes
+    call.windows = made  # whoever runs a call keeps what it points to, whatever others find meanwhile
     return _Found(versions, call, made, unread)
 
 

@@ -63,8 +63,8 @@ def windows_of(values: Tensor, offsets: Tensor, columns: Tensor, slots: Sequence
     gates = len(slots)
     units = (len(offsets) - 1) // gates
     groups = -(-units // UNITS) * gates
-    ends, sums = torch.empty(groups, dtype=torch.int32), torch.empty(groups, ROWS, dtype=torch.uint8)
-    slot_of_gate = torch.tensor(slots, dtype=torch.int32)
+    ends, sums = _empty(groups, dtype=torch.int32), _empty(groups, ROWS, dtype=torch.uint8)
+    slot_of_gate = torch.tensor(slots, dtype=torch.int32, device="cpu")
     pattern = pointer(offsets), pointer(columns), pointer(values), gates, units, inputs, pointer(slot_of_gate)
     own = pointer(ends), pointer(sums)
     count = kernels().windows(*pattern, *own, None, None, None)
@@ -72,8 +72,13 @@ def windows_of(values: Tensor, offsets: Tensor, columns: Tensor, slots: Sequence
     dense_size = (len(offsets) - 1) * inputs * values.itemsize
     if size > MOST_BYTES_OF_A_WEIGHT * len(values) or size + rows_size > dense_size:
         return None
-    starts = torch.empty(count, dtype=torch.uint16)
-    places = torch.empty(count, STEPS, LANES, dtype=torch.uint8)
-    ordered = torch.empty(count, STEPS, LANES)
+    starts = _empty(count, dtype=torch.uint16)
+    places = _empty(count, STEPS, LANES, dtype=torch.uint8)
+    ordered = _empty(count, STEPS, LANES, dtype=torch.float32)
     kernels().windows(*pattern, *own, pointer(starts), pointer(places), pointer(ordered))
     return Windows(ends, sums, starts, places, ordered)
+
+
+def _empty(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Make room for what the kernels in C write, whatever PyTorch's default device and type are."""
+    return torch.empty(shape, dtype=dtype, device="cpu")

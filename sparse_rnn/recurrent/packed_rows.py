@@ -23,6 +23,17 @@ def steps_of(batch_sizes: list[int]) -> list[tuple[slice, slice, slice]]:
     return steps
 
 
+def sizes_fit(batch_sizes: Tensor, rows: int) -> bool:
+    """Tell whether batch sizes are of so many rows, and of sequences that end one after the other.
+
+    Example:
+        >>> sizes_fit(torch.tensor([2, 1]), 3), sizes_fit(torch.tensor([2, 2]), 3), sizes_fit(torch.tensor([1, 2]), 3)
+        (True, False, False)
+    """
+    falls = not bool((batch_sizes.diff() > 0).any())
+    return int(batch_sizes.sum()) == rows and falls and int(batch_sizes[-1]) >= 1
+
+
 def last_rows(batch_sizes: list[int]) -> list[slice]:
     """Return the rows of the states that are their sequence's last, one slice per length, longest first."""
     ends: list[slice] = []

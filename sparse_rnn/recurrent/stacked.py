@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from sparse_rnn.checks import LARGEST, MOST_TIMES, check_flag, check_number, check_whole
 from sparse_rnn.errors import UsageError
+from sparse_rnn.recurrent.packed_rows import sizes_fit
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,11 @@ class StackedRNN(nn.Module):
         batch: tuple[int, ...] = ()
         if isinstance(input, PackedSequence):
             x, steps, batch = input.data, len(input.batch_sizes), (int(input.batch_sizes[0]),)
+            if not (torch.compiler.is_compiling() or sizes_fit(input.batch_sizes, len(x))):
+                raise UsageError(
+                    f"input has batch_sizes {input.batch_sizes.tolist()} for {len(x)} rows: make it with "
+                    "pack_padded_sequence or pack_sequence."
+                )
         elif input.dim() == 2:
             x, steps = input, input.shape[0]
         elif input.dim() == 3:

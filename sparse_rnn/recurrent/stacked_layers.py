@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from sparse_rnn.recurrent.packed_rows import reversal
 from sparse_rnn.recurrent.peephole_function import PeepholeFunction
 from sparse_rnn.recurrent.reset_before_function import ResetBeforeFunction
-from sparse_rnn.torch_compat import differentiates_forward, is_exporting, is_transformed, scripted
+from sparse_rnn.torch_compat import differentiates_forward, is_exporting, is_transforming, scripted
 
 
 def run_batch(
@@ -151,7 +151,7 @@ def _run_direction(
     backwards: bool,
 ) -> tuple[Tensor, list[Tensor]]:
     if not torch.jit.is_scripting():  # noqa: SIM102 (TorchScript would compile what stands beside it)
-        if not (is_exporting() or differentiates_forward() or any(map(is_transformed, (x_NI, *initial, *kernels)))):
+        if not (is_exporting() or differentiates_forward() or is_transforming()):
             return _run_fused(x_NI, initial, kernels, bias, form, batch_sizes, backwards)
     return _run_plain(x_NI, initial, kernels, bias, form, batch_sizes, backwards)
 

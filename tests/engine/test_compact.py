@@ -228,3 +228,25 @@ def test_what_is_replaced_is_not_copied():
 
     model = nn.Sequential(Uncopied(), nn.ReLU())
     assert isinstance(replaced(model, {model[0]: nn.Tanh()})[0], nn.Tanh)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+def test_another_default_type_and_device_change_nothing(dtype):
+    model, x = nn.LSTM(70, 150), torch.randn(5, 1, 70)
+    prune(model, None, sparsity=0.9, criterion="magnitude").apply_()
+
+    def results():
+        found = compact(model, dtype=dtype)
+        own = x.clone().requires_grad_()
+        found(own)[0].sum().backward()
+        with torch.no_grad():
+            return found(x)[0], own.grad
+
+    expected = results()
+    with torch.device("meta"):
+        assert all(map(torch.equal, results(), expected))
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert all(map(torch.equal, results(), expected))
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -273,3 +273,32 @@ def test_it_says_what_it_holds(pruned, sparse):
 def test_impossible_options_are_refused(make, message):
     with pytest.raises(UsageError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_outputs_may_be_changed_in_place_before_the_backward_pass(pruned, sparse, kind):
+    dense, x = pruned(kind, 5, 7), torch.randn(3, 2, 5)
+    layer = sparse(dense)
+    gradients = []
+    for one in (dense, layer):
+        own = x.clone().requires_grad_()
+        out, _ = one(own)
+        out = out.mul_(2) if one is layer else out * 2  # PyTorch's own LSTM needs its outputs
+        out.square().sum().backward()
+        gradients.append(own.grad)
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_first_call_within_a_transformation_leaves_nothing_for_later_ones(pruned, sparse):
+    layer, x, hx = sparse(pruned("gru", 5, 7)), torch.randn(37, 3, 5), torch.randn(1, 3, 7)
+    gradient = torch.func.grad(lambda x: layer(x)[0].sum())(x)
+    with torch.no_grad():
+        found = layer(x)[0]
+    own = x.clone().requires_grad_()
+    out, _ = layer(own)
+    out.sum().backward()
+    torch.testing.assert_close((found, own.grad), (out.detach(), gradient), atol=1e-5, rtol=1e-5)
+    scale = torch.ones(())
+    for state in (None, hx):  # nothing that the layer gets is transformed
+        derivative = torch.func.grad(lambda scale, state=state: (scale * layer(x, state)[0]).sum())(scale)
+        torch.testing.assert_close(derivative, layer(x, state)[0].sum())

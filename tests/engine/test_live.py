@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from sparse_rnn import Masks, PeepholeLSTM, ResetBeforeGRU
 from sparse_rnn.engine import live
@@ -394,3 +394,49 @@ def test_what_somebody_writes_into_a_gradient_is_not_in_the_next(sparse):
         parameter.grad.add_(1.0)  # noise, for instance
     gradients = results(model, x)[1]
     assert all((gradients[name][~mask] == 0).all() for name, mask in masks.items())
+
+
+def test_a_transformation_of_something_else_goes_to_the_layer_itself(sparse):
+    model, x = PeepholeLSTM(FEATURES, UNITS, dtype=torch.float64), INPUTS["batch"]()
+    head = torch.ones(UNITS, dtype=torch.float64)
+    bias = {"bias_ih_l0": model.bias_ih_l0.detach()}
+
+    def derivatives():
+        of_head = torch.func.grad(lambda head: (model(x)[0] * head).square().sum())(head)
+        of_bias = torch.func.grad(lambda b: torch.func.functional_call(model, b, x)[0].square().sum())(bias)
+        return of_head, *of_bias.values()
+
+    masks = pruned(model)
+    dense = derivatives()
+    sparse(masks)
+    model(x)
+    torch.testing.assert_close(derivatives(), dense)
+
+
+@pytest.mark.parametrize("sizes", [[2, 2], [1, 2], [2, 1, 1], [3, 0]])
+def test_batch_sizes_that_do_not_fit_go_to_the_layer_itself(sparse, sizes):
+    model = nn.GRU(FEATURES, UNITS, dtype=torch.float64)
+    packed = PackedSequence(torch.randn(3, FEATURES, dtype=torch.float64), torch.tensor(sizes))
+
+    def outcome():
+        try:
+            return model(packed)[0].data
+        except (RuntimeError, ValueError) as error:
+            return str(error)
+
+    masks = pruned(model)
+    dense = outcome()
+    sparse(masks)
+    found = outcome()
+    assert torch.equal(found, dense) if isinstance(dense, torch.Tensor) else found == dense
+
+
+def test_a_peephole_in_another_order_is_read_as_it_is(sparse):
+    model, x = PeepholeLSTM(FEATURES, UNITS, peepholes="diagonal", dtype=torch.float64), INPUTS["batch"]()
+    model.peephole_l0 = nn.Parameter(torch.randn(UNITS, 3, dtype=torch.float64).t())
+    masks = pruned(model)
+    dense = model(x)[0]
+    sparse(masks)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x)[0], dense)
+    torch.testing.assert_close(model(x)[0], dense)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from sparse_rnn.engine import pattern
 from sparse_rnn.engine.library import library
-from sparse_rnn.engine.pattern import BLOCK, Pattern
+from sparse_rnn.engine.pattern import BLOCK, Pattern, TooLargeError, is_countable, transposed
 from sparse_rnn.errors import UsageError
 
 GRU_HH = (0, 1, 3)
@@ -103,3 +103,17 @@ def test_the_largest_kernels_are_counted_right():
     own = Pattern.of(mask, (0, 1, 2, 3), 4)
     assert own.columns.long().tolist() == [65535]
     assert own.positions.tolist() == [8 * 65536 - 1]
+
+
+def test_a_transpose_of_more_slots_than_16_bits_name_is_refused():
+    units = 16385
+    offsets = torch.zeros(4 * units + 1, dtype=torch.int32)
+    with pytest.raises(TooLargeError, match="16,385 units are too many for gradients"):
+        transposed(offsets, torch.zeros(0, dtype=torch.uint16), 1, (0, 1, 2, 3), 4)
+
+
+def test_what_the_engine_counts_is_asked_in_one_way():
+    assert is_countable(65536, 65536 // 4, 4, 4)
+    assert not is_countable(4 * 16385, 10, 4, 4)
+    assert not is_countable(10, 65537, 1, 1)
+    assert not is_countable(65536, 32768, 4, 4)  # 2³¹ weights

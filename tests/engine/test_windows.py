@@ -1,7 +1,9 @@
 """The second order of weights, which one sequence reads."""
 
 import copy
+import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -165,3 +167,30 @@ def test_kernels_that_gain_nothing_or_would_be_larger_than_dense_have_none(prune
     assert (own is not None) == some
     if own is not None:
         assert own.places.nbytes + own.values.nbytes <= MOST_BYTES_OF_A_WEIGHT * len(layer.values_ih_l0)
+
+
+def test_a_call_keeps_what_it_points_to_whatever_others_find_meanwhile(layer):
+    layer(torch.randn(1, 1, INPUTS))
+    [[weights]] = layer._layers()
+    call = weights.one_sequence.constant(weights, INPUTS)
+    kept = [weakref.ref(one) for one in windows(layer)]
+    weights.one_sequence._found = None  # as when another thread finds others
+    gc.collect()
+    assert len(kept) == 2
+    assert all(one() is not None for one in kept)
+    del call
+    gc.collect()
+    assert all(one() is None for one in kept)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_another_default_type_changes_nothing(layer, dtype):
+    x = torch.randn(5, 1, INPUTS)
+    expected, sizes = layer(x)[0], [one.nbytes for one in windows(layer)]
+    layer.values_hh_l0.add_(0)  # so that they are found anew
+    torch.set_default_dtype(dtype)
+    try:
+        assert torch.equal(layer(x)[0], expected)
+        assert [one.nbytes for one in windows(layer)] == sizes
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from torch.nn.utils.rnn import pack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 
@@ -55,3 +56,11 @@ def test_parameters_are_drawn_anew(kind):
     assert not torch.equal(before, rnn.weight_hh_l0)
     assert rnn.weight_hh_l0.abs().max() <= 0.5
     assert all(name.startswith("weight") for name, _ in rnn.named_parameters())
+
+
+@pytest.mark.parametrize("sizes", [[2, 2], [1, 2], [2, 1, 1], [3, 0]])
+def test_batch_sizes_that_do_not_fit_the_rows_are_refused(sizes):
+    packed = PackedSequence(torch.randn(3, 5), torch.tensor(sizes))
+    for build in (PeepholeLSTM, ResetBeforeGRU):
+        with pytest.raises(UsageError, match=r"batch_sizes .* for 3 rows: make it with pack_padded_sequence"):
+            build(5, 7)(packed)
