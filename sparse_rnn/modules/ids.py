@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from sparse_rnn.errors import UsageError
-
-IGNORED = -100  # PyTorch's mark of targets that do not count
+from sparse_rnn.modules.softmax import PADDING
 
 
 @contextmanager
@@ -36,7 +35,7 @@ def looked_up(*wanted: tuple[str, Tensor, int, str]) -> Iterator[None]:
         yield
     except (IndexError, RuntimeError) as error:
         for what, ids, count, option in wanted:
-            outside = ids[((ids < 0) & (ids != IGNORED)) | (ids >= count)] if ids.is_cpu else None
+            outside = ids[((ids < 0) & (ids != PADDING)) | (ids >= count)] if ids.is_cpu else None
             if outside is not None and len(outside):
                 own = f"those of the model are 0 … {count - 1}"
                 raise UsageError(f"The data has the {what} {outside[0]}, but {option}={count}: {own}.") from error

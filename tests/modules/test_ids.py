@@ -10,7 +10,8 @@ from windows import SAMPLED, WORDS, language_model, trainer
 
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import SequenceClassifier
-from sparse_rnn.modules.ids import IGNORED, looked_up
+from sparse_rnn.modules.ids import looked_up
+from sparse_rnn.modules.softmax import PADDING
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 DECODERS = {"full": {}, "adaptive": {"decoder": "adaptive", "cutoffs": [2]}, "sampled": SAMPLED}
@@ -43,7 +44,7 @@ def test_a_step_beyond_the_embedding(stage, form):
 @pytest.mark.parametrize("what", ["token", "target"])
 def test_a_word_beyond_the_vocabulary(decoder, what, tmp_path):
     model = language_model(**DECODERS[decoder])
-    x, y = torch.zeros(2, 3, dtype=torch.int64), torch.full((2, 3), IGNORED)
+    x, y = torch.zeros(2, 3, dtype=torch.int64), torch.full((2, 3), PADDING)
     y[0] = 0
     (x if what == "token" else y)[0, 1] = WORDS
     with saying(what, WORDS, "vocab_size", WORDS):
@@ -54,7 +55,7 @@ def test_a_word_beyond_the_vocabulary(decoder, what, tmp_path):
 
 
 def test_errors_of_another_kind_stay_what_they_are():
-    ids = torch.tensor([0, IGNORED])
+    ids = torch.tensor([0, PADDING])
     for error in (IndexError, RuntimeError, KeyError):
         with pytest.raises(error, match="of ours"), looked_up(("label", ids, 1, "num_classes")):
             raise error("of ours")

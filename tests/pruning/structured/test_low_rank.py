@@ -1,5 +1,6 @@
 import pytest
 import torch
+from minima import minimise
 from torch import nn
 
 from sparse_rnn.errors import UsageError
@@ -61,9 +62,6 @@ def smallest_loss(kernel, rank, parts, seed):
     """The smallest loss summed over the parts that a numerical search for V finds; the best U for it is known."""
     start = torch.randn(rank, kernel.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     right = start.requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [right], max_iter=3000, tolerance_grad=1e-13, tolerance_change=1e-15, line_search_fn="strong_wolfe"
-    )
 
     def loss():
         total = 0
@@ -73,14 +71,8 @@ def smallest_loss(kernel, rank, parts, seed):
             total += (kernel[rows] @ moment * kernel[rows]).sum() - explained
         return total
 
-    def closure():
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    optimizer.step(closure)
-    return loss().item()
+    exact = {"max_iter": 3000, "tolerance_grad": 1e-13, "tolerance_change": 1e-15, "line_search_fn": "strong_wolfe"}
+    return minimise(loss, [right], **exact)
 
 
 @pytest.mark.parametrize("rank", [1, 3, 5])
