@@ -10,7 +10,7 @@ FILES = sorted((ROOT / "sparse_rnn").rglob("*.py"))
 # Each may import those before it, and itself; names on one line import nothing of each other, but for the first line.
 ORDER = [
     [
-        *("errors", "calls", "checks", "described", "devices", "isolation", "locks", "paths", "versions"),
+        *("errors", "calls", "checks", "described", "devices", "isolation", "locks", "paths", "versions", "writing"),
         *("checkpoint_files", "config_files"),
         *(
             "lightning_compat",

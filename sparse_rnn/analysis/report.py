@@ -20,6 +20,7 @@ from sparse_rnn.analysis.runs import Trained
 from sparse_rnn.analysis.words import side_by_side
 from sparse_rnn.checkpoints import CONFIG
 from sparse_rnn.versions import commit
+from sparse_rnn.writing import write_figure, written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,9 +67,9 @@ def write_plate(folder: Path, stem: str, plate: Plate) -> str:
         Its section of a page, in HTML, with the picture in it.
     """
     figure = plate.draw()
-    figure.savefig(folder / f"{stem}.png", dpi=150)
+    write_figure(folder / f"{stem}.png", figure, dpi=150)
     figure.set_layout_engine("none")  # what has its place keeps it
-    figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
+    write_figure(folder / f"{stem}.svg", figure, metadata={"Date": None})
     write_csv(folder / f"{stem}.csv", plate.rows)
     narrow = _svg(plate.draw_narrow()) if plate.draw_narrow else None
     return _section(stem, plate, (folder / f"{stem}.svg").read_text(encoding="utf-8"), narrow)
@@ -95,7 +96,7 @@ def page(title: str, parts: Sequence[str]) -> str:
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write rows, whose keys, in the order of their first appearance, are the columns."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -18,6 +18,7 @@ from sparse_rnn.calls import as_called
 from sparse_rnn.lightning_compat import datamodule_of, join_other_name
 from sparse_rnn.modules.ranks import from_all_ranks
 from sparse_rnn.paths import check_served, is_address
+from sparse_rnn.writing import written_whole
 
 _PADDING = -100
 _WORDS = {"token": "word", "target": "target_word"}
@@ -42,7 +43,7 @@ class PredictionFile(Callback):
             absolute. An earlier one is replaced. It may be an address, as that folder may.
 
     Raises:
-        UsageError: If it is an address that needs a package which is not installed.
+        UsageError: If it is an address that needs a package which is not installed, or cannot be written.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -182,9 +183,5 @@ def _whole(path: str) -> Iterator[Any]:
         with fsspec.open(path, "w", newline="", encoding="utf-8") as file:
             yield file
         return
-    place = Path(path)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = place.with_name(f"{place.name}.part")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(Path(path)) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         yield file
-    unfinished.replace(place)

@@ -18,6 +18,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from sparse_rnn.lightning_compat import launched_by_fit
+from sparse_rnn.writing import written_whole
 
 
 class Return:
@@ -45,9 +46,8 @@ class Return:
     def leave(self, trainer: Trainer, state: dict[str, Any]) -> None:
         """Leave the state, in the first process of those that ``fit`` has started on this machine."""
         if os.getpid() != self.owner and trainer.local_rank == 0 and launched_by_fit(trainer):
-            unfinished = self.path.with_suffix(".part")
-            torch.save(state, unfinished)
-            unfinished.replace(self.path)
+            with written_whole(self.path) as unfinished:
+                torch.save(state, unfinished)
 
     def take(self) -> dict[str, Any] | None:
         """Take, once, what was left; None where there is nothing."""

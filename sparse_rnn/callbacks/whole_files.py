@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import io
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +10,8 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 
-from sparse_rnn.errors import UsageError
 from sparse_rnn.paths import is_address
+from sparse_rnn.writing import written_whole
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -40,7 +37,8 @@ class WholeFiles(TorchCheckpointIO):
             return
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        _write(Path(path), content.getbuffer())
+        with written_whole(Path(path)) as unfinished:
+            unfinished.write_bytes(content.getbuffer())
 
 
 def write_whole(trainer: Trainer) -> None:
@@ -57,36 +55,3 @@ def write_whole(trainer: Trainer) -> None:
     # Known by its name: Lightning's classes exist twice.
     if type(trainer.strategy.checkpoint_io).__name__ == "TorchCheckpointIO":
         trainer.strategy.checkpoint_io = WholeFiles()
-
-
-def _write(path: Path, content: memoryview) -> None:
-    unfinished = path.with_name(f".{path.name}.part")  # one name, so that what a killed process leaves is overwritten
-    try:
-        if path.exists() and not path.is_file():  # a new name would take the place of a device for the whole machine
-            raise OSError(errno.EEXIST, "it is a folder, a device or a pipe")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-        _sync(path.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            unfinished.unlink()
-        if not isinstance(error, OSError):
-            raise
-        raise UsageError(
-            f"{path} cannot be written ({error.strerror}): make room, or give another folder; what was saved before is "
-            "as it was."
-        ) from error
-
-
-def _sync(folder: Path) -> None:
-    """Put the new name on the disk too; not every system lets a folder be opened."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

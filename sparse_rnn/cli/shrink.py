@@ -24,7 +24,6 @@ from sparse_rnn.cli.fit import PruningCLI
 from sparse_rnn.cli.shrunk_checkpoint import Shrunk, masks_only, shrink_checkpoint
 from sparse_rnn.config_files import read_config
 from sparse_rnn.devices import own_accelerator
-from sparse_rnn.engine.files import written_whole
 from sparse_rnn.engine.onnx_files import export_onnx, onnx_session
 from sparse_rnn.engine.timing import side_by_side
 from sparse_rnn.errors import UsageError
@@ -32,6 +31,7 @@ from sparse_rnn.modules import LanguageModel, SequenceClassifier
 from sparse_rnn.pruning.structured import unit_criterion
 from sparse_rnn.pruning.structured.choice import NAMES
 from sparse_rnn.recurrent.layers import find_recurrent
+from sparse_rnn.writing import written_whole
 
 BATCHES = (1, 64)
 _SECONDS = 1.0

@@ -24,6 +24,7 @@ from sparse_rnn.lightning_loaders import combined_loader
 from sparse_rnn.modules.run_state import METRICS, RunState
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.versions import commit
+from sparse_rnn.writing import written_whole
 
 EXACT = "goes_on_exactly"  # a key in checkpoints
 
@@ -85,9 +86,8 @@ class MetricsRecorder(Callback):
             "checkpoint": next(filter(None, map(_last, trainer.checkpoint_callbacks)), ""),
             "made_by": made_by(pl_module.device),
         }
-        unfinished = self.path.with_name(f"{self.path.name}.part")
-        unfinished.write_text(json.dumps(record))
-        unfinished.replace(self.path)
+        with written_whole(self.path) as unfinished:
+            unfinished.write_text(json.dumps(record))
 
     def _seconds(self) -> float:
         return self._earlier + time.monotonic() - self._start

@@ -21,6 +21,7 @@ from sparse_rnn.compare.plots import against_epochs, against_sparsity
 from sparse_rnn.compare.results import SPARSITY, Result, metric, seeds_of, with_unit
 from sparse_rnn.compare.table import Section, sections, table
 from sparse_rnn.compare.tuning import choose
+from sparse_rnn.writing import write_figure, written_whole
 
 _OF_ALL = "The best of a run of an earlier version, which has noted no sparsity, is that of all its validations."
 
@@ -43,9 +44,10 @@ def save(results: Sequence[Result], grid: Grid, command: str) -> None:
     if len(grid.sparsities) > 1:
         figures["sparsity.png"] = against_sparsity
     for name, draw in figures.items():
-        draw(results, grid).savefig(grid.output / name, dpi=150)
+        write_figure(grid.output / name, draw(results, grid), dpi=150)
     _write_csv(results, grid.output / "results.csv")
-    (grid.output / "results.md").write_text(_markdown(results, grid, command, list(figures)))
+    with written_whole(grid.output / "results.md") as unfinished:
+        unfinished.write_text(_markdown(results, grid, command, list(figures)))
 
 
 def _tables(results: Sequence[Result], grid: Grid) -> list[str]:
@@ -91,7 +93,7 @@ def _write_csv(results: Sequence[Result], path: Path) -> None:
     name = metric(results)
     metrics = list(dict.fromkeys(key for result in results for key in result.metrics))
     axes = list(dict.fromkeys(key for result in results for key, _ in _point(result)))
-    with path.open("w", newline="") as file:
+    with written_whole(path) as unfinished, unfinished.open("w", newline="") as file:
         writer = csv.writer(file)
         head = ["method", "sparsity", *axes, "stage", "seed", "seconds", *metrics]
         writer.writerow([*head, "best", "best_epoch", "validated", "checkpoint"])

@@ -9,6 +9,7 @@ from typing import Any
 
 from sparse_rnn.compare.grid import Cell, Grid, Run
 from sparse_rnn.errors import UsageError
+from sparse_rnn.writing import written_whole
 
 COMPARED = {"val/error": 2, "val/ppl": 2, "val/loss": 4}  # by what runs are compared, and its decimals; the best first
 RESULT = "result.json"
@@ -63,11 +64,10 @@ class Result:
 
     def write(self, folder: Path) -> None:
         """Write it, whole or not at all."""
-        unfinished = folder / f"{RESULT}.part"
         values = asdict(self)
         del values["asked"]
-        unfinished.write_text(json.dumps(values, indent=1))
-        unfinished.replace(folder / RESULT)
+        with written_whole(folder / RESULT) as unfinished:
+            unfinished.write_text(json.dumps(values, indent=1))
 
 
 def read_result(folder: Path) -> Result | None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from sparse_rnn.data.errors import DataError
 from sparse_rnn.locks import alone, alone_for_now
 from sparse_rnn.paths import check_local
+from sparse_rnn.writing import whole_file
 
 # Some servers turn away what does not call itself a browser.
 USER_AGENT = "Mozilla/5.0 (compatible; sparse_rnn)"
@@ -231,23 +232,13 @@ def write_once(path: Path, content: Callable[[], bytes]) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             with alone_for_now(path.with_name(f"{path.name}.lock")):
                 if not path.exists():  # another process may have written it meanwhile
-                    _write(path, content)
+                    with whole_file(path) as unfinished:
+                        unfinished.write_bytes(content())
     except OSError as error:
         raise DataError(
             f"{path} could not be written ({error.strerror}): put that right, or set XDG_CACHE_HOME to another folder."
         ) from None
     return path
-
-
-def _write(path: Path, content: Callable[[], bytes]) -> None:
-    descriptor, unfinished = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content())
-        os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
 
 
 def check(path: Path, checksum: str, advice: str) -> None:

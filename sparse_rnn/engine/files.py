@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,10 +23,9 @@ from sparse_rnn.engine.layers import SparseGRU, SparseLayer, SparseLSTM, SparseP
 from sparse_rnn.errors import MissingFileError, UsageError, one_line
 from sparse_rnn.paths import check_local
 from sparse_rnn.states import load_assigned
+from sparse_rnn.writing import written_whole
 
 FORMAT, VERSION = "sparse_rnn", "1"
-# As torch.save says it of a full disk, whether it notices at the first bytes, later, or at the end.
-_FULL = ("file write failed", "iostream error", "inline_container")
 _KINDS = {kind.__name__: kind for kind in (SparseGRU, SparseLSTM, SparsePeepholeLSTM, SparseRNN)}
 
 
@@ -116,36 +113,6 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Mod
     except RuntimeError as error:
         raise UsageError(f"{path} and {type(whole).__name__} differ: {one_line(str(error))}") from error
     return whole.eval()
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a file to write to, which takes the place of another once it is whole.
-
-    Raises:
-        UsageError: If it cannot be written there.
-
-    Example:
-        >>> with written_whole(Path("model.bin")) as unfinished:
-        ...     _ = unfinished.write_bytes(b"whole")
-        >>> Path("model.bin").read_bytes()
-        b'whole'
-    """
-    try:
-        if path.exists() and not path.is_file():  # a new name would take the place of a device for the whole machine
-            raise UsageError(f"{path} cannot be written: it is a folder, a device or a pipe; give another name.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            yield Path(folder, path.name)
-            with Path(folder, path.name).open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(Path(folder, path.name), path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
-    except RuntimeError as error:
-        if not any(words in str(error) for words in _FULL):
-            raise
-        raise UsageError(f"{path} cannot be written: the disk is full, or gone.") from error
 
 
 def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:

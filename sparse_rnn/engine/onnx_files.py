@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from sparse_rnn.engine.compact import replaced
-from sparse_rnn.engine.files import written_whole
 from sparse_rnn.errors import UsageError, one_line
 from sparse_rnn.paths import check_local
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 from sparse_rnn.torch_compat import tree_leaves
+from sparse_rnn.writing import written_whole
 
 _TOLERANCE = 1e-4
 

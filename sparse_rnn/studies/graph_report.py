@@ -2,7 +2,6 @@
 
 import html
 import math
-import os
 from collections.abc import Mapping, Sequence
 
 from sparse_rnn.analysis.plates import STYLE, Row
@@ -15,6 +14,7 @@ from sparse_rnn.studies.graph_plots import plates
 from sparse_rnn.studies.graphs import FAMILIES, GraphStudy
 from sparse_rnn.studies.prediction import Correlation, Estimate, Explained, correlations, explained
 from sparse_rnn.studies.properties import SOURCES, properties
+from sparse_rnn.writing import written_whole
 
 _STRONGEST = 8
 
@@ -87,12 +87,12 @@ def save(findings: Findings, results: Sequence[Result], study: GraphStudy, comma
     made_by = dict.fromkeys(result.made_by for result in results)
     text = [f"# {title}", *tables, *(f"![{plate.title}]({stem}.png)" for stem, plate in drawn.items())]
     text += [f"```\n{command}\n```", "\n".join(f"- {said}" for said in made_by)]
-    (study.output / "results.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    with written_whole(study.output / "results.md") as unfinished:
+        unfinished.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     parts = [f"<h1>{html.escape(title)}</h1>", f"<pre>{html.escape(command)}</pre>", *map(_in_html, tables), *sections]
     parts += [f"<p>{html.escape(said)}</p>" for said in made_by]
-    unfinished = study.output / f"{PAGE}.part"
-    unfinished.write_text(page(title, parts), encoding="utf-8")
-    os.replace(unfinished, study.output / PAGE)
+    with written_whole(study.output / PAGE) as unfinished:
+        unfinished.write_text(page(title, parts), encoding="utf-8")
 
 
 def _in_html(text: str) -> str:

@@ -11,6 +11,7 @@ from sparse_rnn.compare.statistics import mean_and_sd
 from sparse_rnn.compare.table import aligned
 from sparse_rnn.studies.plots import against_sparsity, recovery, shown_epochs
 from sparse_rnn.studies.pruning import PruningStudy, after, epochs_to_recover
+from sparse_rnn.writing import write_figure, written_whole
 
 
 def describe(results: Sequence[Result], study: PruningStudy) -> str:
@@ -29,7 +30,7 @@ def save(results: Sequence[Result], study: PruningStudy, command: str) -> None:
     """
     figures = {"sparsity.png": against_sparsity, "recovery.png": recovery}
     for name, draw in figures.items():
-        draw(results, study).savefig(study.output / name, dpi=150)
+        write_figure(study.output / name, draw(results, study), dpi=150)
     _write_csv(results, study)
     made_by = [f"- {said}" for said in dict.fromkeys(result.made_by for result in results)]
     parts = [
@@ -40,7 +41,8 @@ def save(results: Sequence[Result], study: PruningStudy, command: str) -> None:
         f"```\n{command}\n```",
         "\n".join(made_by),
     ]
-    (study.output / "results.md").write_text("\n\n".join(parts) + "\n")
+    with written_whole(study.output / "results.md") as unfinished:
+        unfinished.write_text("\n\n".join(parts) + "\n")
 
 
 def _tables(results: Sequence[Result], study: PruningStudy) -> list[str]:
@@ -101,7 +103,7 @@ def _missing(results: Sequence[Result], study: PruningStudy) -> list[str]:
 def _write_csv(results: Sequence[Result], study: PruningStudy) -> None:
     axes = [axis.key for axis in study.vary]
     metrics = list(dict.fromkeys(key for result in results for at in result.history for key in at))
-    with (study.output / "results.csv").open("w", newline="") as file:
+    with written_whole(study.output / "results.csv") as unfinished, unfinished.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["scope", "sparsity", *axes, "seed", *metrics])
         for result in results:

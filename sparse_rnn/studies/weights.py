@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from sparse_rnn.errors import MissingFileError
 from sparse_rnn.lightning_compat import validate_now
+from sparse_rnn.writing import written_whole
 
 
 class KeepWeights(Callback):
@@ -23,9 +24,8 @@ class KeepWeights(Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file, whole or not at all."""
-        unfinished = self.path.with_name(f"{self.path.name}.part")
-        torch.save(pl_module.state_dict(), unfinished)
-        unfinished.replace(self.path)
+        with written_whole(self.path) as unfinished:
+            torch.save(pl_module.state_dict(), unfinished)
 
 
 class StartFrom(Callback):

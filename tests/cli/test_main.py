@@ -13,8 +13,8 @@ import pytest
 from sparse_rnn import errors
 from sparse_rnn.cli import main
 from sparse_rnn.cli.help import OURS
-from sparse_rnn.engine.files import written_whole
 from sparse_rnn.sparsity import masks
+from sparse_rnn.writing import written_whole
 
 
 def test_an_error_in_a_model_of_the_user_s_own_keeps_its_traceback(run, digits, tmp_path, monkeypatch):

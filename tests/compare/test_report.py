@@ -5,6 +5,7 @@ import statistics
 import pytest
 
 from sparse_rnn.compare.report import describe, save
+from tests.helpers.moved import all_files_moved
 
 ARGS = ["--criteria", "JacobianSpectrum,Random", "--sparsity", "0.9,0.95"]
 
@@ -80,9 +81,10 @@ def test_a_model_without_an_error_is_compared_by_its_perplexity_or_loss(invented
     assert cells_of(text.split("\n\n")[1])["dense", "0.9"].startswith(f"{statistics.mean(values):.{decimals}f} ± ")
 
 
-def test_the_markdown_names_command_seeds_every_origin_and_best_epochs(invented):
+def test_the_markdown_names_command_seeds_every_origin_and_best_epochs(invented, monkeypatch):
     grid, results = invented(error, *ARGS)
-    save(results, grid, "python -m sparse_rnn compare …")
+    with all_files_moved(grid.output, monkeypatch):
+        save(results, grid, "python -m sparse_rnn compare …")
     text = (grid.output / "results.md").read_text()
     assert describe(results, grid).split("\n\n")[1] in text
     assert "```\npython -m sparse_rnn compare …\n```" in text

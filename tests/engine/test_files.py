@@ -1,6 +1,5 @@
 import json
 import os
-import re
 
 import lightning.pytorch as pl
 import pytest
@@ -10,7 +9,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sparse_rnn.engine import SparseLSTM, compact, load, save
-from sparse_rnn.engine.files import written_whole
 from sparse_rnn.errors import MissingFileError, UsageError
 from sparse_rnn.modules import LanguageModel, SequenceClassifier
 
@@ -235,31 +233,3 @@ def test_a_state_that_is_no_tensor_is_refused(path):
     with pytest.raises(UsageError, match="_extra_state in the state of Own is a str: a file holds only tensors"):
         save(compact(sparsify(Own())), path)
     assert not list(path.parent.iterdir())
-
-
-def test_a_file_is_whole_or_as_it_was(tmp_path):
-    path = tmp_path / "deeper" / "file"
-    with written_whole(path) as unfinished:
-        unfinished.write_text("first")
-    with pytest.raises(UnicodeEncodeError), written_whole(path) as unfinished:
-        unfinished.write_text("second, cut off at \ud800")
-    assert path.read_text() == "first"
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_where_nothing_can_be_written_is_told(tmp_path):
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file" / "below", tmp_path):
-        with pytest.raises(UsageError, match=f"{re.escape(str(path))} cannot be written"), written_whole(path) as own:
-            own.write_text("")
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes of POSIX")
-def test_a_pipe_a_device_or_a_folder_keeps_its_place(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "pipe", tmp_path / "folder"):
-        with pytest.raises(UsageError, match="it is a folder, a device or a pipe"), written_whole(path) as unfinished:
-            unfinished.write_bytes(b"x")
-    assert (tmp_path / "pipe").is_fifo()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]

@@ -5,6 +5,7 @@ import csv
 import pytest
 
 from sparse_rnn.studies.graph_report import Findings, describe, save
+from tests.helpers.moved import all_files_moved
 
 
 def by_sources(run, sources):
@@ -39,9 +40,10 @@ def by_sources_of(study, results, cell):
 
 
 @pytest.mark.slow
-def test_files_hold_every_network_and_the_page_needs_no_other(invented_graphs):
+def test_files_hold_every_network_and_the_page_needs_no_other(invented_graphs, monkeypatch):
     study, results = invented_graphs(by_sources)
-    save(Findings(results, study), results, study, "python -m sparse_rnn study graphs <...>")
+    with all_files_moved(study.output, monkeypatch):
+        save(Findings(results, study), results, study, "python -m sparse_rnn study graphs <...>")
     with (study.output / "results.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 48

@@ -3,6 +3,7 @@
 import csv
 
 from sparse_rnn.studies.report import describe, save
+from tests.helpers.moved import all_files_moved
 
 
 def error(run, epoch):
@@ -26,9 +27,10 @@ def test_what_is_missing_is_said(invented):
     assert f"{len(results) - 1} of {len(results)} runs are finished." in said
 
 
-def test_files_hold_every_validation_and_the_command(invented):
+def test_files_hold_every_validation_and_the_command(invented, monkeypatch):
     study, results = invented(error, *ARGS)
-    save(results, study, "python -m sparse_rnn study pruning ...")
+    with all_files_moved(study.output, monkeypatch):
+        save(results, study, "python -m sparse_rnn study pruning ...")
     with (study.output / "results.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == sum(len(result.history) for result in results)
