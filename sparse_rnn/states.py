@@ -1,8 +1,21 @@
-"""Gives modules the weights of a saved state."""
+"""The parameters of a module by their names, and the weights of a saved state for them."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from torch import Tensor, nn
+
+
+def parameter_at(module: nn.Module, name: str) -> nn.Parameter | None:
+    """Return the parameter that a module has under a name; None where it has none.
+
+    Example:
+        >>> parameter_at(nn.Sequential(nn.ReLU()), "0.weight") is None
+        True
+    """
+    with suppress(AttributeError):
+        return module.get_parameter(name)
+    return None
 
 
 def load_assigned(module: nn.Module, state: Mapping[str, Tensor], strict: bool = True) -> None:

@@ -159,7 +159,7 @@ class StructuredRNN(nn.Module):
     def _masks(self, gate_masks: GateMasks) -> Iterator[tuple[str, Tensor]]:
         for target, layer in enumerate(self.layers):
             for name, kernel in _kernels(layer):
-                mask = torch.zeros(kernel.shape, dtype=torch.bool)
+                mask = torch.zeros(kernel.shape, dtype=torch.bool, device="cpu")
                 gates = len(mask) // (self.graph.sizes[target] * len(self._widths(target)))
                 for gate, part, block in self._blocks(target, name, mask):
                     if target and _reads_input(name):

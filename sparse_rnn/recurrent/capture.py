@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ def run_unrolled(
     def run_layer(
         layer: RecurrentLayer, x_TBI: Tensor, initial: State | None, lengths: Tensor | None
     ) -> tuple[Tensor, State]:
-        x_TBI = x_TBI.clone()  # a loop may write the next step where this one was
+        x_TBI = x_TBI.clone()  # a loop may write the next step where this one was, and the next state likewise
+        initial = None if initial is None else tuple(part.clone() for part in initial)
         unrolled = Unrolled(layer, x_TBI, initial, lengths)
         final = tuple(states[-1] for states in unrolled.states)
         sequences.add(layer, x_TBI, initial, final, lengths, unrolled)
@@ -108,8 +110,10 @@ def standing_in(recurrent: Sequence[RecurrentModule], run_layer: RunLayer) -> It
         yield
 
 
-def _forward(found: RecurrentModule, run_layer: RunLayer, input: Any, hx: Any = None) -> tuple[Any, Any]:
+def _forward(found: RecurrentModule, run_layer: RunLayer, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
     """Return what ``found.module.forward`` returns, computed layer by layer, in the type of the weights."""
+    bound = inspect.signature(forward_of(found.entry.kind)).bind(found.module, *args, **kwargs)
+    _, input, hx, *_ = (*bound.args, None)
     layout = _layout(found, input)
     dtype = next(iter(found.layers[0][0].weights.values())).dtype
     given = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)

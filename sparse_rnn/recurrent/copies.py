@@ -64,14 +64,21 @@ def _are_twins(one: nn.Module, other: nn.Module) -> bool:
 
 @torch.no_grad()
 def _are_close(copy: nn.Module, source: nn.Module) -> bool:
-    """Compare the weights that are left of the source: a copy may lag behind its masks."""
-    distance = norm = 0.0
+    """Compare the weights that are left of the source: a copy may lag behind its masks.
+
+    Biases are alike in layers of their own, too, and so may one kernel be, as an identity: no kernel of a copy is as
+    far from its source's as that is from zero.
+    """
+    distances, norms = [], []
     theirs = dict(copy.named_parameters())
     for path, ours in source.named_parameters():
-        difference = (theirs[path].to(ours) - ours).masked_fill_(ours == 0, 0)
-        distance += difference.square().sum().item()
-        norm += ours.square().sum().item()
-    return distance <= CLOSE**2 * norm
+        if ours.dim() > 1:
+            wide = ours.to(torch.promote_types(ours.dtype, torch.float32))  # squares of float16 may overflow
+            difference = (theirs[path].to(wide) - wide).masked_fill_(ours == 0, 0)
+            distances.append(difference.square().sum().item())
+            norms.append(wide.square().sum().item())
+    each = all(distance <= norm for distance, norm in zip(distances, norms, strict=True))
+    return each and sum(norms) > 0 and sum(distances) <= CLOSE**2 * sum(norms)
 
 
 def _best_named(name: str, sources: Sequence[str]) -> str:

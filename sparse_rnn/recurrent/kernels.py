@@ -238,8 +238,15 @@ def _recurrent_kernels(recurrent: Sequence[RecurrentModule]) -> dict[str, Kernel
     for layer in layers_of(recurrent):
         for role, name in layer.kernels.items():
             known = layer.cell.whole_of(role)
+            if _is_empty(layer.parameters[role]):
+                continue
             found.setdefault(name, Kernel(name, layer.parameters[role], layer.gates_of(role), known, layer))
     return found
+
+
+def _is_empty(parameter: nn.Parameter) -> bool:
+    """Tell whether a kernel reads nothing, as an input of 0 features: there is nothing to prune."""
+    return not is_lazy(parameter) and parameter.numel() == 0
 
 
 def _chosen(model: nn.Module, known: Mapping[str, Kernel], names: Iterable[str]) -> list[Kernel]:
@@ -254,7 +261,8 @@ def _all_kernels(model: nn.Module, recurrent: Sequence[RecurrentModule]) -> dict
     """
     known = {kernel.parameter: kernel for kernel in _recurrent_kernels(recurrent).values()}
     names = kernel_names(model)
-    matrices = (item for item in model.named_parameters() if is_lazy(item[1]) or item[1].dim() > 1)
+    named = model.named_parameters()
+    matrices = (item for item in named if is_lazy(item[1]) or (item[1].dim() > 1 and not _is_empty(item[1])))
     kernels = (
         known.get(matrix, Kernel(names.get(matrix, name_of_weight(model, name)), matrix)) for name, matrix in matrices
     )

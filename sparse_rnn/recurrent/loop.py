@@ -49,7 +49,7 @@ class Loop:
         return returned
 
     def _run(self, forward: Forward, args: Any, kwargs: Any) -> tuple[Any, Tensor, State | None]:
-        """Call a forward of the cell; returns what it returns, and what it was given."""
+        """Call a forward of the cell; returns what it returns, and copies of what it was given, which it may change."""
         bound = inspect.signature(forward).bind(self.found.module, *args, **kwargs)
         _, x, *rest = bound.args
         dtype = next(iter(self._layer.weights.values())).dtype
@@ -57,8 +57,9 @@ class Loop:
         if rest and rest[0] is not None:
             state = tuple(part.to(dtype) for part in _as_tuple(rest[0]))
             rest[0] = state if isinstance(rest[0], (tuple, list)) else state[0]
+        given = x.clone(), None if state is None else tuple(part.clone() for part in state)
         with torch.autocast(x.device.type, enabled=False):
-            return forward(self.found.module, x.to(dtype), *rest, **bound.kwargs), x, state
+            return forward(self.found.module, x.to(dtype), *rest, **bound.kwargs), *given
 
     def unrolled(self) -> list[Unrolled]:
         """Return the sequences, each unrolled as a layer from the state that it began with, on the inputs it received.
@@ -69,9 +70,8 @@ class Loop:
         return [self._unroll(sequence) for sequence in self._sequences.joined()]
 
     def _record(self, x: Tensor, state: State | None, new: State) -> None:
-        initial = None if state is None else tuple(part.clone() for part in state)
         last = tuple(part.clone() for part in new)
-        self._sequences.add(self._layer, torch.atleast_2d(x.clone()).unsqueeze(0), initial, last)
+        self._sequences.add(self._layer, torch.atleast_2d(x).unsqueeze(0), state, last)
 
     def _unroll(self, sequence: CallSequence) -> Unrolled:
         unrolled = sequence.unrolled()

@@ -107,15 +107,14 @@ def _parts(step: Step, known: Equations, weights: Mapping[str, Tensor], inputs: 
     """Find the kernels that read several things side by side, and what each part of them is called: ``all[0]``."""
     x, state = _given(known, weights, inputs)
     units, found = state[0].shape[-1], {}
-    if inputs == next(iter(weights.values())).shape[1]:
-        return {}
     for role, value in _values_read(step, known, weights, inputs).items():
-        edges = [0]
+        edges, sources = [0], 0
         while edges[-1] < value.shape[-1]:
             rest = value[:, edges[-1] :]
-            sizes = (len(part[0]) for part in (x, *state) if torch.equal(rest[:, : part.shape[-1]], part))
-            edges.append(min(edges[-1] + next(sizes, units), value.shape[-1]))
-        if len(edges) > 2:
+            sizes = [part.shape[-1] for part in (x, *state) if torch.equal(rest[:, : part.shape[-1]], part)]
+            sources += bool(sizes)
+            edges.append(min(edges[-1] + next(iter(sizes), units), value.shape[-1]))
+        if len(edges) > 2 and sources:
             found[role] = {f"{role}[{n}]": slice(*ends) for n, ends in enumerate(pairwise(edges))}
     return found
 
@@ -165,6 +164,11 @@ def _try_out(
 
     with torch.enable_grad():
         new = step(project, x, state)
+    if not (isinstance(new, (tuple, list)) and all(isinstance(part, Tensor) for part in new)):
+        raise UsageError(
+            f"The step of {kind} gives a {type(new).__name__}: it must give a tuple of one [B, H] tensor for each of "
+            f"states={known.states}."
+        )
     if len(new) != len(state) or any(tensor.shape != (1, units) for tensor in new):
         raise UsageError(
             f"The step of {kind} gives states of shape {[tuple(tensor.shape) for tensor in new]} for one sample of "

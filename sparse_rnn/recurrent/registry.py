@@ -10,7 +10,8 @@ from functools import partial
 
 from torch import nn
 
-from sparse_rnn.errors import check_choice
+from sparse_rnn.checks import check_function
+from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.recurrent.entries import SHIPPED, Entry, Runs
 from sparse_rnn.recurrent.own_cells import Equations, OwnStep, own_cell
 
@@ -69,9 +70,28 @@ def register_cell(
         >>> list(find_targets(Leaky()))
         ['W', 'U']
     """
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise UsageError(f"register_cell({kind!r}): give the class of the cell, derived from nn.Module.")
     check_choice("runs", runs, Runs)
+    check_function("step", step, "from (module, project, x, state) to the new state")
+    for name, mapping, least in (("kernels", kernels, 1), ("biases", biases or {}, 0)):
+        if not _is_names(mapping, least):
+            raise UsageError(
+                f"{name}={mapping!r} of register_cell({kind.__name__}): give a dictionary from the name in project to "
+                "that of the parameter."
+            )
+    for name, names in (("gates", gates), ("states", states)):
+        if not (isinstance(names, Sequence) and names and all(isinstance(one, str) for one in names)):
+            raise UsageError(f"{name}={names!r} of register_cell({kind.__name__}): give their names, at least one.")
     known = Equations(step, dict(kernels), tuple(gates), tuple(states))
     _ENTRIES[kind] = Entry(kind, partial(own_cell, known), known.kernels, dict(biases or {}), runs, own=True)
+
+
+def _is_names(value: object, least: int) -> bool:
+    pairs = value.items() if isinstance(value, Mapping) else ()
+    return (
+        isinstance(value, Mapping) and len(pairs) >= least and all(isinstance(s, str) for pair in pairs for s in pair)
+    )
 
 
 def entry_of(module: nn.Module) -> Entry | None:

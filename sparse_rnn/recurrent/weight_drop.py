@@ -15,10 +15,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparse_rnn.recurrent.parameters import plain_parameters
+from sparse_rnn.recurrent.registry import entry_of
 from sparse_rnn.torch_compat import parameters_replaced
 
-# What the kernels of a layer that read its own state are called.
-RECURRENT = ("weight_hh", "weight_ch")
+_OF_STATES = ("hh", "ch")  # roles of the kernels that read a state of their own layer
 
 _WHOLE: ContextVar[bool] = ContextVar("whole", default=False)
 _DROPPED: ContextVar[tuple[Tensor, ...]] = ContextVar("dropped", default=())
@@ -43,6 +44,9 @@ def run_dropped(module: nn.Module, p: float, input: Any, hx: Any = None) -> Any:
     Returns:
         What the module returns.
 
+    Raises:
+        UsageError: If one of these kernels is computed from other parameters, as by ``weight_norm``.
+
     Example:
         >>> import torch
         >>> lstm = nn.LSTM(3, 4)
@@ -53,14 +57,25 @@ def run_dropped(module: nn.Module, p: float, input: Any, hx: Any = None) -> Any:
     """
     if not module.training or p == 0 or _WHOLE.get():
         return module(input, hx)
-    kernels = ((name, weight) for name, weight in module.named_parameters() if name.startswith(RECURRENT))
-    dropped = {name: F.dropout(weight, p) for name, weight in kernels}
-    token = _DROPPED.set(tuple(dropped.values()))
+    kernels = _recurrent_kernels(module)
+    drawn = {weight: F.dropout(weight, p) for weight in dict.fromkeys(kernels.values())}  # once where they are tied
+    dropped = {name: drawn[weight] for name, weight in kernels.items()}
+    token = _DROPPED.set(tuple(drawn.values()))
     try:
         with parameters_replaced(module, dropped):
             return module(input, hx)
     finally:
         _DROPPED.reset(token)
+
+
+def _recurrent_kernels(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the kernels that read a state, by their names in the module."""
+    entry = entry_of(module)
+    if entry is None or entry.own:
+        return {}
+    places = [place for directions in entry.places(module, "") for place in directions]
+    paths = [place.path(entry.kernels[role]) for place in places for role in _OF_STATES]
+    return plain_parameters(module, "", {path: path for path in paths if getattr(module, path, None) is not None})
 
 
 @contextmanager

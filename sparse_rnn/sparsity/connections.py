@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_rnn.recurrent.layers import RecurrentLayer, describable_modules, named_layers
+from sparse_rnn.sparsity.masks import removed_share
 from sparse_rnn.sparsity.statistics import GateStatistics, gate_statistics
 
 
@@ -42,7 +43,7 @@ class Connections:
     @property
     def sparsity(self) -> float:
         """Share of the layer's connections that are removed."""
-        return 1 - (self.inputs + self.recurrent) / sum(gate.total for gate in self.gates)
+        return removed_share(self.inputs + self.recurrent, sum(gate.total for gate in self.gates))
 
     @property
     def shares(self) -> dict[tuple[str, str], float]:
@@ -94,7 +95,7 @@ def layer_connections(layer: RecurrentLayer, masks: Mapping[str, Tensor] | None 
         recurrent=sum(int(kept[role].sum()) for role in others),
         dense_ratio=_ratio(*(sum(kept[role].numel() for role in roles) for roles in (of_input, others))),
         incoming=_total(mask.sum(1).view(-1, layer.hidden_size).sum(0) for mask in into_units),
-        outgoing=_total([torch.zeros(layer.state_sizes[0], dtype=torch.long), *out_of_units]),
+        outgoing=_total([torch.zeros(layer.state_sizes[0], dtype=torch.long, device="cpu"), *out_of_units]),
     )
 
 

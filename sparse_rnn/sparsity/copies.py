@@ -165,7 +165,10 @@ class Copies:
                 yield from self._walk(value, below, depth - 1)
 
     def _in_sequence(self, values: list[Any], place: str, depth: int) -> Iterator[Found]:
-        if not values or isinstance(values[0], PLAIN):
+        if all(isinstance(value, PLAIN) for value in values):
+            return
+        if all(isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) for value in values):
+            yield from self._in_mapping(dict(values), place, depth)  # as of named_parameters()
             return
         if all(isinstance(value, Tensor) for value in values):
             if all(id(value) in self._own for value in values):

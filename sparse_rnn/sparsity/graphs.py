@@ -76,7 +76,8 @@ class LayeredGraph:
     def mask(self, source: int, target: int) -> Tensor:
         """Return which nodes of one layer have an arc to which of another, bool [target's nodes, source's nodes]."""
         nodes = self.layers[source]
-        return torch.tensor([[self.arcs.has_edge(u, v) for u in nodes] for v in self.layers[target]])
+        arcs = [[self.arcs.has_edge(u, v) for u in nodes] for v in self.layers[target]]
+        return torch.tensor(arcs, device="cpu")  # it is looked at, whatever device is the default
 
     def sources(self, target: int) -> list[int]:
         """List the layers that have an arc into another: for all but layer 0 the one before it is the last of them."""
@@ -150,7 +151,7 @@ def random_graph(
             raise UsageError(f"{family} needs {kind.free}: give it.")
         chosen[kind.free] = kind.solve(nodes, density * nodes * (nodes - 1) / 2, **chosen)
     _check_sizes(family, nodes, chosen)
-    return kind.make(nodes, seed, **chosen)
+    return kind.make(nodes, int(seed), **chosen)  # networkx takes no number of NumPy's
 
 
 def check_family(family: str, parameters: Mapping[str, float | None]) -> None:

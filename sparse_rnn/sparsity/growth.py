@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sparse_rnn.checks import check_number, check_whole
+from sparse_rnn.errors import UsageError
 from sparse_rnn.sparsity.ranking import best
 
 
@@ -32,6 +33,8 @@ def drop_and_grow(mask: Tensor, worth: Tensor, growth: Tensor, share: float, par
     """
     check_number("share", share, "[0, 1]", "the share of the kept weights to drop")
     check_whole("parts", parts, 1)
+    if len(mask) % parts:
+        raise UsageError(f"parts={parts}: {len(mask)} rows have no so many equal parts; give a divisor of {len(mask)}.")
     rows = zip(mask.chunk(parts), worth.chunk(parts), growth.chunk(parts), strict=True)
     return torch.cat([_drop_and_grow(*part, share) for part in rows])
 

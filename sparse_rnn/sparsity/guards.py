@@ -100,6 +100,9 @@ def reserve_(keep: ByGate, scores: ByGate, groups: Sequence[Group], min_kept: in
                     raise _impossible(min_kept, name)
 
 
+Spare = tuple[str, tuple[int, int, int]]  # a weight: its kernel, and gate, unit and column there
+
+
 @dataclass(frozen=True)
 class _Move:
     """A weight of a unit that leaves one gate for another; of the unit that lacks one, nothing leaves."""
@@ -117,19 +120,23 @@ def _make_room_(
     """Give a unit one weight more, in place, where all groups that have one for it are full; False if it cannot be.
 
     Another unit takes a weight in a gate of another group instead of the one that it has there, and so on until a group
-    has room: an augmenting path, found breadth first, gate by gate.
+    has room: an augmenting path, found breadth first, gate by gate. Where none has, the nearest group gives up a weight
+    of a unit that keeps more than it must.
     """
     group_of = {gate: group for group in groups for gate in group.gates}
     free = {kernel: ~mask & (scores[kernel] > -torch.inf) for kernel, mask in keep.items()}
     start = free[name][:, unit].any(1).nonzero().flatten().tolist()
     moves = deque(_Move(name, unit, None, gate, None) for gate in start)
     seen = {(name, gate) for gate in start}
+    to_give_up: tuple[_Move, Spare] | None = None
     while moves:
         move = moves.popleft()
         group = group_of[move.kernel, move.to]
         if _room(group, keep) > 0:
             _carry_out_(move, keep, scores, fixed)
             return True
+        if to_give_up is None and (spare := _spare(group, move, keep, scores, fixed, min_kept)):
+            to_give_up = move, spare
         for kernel, gate in group.gates:
             if (kernel, gate) != (move.kernel, move.to) and int(keep[kernel][gate].count_nonzero()) <= min_kept:
                 continue
@@ -139,7 +146,31 @@ def _make_room_(
                 if (kernel, to) not in seen and len(units):
                     seen.add((kernel, to))
                     moves.append(_Move(kernel, int(units[0]), gate, to, move))
-    return False
+    if to_give_up is None:
+        return False
+    move, (kernel, place) = to_give_up
+    keep[kernel][place] = False
+    _carry_out_(move, keep, scores, fixed)
+    return True
+
+
+def _spare(group: Group, entered: _Move, keep: ByGate, scores: ByGate, fixed: ByGate, min_kept: int) -> Spare | None:
+    """Find the worst weight of a group that gate and unit can do without, if one enters the group; None if none can."""
+    taking_part: set[tuple[str, int]] = set()
+    move: _Move | None = entered
+    while move is not None:
+        taking_part.add((move.kernel, move.unit))
+        move = move.before
+    found: list[tuple[float, Spare]] = []
+    for kernel, gate in group.gates:
+        kept = keep[kernel]
+        if (kernel, gate) != (entered.kernel, entered.to) and int(kept[gate].count_nonzero()) <= min_kept:
+            continue
+        rich = kept.sum((0, 2)) > min_kept
+        rich[[unit for name, unit in taking_part if name == kernel]] = False
+        for unit, column in (kept[gate] & ~fixed[kernel][gate] & rich.unsqueeze(1)).nonzero().tolist():
+            found.append((float(scores[kernel][gate, unit, column]), (kernel, (gate, unit, column))))
+    return min(found)[1] if found else None
 
 
 def _carry_out_(last: _Move, keep: ByGate, scores: ByGate, fixed: ByGate) -> None:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sparse_rnn.sparsity.copies import averages_of
+from sparse_rnn.states import parameter_at
 
 # Sets the removed weights to 0 in tensors, each given with the name of its parameter.
 Zero = Callable[[list[tuple[str, Tensor]]], None]
@@ -92,8 +93,10 @@ class Hold:
         if module is None:
             return
         stepped = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        parameters = ((name, module.get_parameter(name)) for name in self._names)
-        mine = [(name, parameter) for name, parameter in parameters if id(parameter) in stepped]
+        parameters = ((name, parameter_at(module, name)) for name in self._names)
+        mine = [
+            (name, parameter) for name, parameter in parameters if parameter is not None and id(parameter) in stepped
+        ]
         if mine:
             self.stepped = True
             self.optimizers.add(optimizer)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.kernels import Targets, targets_named
 from sparse_rnn.sparsity.holding import Hold
+from sparse_rnn.torch_compat import version_of
 
 # Clearing bits makes 0 of NaN and infinity too, as a product does not, and takes a tenth of the time of filling by a
 # boolean mask on a CPU.
@@ -33,7 +34,7 @@ class Masks(Mapping[str, Tensor]):
         module: The model that the masks act on, in place; None where they are only to be looked at.
 
     Raises:
-        UsageError: If a name is no parameter of the model, or a shape differs.
+        UsageError: If a name is no parameter of the model, a mask is not boolean, or a shape differs.
 
     Example:
         >>> gru = nn.GRU(3, 4)
@@ -46,17 +47,21 @@ class Masks(Mapping[str, Tensor]):
     def __init__(self, masks: Mapping[str, Tensor], module: nn.Module | None) -> None:
         self._module = module
         self._masks = dict(masks)
-        self._bits: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+        self._bits: dict[tuple[str, torch.dtype, torch.device], tuple[int, Tensor]] = {}
         if module is None:
             return
         for name, mask in masks.items():
             parameter = _parameter(module, name)
+            if not (isinstance(mask, Tensor) and mask.dtype == torch.bool):
+                kind = f"a {mask.dtype} tensor" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
+                raise UsageError(f"The mask of {name} is {kind}: give a boolean tensor, True where a weight stays.")
             if mask.shape != parameter.shape:
                 raise UsageError(
                     f"The mask of {name} has shape {tuple(mask.shape)} but the parameter {tuple(parameter.shape)}: "
                     "these masks belong to another model."
                 )
-            self._masks[name] = mask.to(parameter.device)
+            if not parameter.is_meta:  # it has weights later, and is where they are then
+                self._masks[name] = mask.to(parameter.device)
 
     def __getitem__(self, name: str) -> Tensor:
         return self._masks[name]
@@ -99,7 +104,7 @@ class Masks(Mapping[str, Tensor]):
     @property
     def sparsity(self) -> float:
         """Share of the weights that are removed."""
-        return 1 - self.kept / self.total
+        return removed_share(self.kept, self.total)
 
     def apply_(self) -> None:
         """Set every removed weight of the model to 0, in place."""
@@ -163,10 +168,13 @@ class Masks(Mapping[str, Tensor]):
 
     def _kept_bits(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return the mask as integers, all bits set where a weight is kept and none where it is removed."""
-        key = name, dtype, device
-        if key not in self._bits:
-            self._bits[key] = self._masks[name].to(device, dtype).neg_()
-        return self._bits[key]
+        mask = self._masks[name]
+        key, version = (name, dtype, device), version_of(mask)
+        made, bits = self._bits.get(key, (None, None))
+        if bits is None or made != version:
+            bits = mask.to(device, dtype).neg_()
+            self._bits[key] = version, bits
+        return bits
 
     @classmethod
     def of(cls, kernels: Targets, masks: Mapping[str, Tensor]) -> Masks:
@@ -201,9 +209,21 @@ class Masks(Mapping[str, Tensor]):
             UsageError: If it is not what :meth:`state_dict` returns, a name is no parameter of the model, or a shape
                 differs.
         """
+        if not isinstance(state, Mapping):
+            raise UsageError(f"The state of masks is a {type(state).__name__}: it should be what state_dict returned.")
         for name, packed in state.items():
             _check_packed(name, packed)
         return cls({name: _unpack(packed["bits"], packed["shape"]) for name, packed in state.items()}, module)
+
+
+def removed_share(kept: int, total: int) -> float:
+    """Return which share of some weights is removed, 0 of none.
+
+    Example:
+        >>> removed_share(1, 4), removed_share(0, 0)
+        (0.75, 0.0)
+    """
+    return 1 - kept / total if total else 0.0
 
 
 def _parameter(module: nn.Module, name: str) -> nn.Parameter:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sparse_rnn.recurrent.kernels import Targets
-from sparse_rnn.sparsity.masks import Masks
+from sparse_rnn.sparsity.masks import Masks, removed_share
 
 _MANY = 0.1  # of a kernel's neurons
 
@@ -32,7 +32,7 @@ class GateStatistics:
     @property
     def sparsity(self) -> float:
         """Share of the gate's weights that are removed."""
-        return 1 - self.kept / self.total
+        return removed_share(self.kept, self.total)
 
 
 def gate_statistics(name: str, gates: Sequence[str], mask: Tensor) -> list[GateStatistics]:
@@ -98,7 +98,7 @@ def table(rows: list[GateStatistics]) -> str:
     lines = [
         ("kernel", "gate", "kept", "sparsity"),
         *lines,
-        ("all", "", f"{kept:,} of {total:,}", f"{1 - kept / total:.2%}"),
+        ("all", "", f"{kept:,} of {total:,}", f"{removed_share(kept, total):.2%}"),
     ]
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
     return "\n".join(

@@ -59,7 +59,8 @@ class Tiles:
         there = tiles > -torch.inf
         if (there & (tiles < 0)).any():
             raise UsageError("block_score='mean_square' drops the signs of scores, and some are below 0: take 'max'.")
-        mean = tiles.masked_fill(~there, 0).square().sum(3) / there.sum(3).clamp(min=1)
+        wide = tiles.to(torch.promote_types(tiles.dtype, torch.float32))  # squares of float16 under- and overflow
+        mean = wide.masked_fill(~there, 0).square().sum(3) / there.sum(3).clamp(min=1)
         return mean.sqrt().masked_fill(~there.any(3), -torch.inf)
 
     def whole(self, mask_GUI: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from sparse_rnn import prune
+from sparse_rnn import prune, register_cell
+from sparse_rnn.recurrent import registry
 from sparse_rnn.recurrent.capture import run_unrolled
 from sparse_rnn.recurrent.layers import find_recurrent
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
@@ -152,3 +153,68 @@ def test_a_forward_that_does_not_call_the_registered_one_is_refused(criterion):
         )
     assert prune(model, None, sparsity=0.5, criterion="magnitude").sparsity == 0.5
     assert not model[0]._forward_pre_hooks
+
+
+class Carrying(nn.Module):
+    """Carries its state from part to part of a sequence, in place or as the next tensor."""
+
+    def __init__(self, kind, in_place: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn, self.in_place = kind(INPUTS, UNITS).double(), in_place
+        self.register_buffer("h", torch.randn(1, BATCH, UNITS, dtype=torch.float64))
+
+    def forward(self, x, parts=2):
+        for part in x.chunk(parts):
+            output, h = self.rnn(part, self.h)
+            if self.in_place:
+                self.h.copy_(h)
+            else:
+                self.h = h
+        return output
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_state_that_is_carried_on_in_place_is_the_one_that_was_given(parts):
+    x = torch.randn(6, BATCH, INPUTS, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    (in_place,), (anew,) = (
+        run_unrolled(model, find_recurrent(model), (x, parts))
+        for model in (Carrying(nn.GRU, True), Carrying(nn.GRU, False))
+    )
+    for found, wanted in ((in_place, anew), (in_place.run_as(in_place.layer), anew.run_as(anew.layer))):
+        torch.testing.assert_close(found.states, wanted.states)
+        torch.testing.assert_close(found.before, wanted.before)
+
+
+class Called(nn.Module):
+    """A sequence module of a user's, whose state has a name of its own and comes by it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = Recurrence()
+
+    def forward(self, x, h):
+        return self.inner(x, state=h)[0]
+
+
+class Recurrence(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.W, self.U = nn.Parameter(torch.rand(UNITS, INPUTS)), nn.Parameter(torch.rand(UNITS, UNITS))
+
+    def forward(self, x, state):
+        outputs = []
+        for part in x:
+            state = torch.tanh(part @ self.W.T + state[0] @ self.U.T).unsqueeze(0)
+            outputs.append(state[0])
+        return torch.stack(outputs), state
+
+
+def test_a_registered_sequence_is_called_by_its_own_keywords(monkeypatch):
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    step = lambda module, project, x, state: (torch.tanh(project(ih=x, hh=state[0])),)  # noqa: E731 - one line
+    register_cell(Recurrence, step=step, kernels={"ih": "W", "hh": "U"}, runs="sequence")
+    model, x, h = Called(), torch.randn(STEPS, BATCH, INPUTS), torch.randn(1, BATCH, UNITS)
+    (unrolled,) = run_unrolled(model, find_recurrent(model), (x, h))
+    torch.testing.assert_close(unrolled.output_TBH, model(x, h))

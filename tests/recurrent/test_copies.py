@@ -163,3 +163,44 @@ def test_the_message_for_a_model_without_recurrent_layers_names_kernels():
     with pytest.raises(ValueError, match="name the weights to prune in kernels="):
         find_targets(nn.Linear(3, 4))
     assert list(find_targets(nn.Linear(3, 4), ["weight"])) == ["weight"]
+
+
+def with_bias_of(number):
+    def make(online):
+        made = nn.GRU(3, 4).requires_grad_(False)
+        for layer in (online, made):
+            for name, parameter in layer.named_parameters():
+                if "bias" in name:
+                    nn.init.constant_(parameter, number)
+        return made
+
+    return make
+
+
+def of_zeros(online):
+    for parameter in online.parameters():
+        nn.init.zeros_(parameter)
+    return nn.GRU(3, 4).requires_grad_(False)
+
+
+def of_one_kernel(online):
+    made = nn.GRU(3, 4).requires_grad_(False)
+    for layer in (online, made):
+        nn.init.eye_(layer.weight_hh_l0)
+        layer.weight_hh_l0.data *= 100
+    return made
+
+
+def of_half_precision(online):
+    made = nn.GRU(3, 4).requires_grad_(False)
+    for layer in (online, made):
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter, std=100)
+        layer.half()
+    return made
+
+
+@pytest.mark.parametrize("make", [with_bias_of(10.0), of_zeros, of_one_kernel, of_half_precision])
+def test_a_frozen_layer_of_its_own_is_no_copy(make):
+    """Neither for its biases, nor for one kernel that is the same, nor where there is nothing to compare with."""
+    assert not find_targets(Pair(make)).notes

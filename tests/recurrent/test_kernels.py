@@ -8,6 +8,7 @@ from sparse_rnn import PeepholeLSTM, prune
 from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent import kernels, layers
 from sparse_rnn.recurrent.kernels import Kernel, Targets, find_targets, targets_named
+from sparse_rnn.sparsity.connections import connections
 
 CRITERIA = ["jacobian", "magnitude", "random"]
 X = torch.randn(6, 4, 3, generator=torch.Generator().manual_seed(1))
@@ -272,3 +273,14 @@ def test_a_single_pattern_and_none_at_all():
     assert list(find_targets(nn.GRU(3, 4), "*_hh_*")) == ["weight_hh_l0"]
     with pytest.raises(UsageError, match=r"^kernels=\[\] names no weights: name some, or leave it out"):
         find_targets(nn.GRU(3, 4), [])
+
+
+@pytest.mark.parametrize("allocation", ["global", "per_kernel", "per_gate", "erk", {"*hh*": 0.5}])
+def test_a_kernel_that_reads_nothing_is_no_target(allocation):
+    """Torch allows inputs of 0 features, whose kernels have no weights."""
+    with pytest.warns(UserWarning, match="Initializing zero-element tensors is a no-op"):
+        model = nn.Sequential(nn.LSTMCell(0, 4), nn.Linear(0, 4))
+    masks = prune(model, None, sparsity=0.5, criterion="magnitude", allocation=allocation)
+    assert list(masks) == ["0.weight_hh"]
+    assert masks.kept == 32
+    assert {gate.sparsity for layer in connections(model, masks).values() for gate in layer.gates} >= {0.0}

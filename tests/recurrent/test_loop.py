@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sparse_rnn import register_cell
+from sparse_rnn.recurrent import registry
 from sparse_rnn.recurrent.capture import run_unrolled
 from sparse_rnn.recurrent.layers import find_recurrent
 from sparse_rnn.recurrent.spectrum import product_singular_values
@@ -272,3 +274,22 @@ def test_a_cell_that_is_never_called_is_named():
     model.unused = nn.GRUCell(2, 2)
     with pytest.raises(ValueError, match="recurrent layer 'unused' received no input"):
         sequences(model, data(STEPS, BATCH, INPUTS))
+
+
+def test_a_cell_that_changes_its_state_in_place_is_given_the_old_one(monkeypatch):
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.W, self.U = nn.Parameter(torch.rand(UNITS, INPUTS)), nn.Parameter(torch.rand(UNITS, UNITS))
+
+        def forward(self, x, h):
+            return h.mul_(0.9).add_(0.1 * torch.tanh(x @ self.W.T + h / 0.9 @ self.U.T))
+
+    def step(module, project, x, state):
+        return (0.9 * state[0] + 0.1 * torch.tanh(project(ih=x, hh=state[0])),)
+
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    register_cell(InPlace, step=step, kernels={"ih": "W", "hh": "U"})
+    model, start = Decoder(InPlace()), data(BATCH, UNITS)
+    (unrolled,) = sequences(model, data(STEPS, BATCH, INPUTS), start.clone())
+    torch.testing.assert_close(unrolled.states[0][0], start)

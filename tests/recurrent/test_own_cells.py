@@ -67,7 +67,7 @@ def test_what_is_not_elementwise_has_no_jacobian_score_but_others(step):
     [
         (lambda cell, project, x, s: (project(V=x),), {}, r"calls project\(V=\.\.\.\), but 'V' is not among kernels="),
         (lambda cell, project, x, s: (project(W=x),), {}, r"never calls project\(U=\.\.\.\): take it from kernels="),
-        (lambda cell, project, x, s: project(W=x, U=s[0]), {}, r"gives states of shape .* a tuple of one \[B, H\]"),
+        (lambda cell, project, x, s: project(W=x, U=s[0]), {}, r"gives a Tensor: it must give a tuple of one \[B, H\]"),
         (simple, {"states": ("h", "c")}, r"gives states of shape .* states=\('h', 'c'\)"),
         (simple, {"gates": "rzn"}, r"have \{'W': 4, 'U': 4\} rows: .* a multiple of its 3 gates"),
         (simple, {"kernels": {"W": "W", "U": "V"}}, r"cell\.V is not a parameter of Simple"),
@@ -276,3 +276,42 @@ def test_what_needs_recurrent_kernels_says_so_where_there_are_none():
                       enable_progress_bar=False, enable_model_summary=False, callbacks=[RateByFanIn()])  # fmt: skip
     with pytest.raises(UsageError, match=r"RateByFanIn divides by .* no kernel of the model reads it"):
         trainer.fit(model, [data()])
+
+
+class Joint(nn.Module):
+    """One kernel reads x and h side by side, another x alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.G, self.W = nn.Parameter(torch.rand(UNITS, INPUTS + UNITS)), nn.Parameter(torch.rand(UNITS, INPUTS))
+
+    def forward(self, x, h):
+        gate = torch.sigmoid(torch.cat([x, h], -1) @ self.G.T)
+        return gate * h + (1 - gate) * torch.tanh(x @ self.W.T)
+
+
+def joint(cell, project, x, state):
+    gate = torch.sigmoid(project(gate=torch.cat([x, state[0]], -1)))
+    return (gate * state[0] + (1 - gate) * torch.tanh(project(new=x)),)
+
+
+@pytest.mark.parametrize("order", [("gate", "new"), ("new", "gate")])
+def test_kernels_over_things_side_by_side_are_known_in_any_order(order):
+    names = {"gate": "G", "new": "W"}
+    register_cell(Joint, step=joint, kernels={role: names[role] for role in order})
+    (found,) = find_targets(Joint()).recurrent
+    cell = found.layers[0][0].cell
+    assert dict(cell.reads) == {"gate[0]": "x", "gate[1]": "h", "new": "x"}
+    assert cell.elementwise
+
+
+@pytest.mark.parametrize("returned", [None, torch.zeros(1, UNITS), ("h",)])
+def test_a_step_that_gives_no_tuple_of_tensors_is_refused(returned):
+    def step(cell, project, x, state):
+        project(W=x, U=state[0])
+        return returned
+
+    register_cell(Simple, step=step, kernels=KERNELS)
+    with pytest.raises(UsageError, match="must give a tuple of one"):
+        find_targets(Simple())

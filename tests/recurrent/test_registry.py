@@ -9,6 +9,7 @@ from loops import INPUTS, UNITS, Loop, data
 from torch import nn
 
 from sparse_rnn import JacobianSpectrum, prune, register_cell
+from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent import registry
 from sparse_rnn.recurrent.kernels import find_targets
 
@@ -235,3 +236,23 @@ def test_a_subclass_of_a_registered_cell_may_wrap_its_forward_or_write_the_step_
     actual = JacobianSpectrum(gamma="none").score(special, data(), None, find_targets(special))
     for name, scores in expected.items():
         torch.testing.assert_close(actual[name], scores)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"kind": nn.GRUCell(3, 4)}, "give the class of the cell"),
+        ({"step": None}, "step=None: give a class or a function from"),
+        ({"kernels": {}}, "give a dictionary from the name in project"),
+        ({"kernels": ["W"]}, "give a dictionary from the name in project"),
+        ({"biases": {"ih": 1}}, "give a dictionary from the name in project"),
+        ({"gates": ()}, "give their names, at least one"),
+        ({"states": ["h", 1]}, "give their names, at least one"),
+    ],
+)
+def test_what_describes_no_cell_is_refused_and_leaves_nothing(wrong, said):
+    before = dict(registry._ENTRIES)
+    right = {"kind": nn.Module, "step": lambda *args: None, "kernels": {"ih": "W"}}
+    with pytest.raises(UsageError, match=said):
+        register_cell(**(right | wrong))
+    assert before == registry._ENTRIES

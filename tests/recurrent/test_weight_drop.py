@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
 from sparse_rnn import SNIP, GraSP, JacobianSpectrum, Magnitude, Masks, PeepholeLSTM, Random, ResetBeforeGRU, SynFlow
+from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import seeded
 from sparse_rnn.pruning.prune import score_batch
 from sparse_rnn.recurrent.kernels import find_targets
@@ -190,3 +191,23 @@ def test_every_criterion_scores_the_whole_weights(criterion):
         with seeded(3):
             scores.append(score_batch(find_targets(Dropped(p)), sequences(), criterion, square))
     assert all(torch.equal(scores[0][name], scores[1][name]) for name in scores[1])
+
+
+@pytest.mark.parametrize("normalise", [torch.nn.utils.weight_norm, torch.nn.utils.parametrizations.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_a_kernel_that_is_computed_from_others_is_refused(normalise):
+    layer = normalise(nn.LSTM(FEATURES, UNITS), "weight_hh_l0")
+    with pytest.raises(UsageError, match="weight_hh_l0 is computed by"):
+        run_dropped(layer, P, torch.randn(5, 4, FEATURES))
+
+
+def test_tied_kernels_have_the_same_weights_dropped():
+    torch.manual_seed(0)
+    layer = nn.GRU(UNITS, UNITS, 2)
+    layer.weight_hh_l1 = layer.weight_hh_l0
+    run_dropped(layer, P, torch.randn(5, 4, UNITS))
+    seen = {}
+    layer.register_forward_pre_hook(lambda module, _: seen.update(module._parameters))
+    run_dropped(layer, P, torch.randn(5, 4, UNITS))
+    assert seen["weight_hh_l1"] is seen["weight_hh_l0"]
+    assert 0.2 < (seen["weight_hh_l0"] == 0).double().mean() < 0.8

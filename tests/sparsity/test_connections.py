@@ -94,3 +94,9 @@ def test_cells_go_by_the_name_of_their_module():
     model = nn.ModuleDict({"encoder": nn.LSTM(2, 3, bidirectional=True), "decoder": nn.GRUCell(2, 3)})
     assert list(named_layers(find_recurrent(model))) == ["encoder.l0", "encoder.l0_reverse", "decoder"]
     assert list(named_layers(find_recurrent(nn.GRUCell(2, 3)))) == ["GRUCell"]
+
+
+def test_connections_are_counted_whatever_device_is_the_default():
+    model = nn.LSTM(INPUTS, UNITS)
+    with torch.device("meta"):
+        assert connections(model)["l0"].inputs == 4 * UNITS * INPUTS

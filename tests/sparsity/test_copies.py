@@ -39,6 +39,9 @@ class Keeper:
 
 
 KEPT = {
+    "pairs": lambda m: [(name, value.clone()) for name, value in m.named_parameters()],
+    "with its step": lambda m: (3, copy.deepcopy(m.state_dict())),
+    "behind nothing": lambda m: [None, copy.deepcopy(m.state_dict())],
     "state dict": lambda m: copy.deepcopy(m.state_dict()),
     "prefixes": lambda m: {f"module.ema.{name}": value.clone() for name, value in m.state_dict().items()},
     "compiled": lambda m: {f"_orig_mod.{name}": value.clone() for name, value in m.state_dict().items()},

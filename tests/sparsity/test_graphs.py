@@ -1,6 +1,7 @@
 """Random graphs, and the layers of any graph."""
 
 import networkx as nx
+import numpy as np
 import pytest
 import torch
 
@@ -143,3 +144,14 @@ def test_plain_values_describe_the_layers_and_arcs_of_any_graph(graph):
 def test_a_ring_has_edges_however_few_are_asked_for(family):
     assert random_graph(family, 50, seed=0, density=0.001).number_of_edges() >= 50
     assert random_graph(family, 2, seed=0, density=0.001).number_of_edges() == 0
+
+
+def test_a_seed_of_numpy_is_a_seed():
+    graphs = [random_graph("watts_strogatz", 10, seed=seed, k=4) for seed in (3, np.int64(3))]
+    assert nx.utils.graphs_equal(*graphs)
+
+
+def test_layers_are_found_whatever_device_is_the_default():
+    graph = LayeredGraph.of(random_graph("ring", 8, seed=0, k=4))
+    with torch.device("meta"):
+        assert graph.sources(len(graph.sizes) - 1)

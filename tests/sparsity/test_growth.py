@@ -1,7 +1,9 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparse_rnn.errors import UsageError
 from sparse_rnn.sparsity.growth import drop_and_grow, random_scores
 
 SHAPES = st.tuples(st.sampled_from([3, 6, 12]), st.integers(1, 7))
@@ -58,3 +60,8 @@ def test_random_scores_are_a_function_of_their_entropy():
     assert not any(torch.equal(first, other) for other in others)
     assert abs(first.mean() - 0.5) < 0.05
     assert first.max() < 1
+
+
+def test_parts_that_are_not_equal_are_refused():
+    with pytest.raises(UsageError, match="parts=3: 4 rows have no so many equal parts"):
+        drop_and_grow(torch.ones(4, 2, dtype=torch.bool), torch.rand(4, 2), torch.rand(4, 2), 0.5, parts=3)

@@ -1,13 +1,19 @@
 """Guards: diagonals that stay, and the least that every kernel, gate and neuron keeps."""
 
+from itertools import pairwise
+
+import networkx as nx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from sparse_rnn import prune
+from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.kernels import Kernel, Targets, find_targets
-from sparse_rnn.sparsity.guards import Guards
+from sparse_rnn.sparsity.allocation import Group
+from sparse_rnn.sparsity.guards import Guards, reserve_
 from sparse_rnn.sparsity.selection import Selection
 
 UNITS = 5
@@ -164,3 +170,64 @@ def test_in_stages_every_neuron_keeps_its_least_wherever_that_is_possible(seed, 
             assert (mask <= left[name]).all()
         for group in groups:
             assert sum(int(by_gate(masks[name])[g].sum()) for name, g in group.gates) == group.kept
+
+
+def test_a_unit_with_more_than_it_must_keep_makes_room():
+    """Six weights can give each of 3 units, and of 6 gates, its one, but not with each gate's best weights."""
+    for seed in range(30):
+        torch.manual_seed(seed)
+        masks = prune(nn.GRU(1, 3), None, sparsity=1 - 6 / 36, criterion="magnitude", min_kept=1)
+        assert masks.kept == 6
+        for mask in masks.values():
+            assert (mask.view(3, 3, -1).sum((1, 2)) >= 1).all()
+            assert (mask.view(3, 3, -1).sum((0, 2)) >= 1).all()
+
+
+def is_possible(groups, shapes, min_kept):
+    """Tell by a maximal flow with lower bounds whether every gate and unit can keep its least."""
+    flow, demand = nx.DiGraph(), {}
+
+    def pipe(source, target, least, most):
+        before = flow.get_edge_data(source, target, {"capacity": 0})["capacity"]
+        flow.add_edge(source, target, capacity=before + most - least)
+        demand[source], demand[target] = demand.get(source, 0) + least, demand.get(target, 0) - least
+
+    for number, group in enumerate(groups):
+        pipe("source", number, 0, group.kept)
+        for name, gate in group.gates:
+            _, units, inputs = shapes[name]
+            pipe(number, (name, "gate", gate), min(min_kept, units * inputs), units * inputs)
+            for unit in range(units):
+                pipe((name, "gate", gate), (name, "unit", unit), 0, inputs)
+    for name, (gates, units, inputs) in shapes.items():
+        for unit in range(units):
+            pipe((name, "unit", unit), "sink", min_kept, gates * units * inputs)
+    pipe("sink", "source", 0, 10**6)
+    for node, least in demand.items():
+        flow.add_edge(*((node, "to") if least > 0 else ("from", node)), capacity=abs(least))
+    return nx.maximum_flow_value(flow, "from", "to") == sum(least for least in demand.values() if least > 0)
+
+
+@settings(max_examples=150)
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 2), st.integers(0, 9999), st.data())
+def test_what_is_refused_cannot_be(inputs, units, min_kept, seed, data):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"ih": (3, units, inputs), "hh": (3, units, units)}
+    scores = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
+    gates = data.draw(st.permutations([(name, gate) for name in shapes for gate in range(3)]))
+    cuts = sorted({0, len(gates), *data.draw(st.sets(st.integers(1, 5)))})
+    groups = []
+    for first, last in pairwise(cuts):
+        total = sum(units * shapes[name][2] for name, _ in gates[first:last])
+        kept = data.draw(st.integers(0, min(total, 2 + units * (last - first))))
+        groups.append(Group(f"from {first}", gates[first:last], total, kept / total))
+    keep = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in shapes.items()}
+    if any(min_kept > units * shape[2] for shape in shapes.values()) or not is_possible(groups, shapes, min_kept):
+        with pytest.raises(UsageError, match="lower min_kept or the sparsity"):
+            reserve_(keep, scores, groups, min_kept)
+        return
+    reserve_(keep, scores, groups, min_kept)
+    assert all(sum(int(keep[name][gate].sum()) for name, gate in group.gates) <= group.kept for group in groups)
+    for mask in keep.values():
+        assert (mask.sum((1, 2)) >= min_kept).all()
+        assert (mask.sum((0, 2)) >= min_kept).all()

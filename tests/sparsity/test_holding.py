@@ -8,8 +8,9 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
-from sparse_rnn import prune
+from sparse_rnn import Masks, prune
 
 
 class Prepared(torch.optim.Optimizer):
@@ -106,3 +107,14 @@ def test_masks_that_are_held_can_be_pickled_and_copied_with_their_model(pruned):
             nn.init.ones_(gru_again.weight_hh_l0)
             masks_again.apply_()
             assert removed(gru_again, masks) == 0
+
+
+@pytest.mark.parametrize("other", [nn.ReLU, lambda: weight_norm(nn.Linear(2, 2))])
+def test_a_layer_that_has_been_replaced_is_none_of_its_business(other):
+    model, elsewhere = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), nn.Linear(2, 2)
+    masks = {f"{i}.weight": torch.eye(2, dtype=torch.bool) for i in range(2)}
+    with Masks(masks, model).hold():
+        model[0] = other()
+        trained(elsewhere, torch.optim.SGD(elsewhere.parameters(), lr=0.1))
+        trained(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert (model[1].weight[~masks["1.weight"]] == 0).all()

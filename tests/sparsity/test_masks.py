@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from sparse_rnn import prune
+from sparse_rnn.errors import UsageError
 from sparse_rnn.sparsity.growth import random_scores
 from sparse_rnn.sparsity.masks import Masks
 
@@ -112,3 +113,39 @@ def test_another_default_device_changes_nothing():
         assert masks.digest() == digest
         assert Masks.from_state_dict(saved, gru).digest() == digest
         assert random_scores(torch.zeros(3, device="cpu"), 0, 1).device.type == "cpu"
+
+
+def test_a_mask_that_has_changed_in_place_is_applied_as_it_is():
+    module, masks = linear_masks()
+    masks.apply_()
+    masks["weight"].zero_()
+    masks.apply_()
+    assert not module.weight.any()
+
+
+@pytest.mark.parametrize("mask", [torch.full((3, 5), 0.5), torch.ones(3, 5, dtype=torch.uint8), None])
+def test_what_is_no_boolean_mask_is_refused(mask):
+    with pytest.raises(UsageError, match="give a boolean tensor, True where a weight stays"):
+        Masks({"weight": mask}, nn.Linear(5, 3))
+
+
+@pytest.mark.parametrize("state", [None, [1]])
+def test_a_state_that_is_no_mapping_is_refused(state):
+    with pytest.raises(UsageError, match="it should be what state_dict returned"):
+        Masks.from_state_dict(state, None)
+
+
+def test_masks_meet_a_model_before_its_weights_do():
+    _, masks = linear_masks()
+    later = nn.Linear(5, 3, device="meta")
+    restored = Masks.from_state_dict(masks.state_dict(), later)
+    later.to_empty(device="cpu")
+    nn.init.ones_(later.weight)
+    restored.apply_()
+    assert restored.digest() == masks.digest()
+    assert torch.equal(later.weight != 0, masks["weight"])
+
+
+def test_masks_of_nothing_remove_nothing():
+    assert Masks({}, None).sparsity == 0
+    assert "0 of 0 weights kept" in repr(Masks({}, None))

@@ -84,3 +84,10 @@ def test_squares_are_not_taken_of_scores_with_signs():
         Tiles(1, 2, "mean_square").scores(torch.tensor([[[-5.0, -5.0, 1.0, 1.0]]]))
     removed = torch.tensor([[[-torch.inf, 2.0, 1.0, 1.0]]])  # in an earlier round, or for good
     assert Tiles(1, 2, "mean_square").scores(removed).flatten().tolist() == [2.0, 1.0]
+
+
+@pytest.mark.parametrize("size", [1e-4, 300])
+def test_squares_of_half_precision_rank_as_those_of_the_same_numbers(size):
+    scores = (torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0)) * size).half()
+    tiles = Tiles(2, 2, "mean_square")
+    torch.testing.assert_close(tiles.scores(scores), tiles.scores(scores.float()))
