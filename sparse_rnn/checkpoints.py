@@ -57,7 +57,7 @@ class Checkpoint:
     def config_text(self) -> str:
         """The configuration as it was saved; empty where it was not."""
         path = self.folder / CONFIG
-        return path.read_text() if path.exists() else ""
+        return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def read(path: str | os.PathLike[str], module: str | None = None) -> Checkpoint:

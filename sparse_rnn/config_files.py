@@ -72,7 +72,7 @@ def shipped_configs() -> dict[str, str]:
         'gru_mnist.yaml and pruning/rigl.yaml'
     """
     folder = _config_folder()
-    files = {name: _first_clause((folder / name).read_text()) for name in _shipped()}
+    files = {name: _first_clause(read_text(str(folder / name))) for name in _shipped()}
     return files | {name: " and ".join(parts) for name, parts in _STANDS_FOR.items() if parts}
 
 

@@ -76,7 +76,7 @@ def alone_for_now(lock: Path) -> Iterator[None]:
     import fcntl  # not on Windows
 
     while True:
-        with lock.open("a") as file:
+        with lock.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if os.fstat(file.fileno()).st_nlink:
                 try:

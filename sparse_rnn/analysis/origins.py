@@ -38,7 +38,7 @@ def _made_by(trained: Trained) -> str:
     callbacks = (trained.config.get("trainer") or {}).get("callbacks")
     if path := init_args(callbacks).get("path"):  # of a comparison's recorder, which is the last callback
         try:
-            return str(json.loads((trained.folder / Path(path).name).read_text())["made_by"])
+            return str(json.loads((trained.folder / Path(path).name).read_text(encoding="utf-8"))["made_by"])
         except (OSError, ValueError, KeyError):  # moved away, or not a recorder's
             pass
     found = re.match(r"# \S*lightning\S*==(\S+)", trained.config_text)

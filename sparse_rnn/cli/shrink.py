@@ -144,7 +144,7 @@ def _config_path(output: Path) -> Path:
     """
     folder = output.parent.parent if output.parent.name == "checkpoints" else output.parent
     path = folder / CONFIG
-    if path.exists() and not (output.exists() and path.read_text().startswith(_HEADER)):
+    if path.exists() and not (output.exists() and path.read_text(encoding="utf-8").startswith(_HEADER)):
         raise UsageError(f"--output {output}: {path} is of another model, give a folder of its own.")
     return path
 
@@ -180,7 +180,7 @@ def _finetuned(small: Shrunk, epochs: int, folder: Path) -> tuple[LightningModul
     done = small.saved["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
     start, end = folder / "start.ckpt", folder / "end.ckpt"
     torch.save(small.saved, start)
-    (folder / CONFIG).write_text(yaml.safe_dump(small.config, sort_keys=False))
+    (folder / CONFIG).write_text(yaml.safe_dump(small.config, sort_keys=False), encoding="utf-8")
     options = {"max_epochs": done + epochs, "max_steps": -1, "max_time": "null", "default_root_dir": folder}
     trainer = [part for name, value in options.items() for part in (f"--trainer.{name}", str(value))]
     cli = _FineTuning(["fit", "--config", str(folder / CONFIG), "--ckpt_path", str(start), *trainer])
@@ -204,7 +204,7 @@ def _write(output: Path, config_path: Path, saved: dict[str, Any], config: dict[
     with written_whole(output) as unfinished:
         torch.save(saved, unfinished)
     with written_whole(config_path) as unfinished:
-        unfinished.write_text(_HEADER + yaml.safe_dump(config, sort_keys=False))
+        unfinished.write_text(_HEADER + yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
 
 def _times(before: LightningModule, small: Shrunk, onnx: bool) -> Iterator[tuple[str, tuple[float, float]]]:

@@ -87,7 +87,7 @@ class MetricsRecorder(Callback):
             "made_by": made_by(pl_module.device),
         }
         with written_whole(self.path) as unfinished:
-            unfinished.write_text(json.dumps(record))
+            unfinished.write_text(json.dumps(record), encoding="utf-8")
 
     def _seconds(self) -> float:
         return self._earlier + time.monotonic() - self._start
@@ -154,6 +154,6 @@ def code() -> list[str]:
 
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())

@@ -47,7 +47,7 @@ def save(results: Sequence[Result], grid: Grid, command: str) -> None:
         write_figure(grid.output / name, draw(results, grid), dpi=150)
     _write_csv(results, grid.output / "results.csv")
     with written_whole(grid.output / "results.md") as unfinished:
-        unfinished.write_text(_markdown(results, grid, command, list(figures)))
+        unfinished.write_text(_markdown(results, grid, command, list(figures)), encoding="utf-8")
 
 
 def _tables(results: Sequence[Result], grid: Grid) -> list[str]:
@@ -93,7 +93,7 @@ def _write_csv(results: Sequence[Result], path: Path) -> None:
     name = metric(results)
     metrics = list(dict.fromkeys(key for result in results for key in result.metrics))
     axes = list(dict.fromkeys(key for result in results for key, _ in _point(result)))
-    with written_whole(path) as unfinished, unfinished.open("w", newline="") as file:
+    with written_whole(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         head = ["method", "sparsity", *axes, "stage", "seed", "seconds", *metrics]
         writer.writerow([*head, "best", "best_epoch", "validated", "checkpoint"])

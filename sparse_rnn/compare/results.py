@@ -67,7 +67,7 @@ class Result:
         values = asdict(self)
         del values["asked"]
         with written_whole(folder / RESULT) as unfinished:
-            unfinished.write_text(json.dumps(values, indent=1))
+            unfinished.write_text(json.dumps(values, indent=1), encoding="utf-8")
 
 
 def read_result(folder: Path) -> Result | None:
@@ -80,7 +80,7 @@ def read_result(folder: Path) -> Result | None:
     if not path.exists():
         return None
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise UsageError(f"{path} is not whole: delete {folder}, and that run is made again.") from None
     try:

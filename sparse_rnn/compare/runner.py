@@ -119,8 +119,8 @@ def _start(grid: Grid, run: Run, bar: tqdm) -> "subprocess.Popen[bytes]":
     else:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        (folder / _UNDER_WAY).write_text(json.dumps(_begun_with(grid, run)))
-    with (folder / _LOG).open("a") as log:
+        (folder / _UNDER_WAY).write_text(json.dumps(_begun_with(grid, run)), encoding="utf-8")
+    with (folder / _LOG).open("a", encoding="utf-8") as log:
         log.write(shlex.join(["python", *arguments]) + "\n")
         log.flush()
         return subprocess.Popen(
@@ -140,7 +140,7 @@ def _left_over(grid: Grid, run: Run, bar: tqdm) -> Path | None:
     """
     folder = grid.folder(run)
     try:
-        begun_with = json.loads((folder / _UNDER_WAY).read_text())
+        begun_with = json.loads((folder / _UNDER_WAY).read_text(encoding="utf-8"))
         newest = max(folder.rglob("last*.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
         if newest is None or not load_checkpoint(newest).get(EXACT):
             return None
@@ -171,11 +171,11 @@ def _conclude(grid: Grid, run: Run, status: int) -> str | None:
     """Write the result of a run that has ended; say what was wrong if there is none."""
     folder = grid.folder(run)
     if status:
-        lines = (folder / _LOG).read_text(errors="replace").split("\n")
+        lines = (folder / _LOG).read_text(encoding="utf-8", errors="replace").split("\n")
         return f"status {status}, {next(line for line in reversed(lines) if line.strip())}"
     if not (folder / METRICS).exists():
         return "it ended before its fit did"
-    record = json.loads((folder / METRICS).read_text())
+    record = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     names = ("metrics", "seconds", "made_by", "validated", "checkpoint", "history")
     Result(run, settings=grid.settings(run), **{name: record[name] for name in names}).write(folder)
     return None

@@ -42,7 +42,7 @@ def save(results: Sequence[Result], study: PruningStudy, command: str) -> None:
         "\n".join(made_by),
     ]
     with written_whole(study.output / "results.md") as unfinished:
-        unfinished.write_text("\n\n".join(parts) + "\n")
+        unfinished.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def _tables(results: Sequence[Result], study: PruningStudy) -> list[str]:
@@ -103,7 +103,10 @@ def _missing(results: Sequence[Result], study: PruningStudy) -> list[str]:
 def _write_csv(results: Sequence[Result], study: PruningStudy) -> None:
     axes = [axis.key for axis in study.vary]
     metrics = list(dict.fromkeys(key for result in results for at in result.history for key in at))
-    with written_whole(study.output / "results.csv") as unfinished, unfinished.open("w", newline="") as file:
+    with (
+        written_whole(study.output / "results.csv") as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["scope", "sparsity", *axes, "seed", *metrics])
         for result in results:
