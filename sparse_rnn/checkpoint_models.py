@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from sparse_rnn.config_files import section
 from sparse_rnn.errors import UsageError, one_line, unwrapped
 from sparse_rnn.recurrent.kernels import find_targets
-from sparse_rnn.saved_models import called, class_named
+from sparse_rnn.saved_models import arguments_of, called, class_named
 from sparse_rnn.sparsity.masks import Masks, joined
 from sparse_rnn.states import load_assigned
 
@@ -85,6 +86,9 @@ def model_in(
             "class, as in --module package.Class of analyze, or save it as hyper_parameters['_class_path']."
         )
     arguments = {name: saved.get(name, value) for name, value in (given or saved).items()}
+    if given and by_command_line:  # which leaves out of the configuration what it takes from another part of it
+        with suppress(UsageError):  # building it says what is wrong with the class
+            arguments = arguments_of(class_named(class_path), checkpoint) | arguments
     model = build(LightningModule, "model", {"class_path": class_path, "init_args": arguments})
     fill(path, model, checkpoint)
     return _in_single_precision(model).eval()
@@ -92,8 +96,11 @@ def model_in(
 
 def _in_single_precision(model: LightningModule) -> LightningModule:
     """Let a model that was trained in half precision be computed with anywhere, which loses nothing."""
-    half = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in model.parameters())
-    return model.float() if half else model
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.dtype in (torch.float16, torch.bfloat16):
+                tensor.data = tensor.data.float()
+    return model
 
 
 def fill(path: str | os.PathLike[str], model: LightningModule, checkpoint: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import yaml
 from jsonargparse import get_loader, set_loader
 
 from sparse_rnn.errors import MissingFileError, UsageError, one_line
-from sparse_rnn.paths import check_local
+from sparse_rnn.paths import check_local, is_file
 
 MODE = "sparse_rnn"
 """The parser mode of jsonargparse that reads configs with :func:`parse_config`."""
@@ -53,7 +53,7 @@ def find_config(name: str) -> list[str]:
         ['gru_mnist.yaml', 'rigl.yaml']
     """
     check_local(name)
-    if Path(name).is_file():
+    if is_file(name):
         return [name]
     folder, shipped = _config_folder(), _shipped()
     files = _STANDS_FOR.get(name, (name,))

@@ -40,6 +40,19 @@ def check_local(path: object) -> None:
         raise UsageError(f"{str(path)[:200]} is an address: give a path on this machine.")
 
 
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Tell whether there is a file; what is too long for a name, or cannot be one, is none.
+
+    Example:
+        >>> is_file("x" * 300)
+        False
+    """
+    try:
+        return os.path.isfile(path)
+    except (OSError, ValueError):
+        return False
+
+
 def check_served(name: str, path: object) -> None:
     """Refuse an address that nothing here can write to; other values are left alone.
 

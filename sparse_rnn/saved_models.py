@@ -24,8 +24,8 @@ def imported(class_path: str) -> None:
         >>> imported("GRU")
     """
     with suppress(ImportError):
-        if module := class_path.rpartition(".")[0]:
-            import_module(module)
+        if _is_path(class_path):
+            import_module(class_path.rpartition(".")[0])
 
 
 def class_named(path: str) -> type[LightningModule]:
@@ -42,7 +42,7 @@ def class_named(path: str) -> type[LightningModule]:
         'LanguageModel'
     """
     module, _, name = path.rpartition(".")
-    if not module:
+    if not _is_path(path):
         raise UsageError(
             f"{path} is no import path of a class: give one as package.Class, such as project.models.{path}."
         )
@@ -59,6 +59,11 @@ def class_named(path: str) -> type[LightningModule]:
     if not (inspect.isclass(found) and any(parent.__name__ == "LightningModule" for parent in found.__mro__)):
         raise UsageError(f"{path} is no LightningModule: give the import path of the model's class.")
     return cast(type[LightningModule], found)
+
+
+def _is_path(path: str) -> bool:
+    """Tell whether a text names a module and what is in it."""
+    return "." in path and all(path.split("."))
 
 
 def called(kind: type[LightningModule], checkpoint: Mapping[str, Any], path: Any) -> LightningModule:
@@ -84,7 +89,7 @@ def called(kind: type[LightningModule], checkpoint: Mapping[str, Any], path: Any
         >>> called(Tagger, {"hyper_parameters": {"units": 4, "note": "kept"}}, "last.ckpt").rnn
         GRU(3, 4)
     """
-    arguments = _arguments(kind, checkpoint)
+    arguments = arguments_of(kind, checkpoint)
     missing = _missing(kind, arguments)
     if missing:
         raise UsageError(
@@ -100,7 +105,20 @@ def called(kind: type[LightningModule], checkpoint: Mapping[str, Any], path: Any
         ) from error
 
 
-def _arguments(kind: type, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def arguments_of(kind: type, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the saved hyperparameters that a class takes, by the names of its arguments.
+
+    Args:
+        kind: The class.
+        checkpoint: What Lightning saved.
+
+    Example:
+        >>> class Tagger:
+        ...     def __init__(self, units):
+        ...         self.units = units
+        >>> arguments_of(Tagger, {"hyper_parameters": {"units": 4, "note": "kept"}})
+        {'units': 4}
+    """
     parameters = inspect.signature(kind).parameters
     saved, name = AttributeDict(checkpoint.get(_SAVED, {})), str(checkpoint.get(_SAVED_AS))
     if name in parameters and parameters[name].kind is not inspect.Parameter.VAR_KEYWORD:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 
 from sparse_rnn.checkpoints import read
 from sparse_rnn.errors import UsageError
@@ -71,3 +72,41 @@ def test_a_model_that_cannot_be_built_takes_one_sentence(changed):
         (path.parents[1] / "config.yaml").write_bytes(content)
         with pytest.raises(UsageError, match=r"config\.yaml is no YAML"):
             read(path)
+
+
+class Linked(LightningModule):
+    """Knows its vocabulary by the data only, which Lightning's command line hands on."""
+
+    def __init__(self, vocab_size: int, units: int = 3) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.rnn = torch.nn.GRU(vocab_size, units)
+
+
+def test_what_a_command_line_has_linked_comes_from_the_checkpoint(tmp_path):
+    name = f"{Linked.__module__}.{Linked.__qualname__}"
+    saved = {
+        "vocab_size": 7,
+        "units": 4,
+        "_class_path": name,
+        "_instantiator": "lightning.pytorch.cli.instantiate_module",
+    }
+    torch.save({"state_dict": Linked(7, 4).state_dict(), "hyper_parameters": saved}, tmp_path / "last.ckpt")
+    (tmp_path / "config.yaml").write_text(f"model: {{class_path: {name}, init_args: {{units: 4}}}}")
+    assert read(tmp_path / "last.ckpt").model.rnn.input_size == 7
+
+
+class Buffered(Linked):
+    """Trained in half precision, with a buffer that is not."""
+
+    def __init__(self, vocab_size: int = 2, units: int = 3) -> None:
+        super().__init__(vocab_size, units)
+        self.bfloat16()
+        self.register_buffer("exact", torch.tensor([1 + 2**-40], dtype=torch.float64))
+
+
+def test_only_what_is_in_half_precision_is_widened(tmp_path):
+    torch.save({"state_dict": Buffered().state_dict()}, tmp_path / "last.ckpt")
+    found = read(tmp_path / "last.ckpt", f"{__name__}.Buffered").model
+    assert found.exact.item() == 1 + 2**-40
+    assert {weight.dtype for weight in found.parameters()} == {torch.float32}

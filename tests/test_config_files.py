@@ -221,3 +221,8 @@ def test_a_config_beside_overlays_that_says_nothing_of_pruning_takes_none_away(t
 )
 def test_a_section_has_a_class_and_arguments_in_every_form(text, found):
     assert section(parse_config(text), "pruning") == found
+
+
+def test_a_name_that_is_too_long_for_a_file_is_one_that_is_not_there():
+    with pytest.raises(MissingFileError, match="There is no config 'xxx"):
+        find_config("x" * 300)

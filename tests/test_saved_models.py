@@ -154,3 +154,10 @@ def test_a_class_that_the_model_s_module_declares_safe_is_read(tmp_path):
     with pytest.raises(UsageError, match="add_safe_globals"):
         read(tmp_path / "model.ckpt", "torch.nn.GRU")
     assert str(read(tmp_path / "model.ckpt", "their_project.Tagger").model.rnn) == "GRU(3, 4)"
+
+
+@pytest.mark.parametrize("path", ["..Tagger", ".Tagger", "project.", "a..B"])
+def test_a_path_with_an_empty_part_is_refused(path):
+    imported(path)
+    with pytest.raises(UsageError, match="is no import path of a class"):
+        class_named(path)

@@ -76,11 +76,14 @@ class DynamicEvaluation(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Compute the loss of a batch, with the weights and from the state that its perplexity is counted with."""
-        if not self._trained or dataloader_idx:  # a validation of a fit; the sample of the training text
+        if not self._trained:  # a validation of a fit
+            return
+        if dataloader_idx:  # the sample of the training text, which the trained model is told of
+            self.on_test_end(trainer, pl_module)
             return
         assert isinstance(pl_module, LanguageModel)
         self._loss, after = mean_loss(pl_module, batch, self._state if batch_idx else None)
-        self._state = after if pl_module.carry_state else None
+        self._state = after
 
     def on_test_batch_end(
         self,

@@ -12,6 +12,7 @@ from sparse_rnn.compare.axes import Axis, Point, arguments, points, slug
 from sparse_rnn.compare.methods import Method
 from sparse_rnn.compare.words import divided
 from sparse_rnn.config_files import read_config
+from sparse_rnn.paths import is_file
 
 Stage = Literal["tune", "final"]
 
@@ -197,14 +198,7 @@ def _digest(config: str) -> str:
 def _named_files(words: Sequence[str]) -> list[Path]:
     """List the files that arguments name, whose content decides what a fit is, as in ``--model file.yaml``."""
     values = (word.partition("=")[2] if word.startswith("--") else word for word in words)
-    return [Path(value) for value in values if value and _is_file(value)]
-
-
-def _is_file(value: str) -> bool:
-    try:
-        return Path(value).is_file()
-    except OSError:  # longer than a name can be
-        return False
+    return [Path(value) for value in values if value and is_file(value)]
 
 
 @cache

@@ -182,7 +182,7 @@ class SequenceClassifier(pl.LightningModule):
         x, y = batch
         with looked_up(*self._letters(x), ("label", y, self.head.out_features, "num_classes")):
             logits = self._logits(x)
-            return logits, F.cross_entropy(logits, y)
+            return logits, F.cross_entropy(logits, y, ignore_index=_NO_LABEL)  # -100 is an error as others are
 
     def _letters(self, x: Sequences) -> list[tuple[str, Tensor, int, str]]:
         """Return the steps of sequences that are looked up in the embedding, if there is one (see looked_up)."""
@@ -249,6 +249,9 @@ class SequenceClassifier(pl.LightningModule):
         averages = {f"{stage}/loss": loss, f"{stage}/error": 100 * (1 - accuracy)}
         self.log_dict(averages, batch_size=len(y), sync_dist=True, prog_bar=True)
         self.log(f"{stage}/acc", self.accuracy, batch_size=len(y), prog_bar=True)
+
+
+_NO_LABEL = torch.iinfo(torch.int64).min
 
 
 def _adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from sparse_rnn.modules.generation import evaluating
+from sparse_rnn.modules.ids import looked_up
 from sparse_rnn.modules.language_model import LanguageModel
 from sparse_rnn.modules.softmax import PADDING, FullSoftmax
 from sparse_rnn.process_settings import cudnn_off
-from sparse_rnn.torch_compat import tree_map_only
 
 
 def mean_loss(model: LanguageModel, batch: tuple[Tensor, Tensor], state: Any) -> tuple[Tensor | None, Any]:
@@ -23,18 +23,20 @@ def mean_loss(model: LanguageModel, batch: tuple[Tensor, Tensor], state: Any) ->
         state: The state before the batch; None for zeros.
 
     Returns:
-        The loss, a scalar, or None where every target is padding; and the state after the batch, detached.
+        The loss, a scalar, or None where every target is padding; and the state after the batch, detached, or None
+        where the model carries none on.
     """
     # What was made in inference mode takes no part in a gradient, but a copy made outside does. cuDNN's layers have no
     # gradient in evaluation.
     with torch.inference_mode(False), torch.enable_grad(), cudnn_off(), evaluating(model):
         x_BT, y_BT = (tensor.clone() for tensor in batch)
-        h_BTD, after = model(x_BT, state)
+        h_ND, after = model.go_on(x_BT, state)
         decoder = model.decoder
         whole = FullSoftmax.forward if isinstance(decoder, FullSoftmax) else type(decoder).forward
-        counts = bool((y_BT != PADDING).any())
-        loss = whole(decoder, h_BTD.flatten(0, 1), y_BT.flatten()) if counts else None
-        return loss, tree_map_only(Tensor, Tensor.detach, after)
+        if not (y_BT != PADDING).any():
+            return None, after
+        with looked_up(("target", y_BT, model.embedding.num_embeddings, "vocab_size"), padding=True):
+            return whole(decoder, h_ND, y_BT.flatten()), after
 
 
 def step_(trained: dict[nn.Parameter, Tensor], loss: Tensor, lr: float, decay: float) -> None:

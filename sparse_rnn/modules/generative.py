@@ -51,10 +51,13 @@ class Generative(nn.Module):
         """
         if isinstance(tokens, str):
             tokens = self._ids_of(tokens)
-        x = torch.as_tensor(tokens, device=self.embedding.weight.device)
+        try:
+            x = torch.as_tensor(tokens, device=self.embedding.weight.device)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"The tokens are no ids of equally long texts ({error}): give [T] or [B, T].") from error
         if x.dim() not in (1, 2) or x.shape[-1] < 2:
             raise UsageError(f"The tokens are of shape {list(x.shape)}: give [T] or [B, T], two tokens or more a text.")
-        self._check_ids(x)
+        x = self._checked_ids(x)
         with torch.no_grad(), evaluating(self):
             h_BTD, _ = self(x.reshape(-1, x.shape[-1])[:, :-1])
             return self.decoder.log_prob(h_BTD.flatten(0, 1), x[..., 1:].flatten()).view_as(x[..., 1:])
@@ -117,9 +120,10 @@ class Generative(nn.Module):
         ids: list[int] = vocabulary([*tokenization("\n"), *tokenization(text)])
         return ids
 
-    def _check_ids(self, ids: Tensor) -> None:
-        known = self.embedding.num_embeddings
-        if ids.is_floating_point() or ((ids < 0) | (ids >= known)).any():
+    def _checked_ids(self, ids: Tensor) -> Tensor:
+        known, found = self.embedding.num_embeddings, ids.long()
+        if ids.is_floating_point() or ids.dtype == torch.bool or ((found < 0) | (found >= known)).any():
             raise UsageError(
                 f"Token ids are whole numbers from 0 to {known - 1}, and not {ids.flatten().tolist()[:9]}."
             )
+        return found

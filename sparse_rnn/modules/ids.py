@@ -10,7 +10,7 @@ from sparse_rnn.modules.softmax import PADDING
 
 
 @contextmanager
-def looked_up(*wanted: tuple[str, Tensor, int, str]) -> Iterator[None]:
+def looked_up(*wanted: tuple[str, Tensor, int, str], padding: bool = False) -> Iterator[None]:
     """Say in a sentence which number of a batch leads beyond what a model has, where PyTorch fails for it.
 
     Asking beforehand would make every step wait for the device. On a GPU such a number ends the use of the device, by
@@ -19,9 +19,10 @@ def looked_up(*wanted: tuple[str, Tensor, int, str]) -> Iterator[None]:
     Args:
         wanted: For each tensor of numbers what one of them is called, the tensor, how many a model has, and the option
             that says so.
+        padding: Whether -100 is no number, but marks what is only there to fill a batch.
 
     Raises:
-        UsageError: If a number is below 0 and does not mark padding, or not below the number that a model has.
+        UsageError: If a number is below 0, or not below the number that a model has.
 
     Example:
         >>> import torch
@@ -35,7 +36,8 @@ def looked_up(*wanted: tuple[str, Tensor, int, str]) -> Iterator[None]:
         yield
     except (IndexError, RuntimeError) as error:
         for what, ids, count, option in wanted:
-            outside = ids[((ids < 0) & (ids != PADDING)) | (ids >= count)] if ids.is_cpu else None
+            fills = (ids == PADDING) & padding
+            outside = ids[~fills & ((ids < 0) | (ids >= count))] if ids.is_cpu else None
             if outside is not None and len(outside):
                 own = f"those of the model are 0 … {count - 1}"
                 raise UsageError(f"The data has the {what} {outside[0]}, but {option}={count}: {own}.") from error

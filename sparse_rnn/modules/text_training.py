@@ -47,7 +47,8 @@ class TextTraining(RowGradients):
         beta: Factor of the mean square of their change from step to step, before dropout.
 
     Attributes:
-        tokens_seen: Number of tokens that a run has trained on, on all ranks together. A resumed run goes on counting.
+        tokens_seen: Number of tokens that a run has trained on, padding included, on all ranks together. A resumed run
+            goes on counting.
     """
 
     embedding: Any
@@ -99,8 +100,8 @@ class TextTraining(RowGradients):
         """
         x_BT, y_BT = batch
         outputs: list[Tensor] = []
-        h_ND, self._state = self._go_on(x_BT, self._state, batch_idx, outputs)
-        with looked_up(("target", y_BT, self.embedding.num_embeddings, "vocab_size")):
+        h_ND, self._state = self.go_on(x_BT, self._state if batch_idx else None, outputs)
+        with looked_up(("target", y_BT, self.embedding.num_embeddings, "vocab_size"), padding=True):
             loss = self.decoder(h_ND, y_BT.flatten())
         self.log("train/loss", loss, prog_bar=True)
         sampled = isinstance(self.decoder, SampledSoftmaxLoss)
@@ -144,7 +145,7 @@ class TextTraining(RowGradients):
             is padding; ``log_prob`` and ``target_log_prob``, the natural logarithms of their probabilities, [B, T].
         """
         x_BT, y_BT = batch
-        h_ND, self._evaluation_state = self._go_on(x_BT, self._evaluation_state, batch_idx)
+        h_ND, self._evaluation_state = self.go_on(x_BT, self._evaluation_state if batch_idx else None)
         token_N, target_N = self.decoder.most_probable(h_ND).where(y_BT.flatten() != PADDING, PADDING), y_BT.flatten()
         found = {"token": token_N, "log_prob": self.decoder.log_prob(h_ND, token_N)}
         found |= {"target": target_N, "target_log_prob": self.decoder.log_prob(h_ND, target_N)}
@@ -216,11 +217,22 @@ class TextTraining(RowGradients):
         elif batch_idx:
             rank_zero_warn(f"{problem}: the recurrent state starts anew.")
 
-    def _go_on(
-        self, x_BT: Tensor, state: State | None, batch_idx: int, outputs: list[Tensor] | None = None
+    def go_on(
+        self, x_BT: Tensor, before: State | None, outputs: list[Tensor] | None = None
     ) -> tuple[Tensor, State | None]:
-        """Run a batch from the state after the batch before it; batch 0 begins a text."""
-        before = state if batch_idx else None
+        """Run a batch from the state after the batch before it.
+
+        Args:
+            x_BT: Token ids, [B, T].
+            before: That state; None at the beginning of a text.
+            outputs: As for ``forward``.
+
+        Returns:
+            Hidden states, [B·T, D], and the state after the batch, detached, or None where none is carried on.
+
+        Raises:
+            UsageError: If the state is of another number of rows, or an id is beyond the vocabulary.
+        """
         if _columns(before) not in (None, len(x_BT)):
             raise UsageError(
                 f"A batch of {len(x_BT)} rows follows one of {_columns(before)}, but every row goes on from one batch "
@@ -233,7 +245,7 @@ class TextTraining(RowGradients):
     def _evaluate(self, batch: Batch, batch_idx: int, stage: Literal["val", "test"]) -> None:
         x_BT, y_BT = batch
         # A state of its own: an evaluation in mid-epoch leaves that of training alone.
-        h_ND, self._evaluation_state = self._go_on(x_BT, self._evaluation_state, batch_idx)
+        h_ND, self._evaluation_state = self.go_on(x_BT, self._evaluation_state if batch_idx else None)
         nll, tokens = self._nll(h_ND, y_BT)
         self.token_loss.update(nll, tokens)
         self.perplexity.update(nll, tokens)
@@ -246,13 +258,13 @@ class TextTraining(RowGradients):
 
     def _evaluate_windows(self, batch: Batch) -> None:
         x_BT, y_BT = batch
-        h_ND, _ = self._go_on(x_BT, None, batch_idx=0)
+        h_ND, _ = self.go_on(x_BT, None)
         self.sample_perplexity.update(*self._nll(h_ND, y_BT))
         self.log("train/ppl_sample", self.sample_perplexity, batch_size=len(x_BT), add_dataloader_idx=False)
 
     def _nll(self, h_ND: Tensor, y_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Return the summed negative log-likelihood, and the number of tokens that it is of."""
-        with looked_up(("target", y_BT, self.embedding.num_embeddings, "vocab_size")):
+        with looked_up(("target", y_BT, self.embedding.num_embeddings, "vocab_size"), padding=True):
             return self.decoder.nll(h_ND, y_BT.flatten()), (y_BT != PADDING).sum()
 
     def _restart_clock(self) -> None:

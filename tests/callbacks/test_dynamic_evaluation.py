@@ -110,3 +110,37 @@ def test_settings_out_of_range_are_refused(options, said):
 def test_another_model_is_refused(tmp_path):
     with pytest.raises(UsageError, match="DynamicEvaluation tests a LanguageModel, and not a SequenceClassifier"):
         trainer(tmp_path, DynamicEvaluation(LR)).test(SequenceClassifier(8, 10, hidden_size=4), datamodule=Text())
+
+
+def test_the_sample_of_the_training_text_is_of_the_trained_model(tmp_path):
+    """It is the second loader of a validation, after the model has learned from the first."""
+
+    class Sampled(Text):
+        def val_dataloader(self):
+            return [super().val_dataloader(), Batches(super().val_dataloader()[3:])]
+
+    found = []
+    for callbacks in ([], [DynamicEvaluation(LR)]):
+        (metrics, *more) = trainer(tmp_path, *callbacks).validate(build(), Sampled(), verbose=False)
+        found.append({key: value for one in (metrics, *more) for key, value in one.items()})
+    assert found[0]["val/ppl"] != found[1]["val/ppl"]
+    assert found[0]["train/ppl_sample"] == found[1]["train/ppl_sample"]
+
+
+def test_what_a_model_cannot_read_is_told_as_without_it(tmp_path):
+    class Wrong(Text):
+        def __init__(self, batches):
+            super().__init__()
+            self.batches = Batches(batches)
+
+        def test_dataloader(self):
+            return self.batches
+
+    x = torch.zeros(2, STEPS, dtype=torch.long)
+    for batches, said in (
+        ([(x, x), (x[:1], x[:1])], "A batch of 1 rows follows one of 2"),
+        ([(x + WORDS, x)], f"The data has the token {WORDS}"),
+        ([(x, x + WORDS)], f"The data has the target {WORDS}"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            trainer(tmp_path, DynamicEvaluation(LR)).test(build(), Wrong(batches), verbose=False)

@@ -115,3 +115,17 @@ def test_a_text_is_looked_up_and_read_after_the_end_of_a_line(model):
 def test_a_text_without_a_lexicon_is_refused(model):
     with pytest.raises(UsageError, match="The model does not know what its ids stand for"):
         model.log_prob("a")
+
+
+@pytest.mark.parametrize(
+    "tokens", [[[1, 2, 3], [1, 2]], [True, False, True], torch.tensor([1.0, 2.0]), "None", ["a", "b"]], ids=str
+)
+def test_what_are_no_ids_is_told_in_a_sentence(tokens):
+    with pytest.raises(UsageError):
+        LanguageModel(WORDS, embedding_size=6, hidden_size=5).log_prob(tokens)
+
+
+def test_ids_may_be_of_any_whole_type():
+    model = LanguageModel(WORDS, embedding_size=6, hidden_size=5)
+    ids = torch.tensor([3, 14, 15])
+    assert torch.equal(model.log_prob(ids.to(torch.uint16)), model.log_prob(ids))

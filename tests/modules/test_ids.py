@@ -23,7 +23,7 @@ def saying(what, value, option, count):
 
 
 @pytest.mark.parametrize("stage", ["training_step", "validation_step"])
-@pytest.mark.parametrize("value", [-1, 2, 9])
+@pytest.mark.parametrize("value", [-1, PADDING, 2, 9])
 def test_a_label_beyond_the_classes(stage, value):
     model = SequenceClassifier(3, 2, hidden_size=4)
     with saying("label", value, "num_classes", 2):
@@ -57,5 +57,10 @@ def test_a_word_beyond_the_vocabulary(decoder, what, tmp_path):
 def test_errors_of_another_kind_stay_what_they_are():
     ids = torch.tensor([0, PADDING])
     for error in (IndexError, RuntimeError, KeyError):
-        with pytest.raises(error, match="of ours"), looked_up(("label", ids, 1, "num_classes")):
+        with pytest.raises(error, match="of ours"), looked_up(("target", ids, 1, "vocab_size"), padding=True):
             raise error("of ours")
+
+
+def test_what_marks_padding_of_targets_is_no_word_to_read():
+    with saying("token", PADDING, "vocab_size", WORDS):
+        language_model().go_on(torch.tensor([[1, PADDING]]), None)

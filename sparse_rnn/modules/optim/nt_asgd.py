@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import inf
+from math import inf, isnan
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ def non_monotonic(values: Sequence[float], n: int) -> bool:
         [False, False, False, False, True, True]
     """
     *before, last = values
-    older = before[: max(len(before) - n, 0)]
+    older = [value for value in before[: max(len(before) - n, 0)] if not isnan(value)]  # which is no best
     return bool(older) and last > min(older)
 
 
@@ -37,7 +37,8 @@ class NTASGD(Callback):
     The optimizer is ``torch.optim.ASGD`` with ``lambd=0``, which is SGD at a constant rate and keeps the average of the
     weights. This callback says when the average begins: once a validation is worse than the best of those more than `n`
     validations before it. From then on it is the average that is validated, saved and, at the end, left in the model,
-    while training goes on with the weights themselves. A run that is resumed goes on with them bit for bit.
+    while training goes on with the weights themselves. ASGD takes the first weights into it two steps later. A run that
+    is resumed goes on with them bit for bit.
 
     What pruning has removed is 0 in weights and average. Checkpoints that hold weights only (Lightning's
     ``save_weights_only``) get the weights of the training, as callbacks have no part in them.

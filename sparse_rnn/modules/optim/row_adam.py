@@ -18,7 +18,7 @@ class RowAdam(Optimizer):
     Parameters with dense gradients are updated as by ``torch.optim.Adam``. The gradient of a parameter of
     :class:`~sparse_rnn.modules.softmax.SampledSoftmaxLoss`, or of an embedding with ``sparse=True``, is sparse: it
     holds few rows. These rows and their moments get the same update, and all other rows stay as they are.
-    ``torch.optim.SparseAdam`` does the same, but takes no dense gradients.
+    ``torch.optim.SparseAdam`` takes no dense gradients, and adds ``eps`` before the bias is corrected.
 
     Args:
         params: Parameters or groups of them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
 
 import lightning.pytorch as pl
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from sparse_rnn.errors import UsageError
+from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.optim.settings import settings_of
 from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss
 
@@ -48,7 +49,17 @@ class RowGradients(pl.LightningModule):
 
     @property
     def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
-        """What DDP must not exchange; DDP looks for it under this name."""
+        """What DDP must not exchange; DDP looks for it under this name.
+
+        Raises:
+            UsageError: If that is all there is to train: DDP then refuses the module in words of its own.
+        """
+        rows = {id(parameter) for parameter in row_parameters(self)}
+        if rows and all(id(parameter) in rows for parameter in self.parameters() if parameter.requires_grad):
+            raise UsageError(
+                f"All parameters of {type(self).__name__} have sparse gradients, and DDP needs one with a dense one: "
+                "give it another layer, or train it in one process."
+            )
         return row_names(self)
 
     def on_fit_start(self) -> None:
@@ -74,18 +85,31 @@ class RowGradients(pl.LightningModule):
         if getattr(self.trainer.model, "require_backward_grad_sync", False):
             exchange_rows(row_parameters(self))
 
-    def configure_gradient_clipping(
+    def clip_gradients(
         self,
         optimizer: Optimizer,
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip dense and sparse gradients together, by their norm or by value."""
+        """Clip dense and sparse gradients together, by their norm or by value.
+
+        Lightning advises to override ``configure_gradient_clipping`` instead, but all ways to clip end here, those of a
+        user's own hook and of manual optimization included.
+
+        Args:
+            optimizer: Whose parameters' gradients to clip.
+            gradient_clip_val: The largest norm or value; the trainer's where it is not given.
+            gradient_clip_algorithm: ``norm`` or ``value``; the trainer's, or ``norm``, where it is not given.
+        """
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        if gradient_clip_val and any(p.grad is not None and p.grad.is_sparse for p in parameters):
-            clip_gradients_(parameters, gradient_clip_val, by_value=gradient_clip_algorithm == "value")
-        else:
-            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if not any(p.grad is not None and p.grad.is_sparse for p in parameters):
+            super().clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        most = self.trainer.gradient_clip_val if gradient_clip_val is None else gradient_clip_val
+        how = (gradient_clip_algorithm or self.trainer.gradient_clip_algorithm or "norm").lower()
+        check_choice("gradient_clip_algorithm", how, Literal["norm", "value"])
+        if most:
+            clip_gradients_(parameters, most, by_value=how == "value")
 
 
 def row_parameters(module: nn.Module) -> list[Tensor]:
@@ -204,7 +228,7 @@ def require_sparse(make: Callable[[list[nn.Parameter]], Optimizer]) -> None:
         >>> require_sparse(RowAdam)
         >>> require_sparse(torch.optim.AdamW)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        sparse_rnn.errors.UsageError: A sampled softmax has sparse gradients, which AdamW does not take (...): take ...
+        sparse_rnn.errors.UsageError: A sampled softmax has sparse gradients beside dense ones, which AdamW does not ...
     """
     dense, rows = (nn.Parameter(torch.zeros(2, 1)) for _ in range(2))
     dense.grad, rows.grad = torch.ones(2, 1), torch.ones(2, 1).to_sparse(1)
@@ -214,7 +238,8 @@ def require_sparse(make: Callable[[list[nn.Parameter]], Optimizer]) -> None:
         optimizer.step(lambda: 0.0)  # some want a closure
     except RuntimeError as error:
         raise UsageError(
-            f"A sampled softmax has sparse gradients, which {type(optimizer).__name__} does not take ({error}): "
+            f"A sampled softmax has sparse gradients beside dense ones, which {type(optimizer).__name__} does not take "
+            f"({error}): "
             "take RowAdam."
         ) from None
 

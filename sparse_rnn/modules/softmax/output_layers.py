@@ -145,7 +145,7 @@ class AdaptiveSoftmax(nn.Module):
         cutoffs: Rising word numbers at which clusters begin, all below V, such as [2000, 10000].
 
     Raises:
-        UsageError: If the cutoffs are not rising, or not between 1 and V − 1.
+        UsageError: If the cutoffs are not rising, not between 1 and V − 1, or more than D has quarters for.
 
     Example:
         >>> import torch
@@ -164,10 +164,18 @@ class AdaptiveSoftmax(nn.Module):
         for cutoff in items_of("cutoffs", cutoffs):
             check_whole("cutoffs", cutoff, 1, vocab_size - 1, "rising word numbers")
         rising = sorted(set(cutoffs))
-        if list(cutoffs) != rising or not rising or rising[0] < 1 or rising[-1] >= vocab_size:
+        if list(cutoffs) != rising or not rising:
             raise UsageError(
                 f"cutoffs={list(cutoffs)}: give rising word numbers from 1 to {vocab_size - 1}, one less than the "
                 "words of the vocabulary."
+            )
+        clusters = 0
+        while hidden_size // 4 ** (clusters + 1):
+            clusters += 1
+        if len(rising) > clusters:
+            raise UsageError(
+                f"cutoffs={list(cutoffs)}: a quarter of the dimensions for each cluster leaves none of "
+                f"hidden_size={hidden_size} for the last: give at most {clusters}, or a larger hidden_size."
             )
         self.softmax = nn.AdaptiveLogSoftmaxWithLoss(hidden_size, vocab_size, list(cutoffs))
 

@@ -1,7 +1,7 @@
 """NT-ASGD against a plain loop: the trigger, the averages, what is validated, saved, left and resumed."""
 
 import copy
-from math import inf
+from math import inf, nan
 
 import lightning.pytorch as pl
 import pytest
@@ -290,3 +290,8 @@ def test_a_group_without_gradients_waits_for_its_average(tmp_path):
 def test_a_negative_interval_is_refused():
     with pytest.raises(UsageError, match="n=-1: give the number of validations"):
         NTASGD(n=-1)
+
+
+def test_a_validation_that_is_nan_is_no_best():
+    values = [nan, 5, 6, 7, 8, 9]
+    assert [non_monotonic(values[: t + 1], n=1) for t in range(6)] == [False, False, False, True, True, True]

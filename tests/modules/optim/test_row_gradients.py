@@ -242,3 +242,39 @@ def test_accumulated_batches_are_one_batch(tmp_path):
         fits.append(fit(tmp_path, OneSample(), batch_size, accumulate_grad_batches=accumulate)[0])
     for ours, expected in zip(*fits, strict=True):
         torch.testing.assert_close(torch.tensor(ours), torch.tensor(expected), rtol=1e-4, atol=1e-5)
+
+
+class ByHand(Project):
+    """Clips by a call of its own, as Lightning's manual says to."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        self.clip_gradients(optimizer, gradient_clip_val=0.1, gradient_clip_algorithm=self.how)
+        self.seen = [p.grad.to_dense() if p.grad.is_sparse else p.grad for p in self.parameters() if p.grad is not None]
+        optimizer.step()
+
+
+@pytest.mark.parametrize("how", ["norm", "value"])
+def test_sparse_gradients_are_clipped_in_manual_optimization_too(how, tmp_path):
+    model = ByHand()
+    model.how = how
+    data = DataLoader(TensorDataset(torch.arange(8), torch.arange(8)), batch_size=8)
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "max_steps": 1}
+    Trainer(accelerator="cpu", default_root_dir=tmp_path, enable_model_summary=False, **options).fit(model, data)
+    largest = max(float(gradient.abs().max()) for gradient in model.seen)
+    norm = float(torch.cat([gradient.flatten() for gradient in model.seen]).norm())
+    assert (norm if how == "norm" else largest) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_a_module_that_ddp_would_have_nothing_to_do_for_says_so():
+    class Rows(RowGradients):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(WORDS, SIZE, sparse=True)
+
+    with pytest.raises(UsageError, match="All parameters of Rows have sparse gradients"):
+        _ = Rows()._ddp_params_and_buffers_to_ignore

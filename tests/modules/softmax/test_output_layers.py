@@ -152,3 +152,10 @@ def test_a_large_vocabulary_is_evaluated_in_bounded_memory():
     with LargestTensor() as largest:
         module.nll(torch.randn(targets, 1), torch.randint(words, (targets,)))
     assert words < largest.numel <= 2**24
+
+
+def test_a_cluster_without_dimensions_is_refused():
+    """PyTorch makes it with a warning, and it cannot learn."""
+    with pytest.raises(UsageError, match=r"none of hidden_size=8 for the last: give at most 1, or"):
+        AdaptiveSoftmax(8, 100, [10, 40])
+    AdaptiveSoftmax(16, 100, [10, 40])
