@@ -38,7 +38,6 @@ __all__ = [
     "scripted",
     "scripted_overload",
     "set_own_attributes",
-    "set_sampler",
     "sigmoid_backward",
     "tanh_backward",
     "tree_leaves",
@@ -233,20 +232,6 @@ def parameters_replaced(module: nn.Module, tensors: Mapping[str, Tensor]) -> Ite
             if next(module.parameters()).is_cuda:
                 stack.enter_context(chunks_apart())
         yield
-
-
-def set_sampler(loader: DataLoader[Any], name: str, sampler: Any) -> None:
-    """Exchange the ``sampler`` or ``batch_sampler`` of a DataLoader, which forbids it once it is built.
-
-    A new DataLoader would not be of the project's class, nor have what the project has set.
-
-    Example:
-        >>> loader = DataLoader([1, 2])
-        >>> set_sampler(loader, "sampler", [1])
-        >>> loader.sampler
-        [1]
-    """
-    vars(loader)[name] = sampler
 
 
 def copied_loader(loader: DataLoader[Any]) -> DataLoader[Any]:

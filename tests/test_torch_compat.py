@@ -125,14 +125,6 @@ def test_an_attribute_is_as_it_was_afterwards_even_after_an_error(had):
     assert not had or module.forward is before
 
 
-def test_samplers_of_a_loader():
-    loader = DataLoader([1, 2, 3], batch_size=1)
-    with pytest.raises(ValueError, match="after DataLoader is initialized"):
-        loader.batch_sampler = [[0]]
-    compat.set_sampler(loader, "batch_sampler", [[2]])
-    assert [batch.item() for batch in loader] == [3]
-
-
 def test_a_copy_of_a_loader_has_workers_of_its_own():
     loader = DataLoader([1, 2, 3], num_workers=1, persistent_workers=True)
     first = iter(loader)
