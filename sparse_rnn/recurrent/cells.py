@@ -12,8 +12,7 @@ Shape suffixes: B samples, I inputs, H units, G gates.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -191,15 +190,3 @@ PROJECTED_LSTM = Cell(
 PEEPHOLE_LSTM = Cell(
     "peephole_lstm", ("i", "f", "g", "o"), ("h", "c"), {"ih": "x", "hh": "h", "ch": "c"}, peephole_lstm_step
 )
-
-
-def diagonal_peephole_lstm(peephole: Tensor) -> Cell:
-    """Return the cell of Gers and Schmidhuber's LSTM with given peepholes, [3, H] in the order i, f, o.
-
-    Example:
-        >>> import torch
-        >>> diagonal_peephole_lstm(torch.zeros(3, 8)).name
-        'diagonal_peephole_lstm'
-    """
-    step = partial(diagonal_peephole_lstm_step, peephole=peephole)
-    return replace(LSTM, name="diagonal_peephole_lstm", step=step)

@@ -1,6 +1,7 @@
 """One step of every cell against PyTorch's own cells and against the equations, in float64."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,11 +11,19 @@ from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 
 from sparse_rnn.recurrent import cells
-from sparse_rnn.recurrent.cells import RESET_STATE, Cell, Part, diagonal_peephole_lstm
+from sparse_rnn.recurrent.cells import RESET_STATE, Cell, Part
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 
 BATCH, INPUTS, UNITS, PROJECTED = 3, 4, 5, 2
+
+
+def diagonal_peephole_lstm(peephole: Tensor) -> Cell:
+    """The cell of an LSTM with given peepholes, [3, H]."""
+    step = partial(cells.diagonal_peephole_lstm_step, peephole=peephole)
+    return replace(cells.LSTM, name="diagonal_peephole_lstm", step=step)
+
+
 CELLS = {
     cell.name: cell
     for cell in (
