@@ -110,13 +110,6 @@ def spectrum(unrolled: Unrolled, samples: int | None = None, last: int = 1, stat
     return Spectrum(chi(unrolled).item(), torch.cat(found).cpu())
 
 
-def jacobians(unrolled: Unrolled, last: int = 1, states: States = "output") -> Tensor:
-    """Compute the temporal Jacobians of the last steps, [steps, B, N, N], the earliest first; see :func:`spectrum`."""
-    batch = unrolled.x_TBI.shape[1]
-    flat = torch.cat(list(_jacobians(unrolled, None, last, states)))
-    return flat.unflatten(0, (-1, batch))
-
-
 @torch.no_grad()
 def product_singular_values(unrolled: Unrolled, steps: Sequence[int], samples: int | None = None) -> dict[int, Tensor]:
     """Compute the singular values of J_T ⋯ J_{T-k+1}, the Jacobian of the last state by that k steps before.

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_sequence
 from sparse_rnn import PeepholeLSTM, ResetBeforeGRU, register_cell
 from sparse_rnn.recurrent import spectrum as module_under_test
 from sparse_rnn.recurrent.kernels import find_targets
-from sparse_rnn.recurrent.spectrum import NEAR_ZERO, Spectrum, jacobians, product_singular_values, spectrum
+from sparse_rnn.recurrent.spectrum import NEAR_ZERO, Spectrum, product_singular_values, spectrum
 from sparse_rnn.recurrent.spectrum import unrolled_layers as layers_of
 from sparse_rnn.recurrent.unroll import Unrolled
 
@@ -76,6 +76,12 @@ def unrolled_layer(name: str) -> Unrolled:
     model = MODELS[name]().double()
     [[unrolled]] = layers_of(model, torch.randn(STEPS, BATCH, INPUTS, dtype=torch.float64)).values()
     return unrolled
+
+
+def jacobians(unrolled: Unrolled, last: int = 1, states: str = "output") -> Tensor:
+    """The temporal Jacobians of the last steps, [steps, B, N, N], the earliest first."""
+    flat = torch.cat(list(module_under_test._jacobians(unrolled, None, last, states)))
+    return flat.unflatten(0, (-1, unrolled.x_TBI.shape[1]))
 
 
 def by_autograd(unrolled: Unrolled, t: int, b: int, observed: int, steps: int = 1) -> Tensor:
