@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparse_rnn.pruning.structured.units import all_but
-
 _CUTOFF = 1e-12  # of the largest eigenvalue: below it float64 has only rounding errors of Σ
 
 
@@ -49,47 +47,20 @@ def reconstruction(moment: Tensor, kept: Tensor, tau: Tensor | float = 0.0) -> T
     return matrix
 
 
-def information_loss(moment: Tensor, kept: Tensor, tau: Tensor | float = 0.0, weight: Tensor | None = None) -> float:
-    """Return Tr[W (Σ − Σ[:, J] (Σ[J, J] + diag τ)⁻¹ Σ[J, :]) Wᵀ], the minimum that :func:`reconstruction` reaches.
+def information_loss(moment: Tensor, kept: Tensor) -> float:
+    """Return Tr[Σ − Σ[:, J] Σ[J, J]⁻¹ Σ[J, :]], the minimum that :func:`reconstruction` reaches without regularisation.
 
     Args:
         moment: Σ, [m, m].
         kept: The kept units J, [k].
-        tau: τ of all units or of each kept one, [k].
-        weight: W, [outputs, m], for the loss of what reads the units; the identity for that of the units themselves.
 
     Example:
         >>> import torch
         >>> information_loss(torch.diag(torch.tensor([3.0, 2.0, 1.0])), torch.tensor([0, 1]))
         1.0
     """
-    residual = moment.double() - reconstruction(moment, kept, tau) @ moment.double()[kept]
-    if weight is not None:
-        residual = weight.double() @ residual @ weight.double().T
-    return residual.trace().item()
-
-
-def selection_loss(moment: Tensor, kept: Tensor, weight: Tensor | None = None) -> float:
-    """Return E|W (h − h with removed units at 0)|²: what is lost where the other units are just left out.
-
-    Args:
-        moment: Σ, [m, m].
-        kept: The kept units J, [k].
-        weight: W, [outputs, m]; the identity if not given.
-
-    Example:
-        >>> import torch
-        >>> selection_loss(torch.ones(2, 2), torch.tensor([0]))  # the second unit equals the first
-        1.0
-        >>> information_loss(torch.ones(2, 2), torch.tensor([0]))
-        0.0
-    """
-    removed = all_but(kept, len(moment))
-    rest = moment.double()[removed][:, removed]
-    if weight is not None:
-        part = weight.double()[:, removed]
-        rest = part @ rest @ part.T
-    return rest.trace().item()
+    moment = moment.double()
+    return (moment - reconstruction(moment, kept) @ moment[kept]).trace().item()
 
 
 def degrees_of_freedom(moment: Tensor, regularisation: float) -> tuple[float, Tensor]:

@@ -2,11 +2,11 @@ import itertools
 
 import pytest
 import torch
+from reconstructed import lost
 from torch import nn
 
 from sparse_rnn.pruning.structured.exchange import exchanged
 from sparse_rnn.pruning.structured.greedy import greedy_choice
-from sparse_rnn.pruning.structured.reconstruction import information_loss
 
 
 def problem(seed):
@@ -24,7 +24,7 @@ def test_an_exchange_is_the_best_of_all_pairs(seed, tau):
 
     def loss(kept):
         kept = torch.tensor(kept)
-        return information_loss(moment, kept, tau) + information_loss(moment, kept, tau, weight)
+        return lost(moment, kept, tau) + lost(moment, kept, tau, weight)
 
     start = [0, 1, 2, 3]
     best = min(
@@ -57,7 +57,7 @@ def test_after_the_greedy_choice_the_loss_is_within_a_few_per_cent_of_the_best_s
 
         def loss(kept, moment=moment, weight=weight):
             kept = torch.as_tensor(kept)
-            return information_loss(moment, kept, 1e-6) + information_loss(moment, kept, 1e-6, weight)
+            return lost(moment, kept, 1e-6) + lost(moment, kept, 1e-6, weight)
 
         chosen = exchanged(pairs, greedy_choice(pairs, units, 1e-6), 1e-6, exchanges=10)
         ratios.append(loss(chosen) / min(map(loss, itertools.combinations(range(12), units))))

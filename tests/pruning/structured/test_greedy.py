@@ -1,9 +1,9 @@
 import pytest
 import torch
+from reconstructed import lost
 from torch import nn
 
 from sparse_rnn.pruning.structured.greedy import greedy_choice
-from sparse_rnn.pruning.structured.reconstruction import information_loss
 
 
 def trained_like_states(seed=0, units=12):
@@ -22,7 +22,7 @@ def problem(seed=0, units=12):
 
 def loss(moment, weight, kept, tau):
     kept = torch.as_tensor(kept)
-    return information_loss(moment, kept, tau) + information_loss(moment, kept, tau, weight)
+    return lost(moment, kept, tau) + lost(moment, kept, tau, weight)
 
 
 @pytest.mark.parametrize("tau", [0.0, 1e-6, 0.1])

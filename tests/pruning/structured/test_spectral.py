@@ -1,5 +1,6 @@
 import pytest
 import torch
+from reconstructed import lost
 from torch import nn
 
 from sparse_rnn.errors import UsageError
@@ -46,7 +47,7 @@ def test_the_weights_of_the_losses_decide_what_counts(tagger, x):
     assert kept(recurrent_weight=1.0) == [1, 6]
     moment = second(model, x)
     pairs = [(i, j) for i in range(8) for j in range(i + 1, 8)]
-    best = min(pairs, key=lambda pair: information_loss(moment, torch.tensor(pair), 1e-3))
+    best = min(pairs, key=lambda pair: lost(moment, torch.tensor(pair), 1e-3))
     assert kept(input_weight=1.0) == list(best)
 
 
