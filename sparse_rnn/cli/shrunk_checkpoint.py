@@ -26,6 +26,7 @@ from sparse_rnn.torch_compat import tree_map_only
 # A language model's recurrent state and gradients that are accumulated have the sizes of before, and it is the larger
 # model's run that early stopping has ended.
 _OF_THE_LARGER = ("ranks", "gradients", "early_stopped")
+_NUM_SAMPLES = 1024  # to choose the units on
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,7 @@ class Shrunk:
     notes: tuple[str, ...]
 
 
-def shrink_checkpoint(
-    checkpoint: Checkpoint,
-    data: LightningDataModule,
-    criterion: UnitCriterion | Exact,
-    num_samples: int = 1024,
-) -> Shrunk:
+def shrink_checkpoint(checkpoint: Checkpoint, data: LightningDataModule, criterion: UnitCriterion | Exact) -> Shrunk:
     """Make the model of a checkpoint smaller, and what else the checkpoint holds.
 
     What optimizers have is selected as the weights are. So are masks, unless weights are reconstructed. What other
@@ -64,13 +60,12 @@ def shrink_checkpoint(
         checkpoint: What :func:`sparse_rnn.checkpoints.read` has read; its model stays as it is.
         data: The data of its run.
         criterion: What chooses the units.
-        num_samples: Number of training samples to choose them on.
 
     Raises:
         UsageError: If units cannot be removed, or the class of the model cannot be built with the new sizes.
     """
     saved = dict(load_checkpoint(checkpoint.path))
-    shrinking = _Shrinking(criterion, num_samples, saved.get("optimizer_states", []))
+    shrinking = _Shrinking(criterion, saved.get("optimizer_states", []))
     model = copy.deepcopy(checkpoint.model)
     before = dict(model.hparams)
     with quiet():
@@ -115,14 +110,14 @@ class _Shrinking(Callback):
     optimizer_states: list[Any]
     batch: Any
 
-    def __init__(self, criterion: UnitCriterion | Exact, num_samples: int, saved: list[Any]) -> None:
-        self.criterion, self.num_samples, self.saved = criterion, num_samples, saved
+    def __init__(self, criterion: UnitCriterion | Exact, saved: list[Any]) -> None:
+        self.criterion, self.saved = criterion, saved
         self.notes: list[str] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with seeded(0):
             trainer.fit_loop.setup_data()
-            samples = TrainingSamples(trainer, find_recurrent(pl_module), self.num_samples, seed=0)
+            samples = TrainingSamples(trainer, find_recurrent(pl_module), _NUM_SAMPLES, seed=0)
             batches, loss_fn = samples.batches()
             exact = isinstance(self.criterion, Exact)
             self.plan = self.criterion.plan(pl_module, batches[0] if exact else iter(batches), loss_fn)

@@ -32,13 +32,13 @@ def sections(grid: Grid) -> list[Section]:
         Section(
             described(common),
             first.name,
-            [(label(value), *_place([(first.key, value), *common], grid)) for value in first.values],
+            [(label(value), *_place([(first.key, value), *common])) for value in first.values],
         )
         for common in points(others)
     ]
 
 
-def _place(point: Sequence[tuple[str, str]], grid: Grid) -> tuple[float, Point]:
+def _place(point: Sequence[tuple[str, str]]) -> tuple[float, Point]:
     sparsity = next(float(value) for key, value in point if key == _SPARSITY)
     return sparsity, tuple(pair for pair in point if pair[0] != _SPARSITY)
 

@@ -23,24 +23,15 @@ _STEP = {(arc // 2, letter): to for arc, (letter, to) in enumerate(zip(GRAMMAR, 
 _CHUNK = 1 << 16
 
 
-def accepts(string: str, embedded: bool = False) -> bool:
-    """Tell whether the grammar produces a string.
-
-    Args:
-        string: From B to E.
-        embedded: Whether it is to be a string of the embedded grammar: B, T or P, a string of the grammar, the same T
-            or P once more, E.
+def accepts(string: str) -> bool:
+    """Tell whether the grammar produces a string, from B to E.
 
     Example:
-        >>> accepts("BTSSXXTVVE"), accepts("BTSSXXTVVT"), accepts("BPBTSSXXTVVEPE", embedded=True)
-        (True, False, True)
-        >>> accepts("BPBTSSXXTVVETE", embedded=True)
-        False
+        >>> accepts("BTSSXXTVVE"), accepts("BTSSXXTVVT")
+        (True, False)
     """
     if string[:1] != "B" or string[-1:] != "E":
         return False
-    if embedded:
-        return string[1:2] in ("T", "P") and string[1] == string[-2] and accepts(string[2:-2])
     state: int | None = 0
     for letter in string[1:-1]:
         state = _STEP.get((state, letter))  # type: ignore[arg-type]  # no arc leaves None

@@ -16,6 +16,8 @@ from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.product import product
 from sparse_rnn.recurrent.unroll import Gains, Gradients, Unrolled, Weights, add, gains
 
+_LAST = 4  # steps that χ is a mean over
+
 
 @dataclass(frozen=True)
 class StepJacobian:
@@ -120,12 +122,12 @@ Measure = Callable[[StepJacobian], Tensor]
 
 
 @torch.no_grad()
-def chi(unrolled: Unrolled, last: int = 4) -> Tensor:
-    """χ of a layer: the mean of (J·1)² over samples, units and the last steps (Zhang and Stadie 2020, eq. 3).
+def chi(unrolled: Unrolled) -> Tensor:
+    """χ of a layer: the mean of (J·1)² over samples, units and the last four steps (Zhang and Stadie 2020, eq. 3).
 
     Of a sequence that is shorter than that, the steps that it takes count.
     """
-    steps = slice(max(len(unrolled.x_TBI) - last, 0), None)
+    steps = slice(max(len(unrolled.x_TBI) - _LAST, 0), None)
     jacobian = StepJacobian(unrolled, unrolled.weights, gains(*unrolled.replay(steps)), (0,))
     (v,) = jacobian.jvp([unrolled.x_TBI.new_ones(unrolled.layer.state_sizes[0])])
     return unrolled.taken(v, steps).square().mean()

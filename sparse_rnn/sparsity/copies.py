@@ -83,29 +83,29 @@ class Copies:
             yield from self._by_name(dict(module.module.named_parameters()), f".{place}", of_model=True)
         yield from self._by_name(dict(model.named_buffers()), "")
 
-    def named(self, tensors: Mapping[str, Any], place: str = "") -> Iterator[Found]:
+    def named(self, tensors: Mapping[str, Any]) -> Iterator[Found]:
         """Yield those of a mapping from names, such as a state dict; nothing else in it is looked at."""
-        yield from self._by_name({key: value for key, value in tensors.items() if _is_weights(value)}, place)
+        yield from self._by_name({key: value for key, value in tensors.items() if _is_weights(value)}, "")
 
-    def of_optimizer(self, optimizer: Any, place: str = "") -> Iterator[Found]:
+    def of_optimizer(self, optimizer: Any) -> Iterator[Found]:
         """Yield the averages that an optimizer keeps: in its state, its groups and its attributes."""
         states = getattr(optimizer, "state", {})
         self._seen.add(id(states))
         for parameter, state in states.items():
             name = self._wanted.get(id(parameter))
             if name is not None and isinstance(state, Mapping):
-                yield from averages_of(state, name, parameter, f"{place}.state")
-        yield from self._walk(optimizer, place, DEEPEST)
+                yield from averages_of(state, name, parameter, ".state")
+        yield from self._walk(optimizer, "", DEEPEST)
 
-    def of_optimizer_state(self, state: Mapping[str, Any], optimizer: Any, place: str = "") -> Iterator[Found]:
+    def of_optimizer_state(self, state: Mapping[str, Any], optimizer: Any) -> Iterator[Found]:
         """Yield the averages in what the ``state_dict()`` of an optimizer gave."""
         states = state.get("state", {})
         self._seen.add(id(states))
         for index, parameter in enumerate(_parameters_of(optimizer)):
             name, kept = self._wanted.get(id(parameter)), states.get(index)
             if name is not None and isinstance(kept, Mapping):
-                yield from averages_of(kept, name, parameter, f"{place}.{index}")
-        yield from self._walk(state, place, DEEPEST)
+                yield from averages_of(kept, name, parameter, f".{index}")
+        yield from self._walk(state, "", DEEPEST)
 
     def _follows(self, module: nn.Module) -> bool:
         """Tell whether a part of the model averages other parts of it, and is not pruned by itself."""

@@ -6,6 +6,7 @@ from itertools import islice, product
 
 import numpy as np
 import pytest
+from embedded_strings import accepts_embedded
 
 from sparse_rnn.data.grammar import (
     GRAMMAR,
@@ -47,7 +48,7 @@ def test_what_is_accepted_is_the_language():
 @pytest.mark.parametrize("string", ["", "B", "E", "BE", "TXS", "BTXS", "TXSE", "BTXSEE", "BTXsE", "BTXSE "])
 def test_what_is_no_string_is_rejected(string):
     assert not accepts(string)
-    assert not accepts(string, embedded=True)
+    assert not accepts_embedded(string)
 
 
 def test_walks_take_both_arcs_of_a_state_equally_often(rng):
@@ -105,8 +106,8 @@ def test_embedded_strings_are_told_by_their_second_letter(rng):
     strings = spelled(walks(500, rng))
     framed = embed(strings, rng)
     assert [string[2:-2] for string in framed] == strings
-    assert all(accepts(string, embedded=True) and not accepts(string) for string in framed)
-    assert not any(accepts(other_ending(string), embedded=True) for string in framed)
+    assert all(accepts_embedded(string) and not accepts(string) for string in framed)
+    assert not any(accepts_embedded(other_ending(string)) for string in framed)
     assert 200 < sum(string[1] == "T" for string in framed) < 300
 
 

@@ -84,7 +84,7 @@ class Exact:
             wanted = that_ran(wanted, above)
         groups = find_groups(model, recurrent, wanted, above)
         check_read(groups, recurrent, readers)
-        search = _Search(model, recurrent, groups, above, below)
+        search = _Search(model, groups, above, below)
         removable = [search.removable(group) for group in groups]
         plans: list[UnitPlan] = []
         new_sizes: dict[str, int] = {}
@@ -116,14 +116,7 @@ def _modules_together(groups: Sequence[UnitGroup], recurrent: Sequence[Recurrent
 class _Search:
     """Finds the units that are 0, constant or not read, to a fixed point over all layers."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        recurrent: Sequence[RecurrentModule],
-        groups: Sequence[UnitGroup],
-        above: Links,
-        below: Links,
-    ) -> None:
+    def __init__(self, model: nn.Module, groups: Sequence[UnitGroup], above: Links, below: Links) -> None:
         self._model, self._groups = model, groups
         self._linked = _link_kinds(above, below)
         self._makers = {writer.parameter: (group, writer) for group in groups for writer in group.writers}
