@@ -157,7 +157,7 @@ class _Recorder(TorchFunctionMode):
     def recording(self) -> Iterator[None]:
         """Let layers be run step by step, and hooks look at what has no parameter."""
         with ExitStack() as stack:
-            stack.enter_context(standing_in([f for f in self._recurrent if not f.takes_one_step], self._run_layer))
+            stack.enter_context(standing_in(self._recurrent, self._run_layer))
             cells = [(found, partial(self._run_cell, found)) for found in self._recurrent if found.takes_one_step]
             stack.enter_context(forwards_replaced(cells))
             for name, reader in self._identities.items():

@@ -97,7 +97,7 @@ class Trace(TorchFunctionMode):
         cells = [(found, partial(self._cell, found)) for found in known if found.takes_one_step]
         identities = [(n, m) for n, m in self._model.named_modules() if bridging and isinstance(m, nn.Identity)]
         with ExitStack() as stack:
-            stack.enter_context(standing_in([found for found in known if not found.takes_one_step], self._layer))
+            stack.enter_context(standing_in(known, self._layer))
             stack.enter_context(forwards_replaced(cells))
             for name, module in identities:
                 stack.callback(module.register_forward_hook(partial(self._bridge, name)).remove)
