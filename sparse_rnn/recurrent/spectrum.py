@@ -166,10 +166,7 @@ class _Step:
         return cls(unrolled, gains(*unrolled.replay(t)), unrolled.x_TBI.shape[1])[:samples]
 
     def __getitem__(self, samples: slice) -> _Step:
-        def cut(rows: Sequence[Sequence[Tensor | None]]) -> list[list[Tensor | None]]:
-            return [[None if gain is None else gain[samples] for gain in row] for row in rows]
-
-        return _Step(self.unrolled, Gains(cut(self.gains.pre), cut(self.gains.state)), len(range(self.batch)[samples]))
+        return _Step(self.unrolled, self.gains[samples], len(range(self.batch)[samples]))
 
     def jacobian(self, observed: Sequence[int]) -> Tensor:
         """Derive the observed states with respect to themselves a step before, [B, N, N]."""

@@ -49,11 +49,11 @@ class Gains:
     pre: Sequence[Sequence[Tensor | None]]
     state: Sequence[Sequence[Tensor | None]]
 
-    def __getitem__(self, t: int) -> Gains:
-        """Return the gains of one of several steps."""
+    def __getitem__(self, part: int | slice) -> Gains:
+        """Return those of one of several steps, or of some samples of one."""
         return Gains(
-            [[None if gain is None else gain[t] for gain in row] for row in self.pre],
-            [[None if gain is None else gain[t] for gain in row] for row in self.state],
+            [[None if gain is None else gain[part] for gain in row] for row in self.pre],
+            [[None if gain is None else gain[part] for gain in row] for row in self.state],
         )
 
 
