@@ -71,6 +71,11 @@ class Cell:
     elementwise: bool = True
     parts: Mapping[str, Part] = field(default_factory=dict)
 
+    @property
+    def of_input(self) -> list[str]:
+        """The kernels that read the input."""
+        return [role for role, source in self.reads.items() if source == "x"]
+
     def roles_of(self, role: str) -> list[str]:
         """Return the parts of a kernel, or the kernel itself; nothing where the cell does not have it."""
         return [known for known in self.reads if self.whole_of(known) == role]

@@ -92,7 +92,7 @@ class RecurrentLayer:
     @property
     def input_size(self) -> int:
         """Number of inputs, I."""
-        return next(self.weights[role].shape[1] for role, source in self.cell.reads.items() if source == "x")
+        return self.weights[self.cell.of_input[0]].shape[1]
 
     @property
     def state_sizes(self) -> tuple[int, ...]:

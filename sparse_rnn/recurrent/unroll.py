@@ -120,8 +120,7 @@ class Unrolled:
     @torch.no_grad()
     def _run(self, state: State) -> None:
         biases = {role: bias.detach().to(self.x_TBI) for role, bias in self.layer.biases.items()}
-        readers = [role for role, source in self.layer.cell.reads.items() if source == "x"]
-        projected = {role: self._project(role, self.x_TBI, biases) for role in readers}
+        projected = {role: self._project(role, self.x_TBI, biases) for role in self.layer.cell.of_input}
         self._store_states(0, state)
         for t in range(len(self.x_TBI)):
             made: list[Tensor] = []

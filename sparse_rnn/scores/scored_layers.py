@@ -47,8 +47,7 @@ def constant_biases(layer: RecurrentLayer, bias: float) -> dict[str, Tensor]:
     """
     by_gate = [_bias_of(layer.cell, gate, bias) for gate in layer.cell.gates]
     rows = torch.tensor(by_gate, dtype=layer.precision).repeat_interleave(layer.hidden_size)
-    readers = (role for role, source in layer.cell.reads.items() if source == "x")
-    return {layer.cell.whole_of(role): rows.to(layer.parameters[role].device) for role in readers}
+    return {layer.cell.whole_of(role): rows.to(layer.parameters[role].device) for role in layer.cell.of_input}
 
 
 def _bias_of(cell: Cell, gate: str, bias: float) -> float:

@@ -83,7 +83,7 @@ def layer_connections(layer: RecurrentLayer, masks: Mapping[str, Tensor] | None 
     gates = [
         gate for role, mask in kept.items() for gate in gate_statistics(layer.kernels[role], layer.gates_of(role), mask)
     ]
-    of_input = [role for role, source in reads.items() if source == "x"]
+    of_input = layer.cell.of_input
     others = [role for role in kept if role not in of_input]
     # Of a cell without a kernel that reads a state itself, those that read what the step makes of it.
     of_state = [role for role, source in reads.items() if source in layer.cell.states] or others

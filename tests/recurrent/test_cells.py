@@ -163,6 +163,7 @@ def test_each_kernel_is_used_once_and_reads_what_the_cell_says(name):
 
     new = cell.step(project, x, state)
     assert sorted(seen) == sorted(cell.reads)
+    assert cell.of_input == ["ih"]
     assert [part.shape for part in new] == [(BATCH, UNITS)] * len(cell.states)
 
 

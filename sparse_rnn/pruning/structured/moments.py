@@ -150,7 +150,7 @@ class _Recorder(TorchFunctionMode):
         ]
 
     def _wanted_or_reading(self, found: RecurrentModule) -> set[int]:
-        reading = {id(layer) for layer in _layers(found) if id(layer.parameters[_input_role(layer)]) in self._outer}
+        reading = {id(layer) for layer in _layers(found) if id(layer.parameters[layer.cell.of_input[0]]) in self._outer}
         return reading | (self._layers.keys() & {id(layer) for layer in _layers(found)})
 
     @contextmanager
@@ -184,7 +184,7 @@ class _Recorder(TorchFunctionMode):
 
     def _run_cell(self, found: RecurrentModule, input: Tensor, hx: Any = None) -> Any:
         (layer,) = found.layers[0]
-        self._read(layer.parameters[_input_role(layer)], input)
+        self._read(layer.parameters[layer.cell.of_input[0]], input)
         given = () if hx is None else (hx,)
         after = forward_of(found.entry.kind)(found.module, input, *given)
         for source, state in zip(layer.cell.states, after if isinstance(after, tuple) else (after,), strict=True):
@@ -196,7 +196,7 @@ class _Recorder(TorchFunctionMode):
     ) -> tuple[Tensor, State]:
         inputs_TBI = reading_order(x_TBI, lengths, layer.reverse)
         has_begun = None if lengths is None else running(len(x_TBI), lengths)
-        self._read(layer.parameters[_input_role(layer)], _steps(inputs_TBI, has_begun))
+        self._read(layer.parameters[layer.cell.of_input[0]], _steps(inputs_TBI, has_begun))
         state = initial or tuple(x_TBI.new_zeros(x_TBI.shape[1], size) for size in layer.state_sizes)
         weights, biases = layer.weights, dict(layer.biases)
         seen: dict[str, list[Tensor]] = {}
@@ -231,7 +231,3 @@ def _steps(values_TBD: Tensor, has_begun: Tensor | None) -> Tensor:
 
 def _layers(found: RecurrentModule) -> list[RecurrentLayer]:
     return [layer for directions in found.layers for layer in directions]
-
-
-def _input_role(layer: RecurrentLayer) -> str:
-    return next(role for role, source in layer.cell.reads.items() if source == "x")

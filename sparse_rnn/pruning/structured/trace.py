@@ -125,8 +125,7 @@ class Trace(TorchFunctionMode):
 
     def _read_by_layer(self, layer: RecurrentLayer, x: Tensor, initial: State | None) -> None:
         name = self._names[id(layer)]
-        kernel = next(layer.kernels[role] for role, source in layer.cell.reads.items() if source == "x")
-        self._read(x, kernel, 1)
+        self._read(x, layer.kernels[layer.cell.of_input[0]], 1)
         zero = name not in self.links.seen or name in self.links.from_zero
         self.links.seen.add(name)
         for state in initial or ():
