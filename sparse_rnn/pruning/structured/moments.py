@@ -25,7 +25,7 @@ from sparse_rnn.pruning.structured.products import factor, remember_rows
 from sparse_rnn.pruning.structured.units import Reader
 from sparse_rnn.recurrent.capture import LossFn, run, standing_in
 from sparse_rnn.recurrent.cells import State
-from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, named_layers
+from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, layers_of
 from sparse_rnn.recurrent.packing import reading_order, running, sequence_order
 from sparse_rnn.recurrent.stand_in import forward_of, forwards_replaced
 
@@ -142,16 +142,14 @@ class _Recorder(TorchFunctionMode):
                     self._outer.setdefault(id(parameters[reader.parameter]), []).append(reader)
                 else:
                     self._identities[reader.parameter.rpartition(".")[0]] = reader
-        self._names = {id(layer): name for name, layer in named_layers(recurrent).items()}
         self._recurrent = [
             found
             for found in recurrent
-            if any(id(layer) in self._wanted_or_reading(found) for layer in _layers(found)) and not found.entry.own
+            if not found.entry.own and any(map(self._is_wanted_or_reads, layers_of([found])))
         ]
 
-    def _wanted_or_reading(self, found: RecurrentModule) -> set[int]:
-        reading = {id(layer) for layer in _layers(found) if id(layer.parameters[layer.cell.of_input[0]]) in self._outer}
-        return reading | (self._layers.keys() & {id(layer) for layer in _layers(found)})
+    def _is_wanted_or_reads(self, layer: RecurrentLayer) -> bool:
+        return id(layer) in self._layers or id(layer.parameters[layer.cell.of_input[0]]) in self._outer
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -227,7 +225,3 @@ class _Recorder(TorchFunctionMode):
 def _steps(values_TBD: Tensor, has_begun: Tensor | None) -> Tensor:
     """Leave out what is before the beginning of a sequence."""
     return values_TBD if has_begun is None else values_TBD[has_begun.squeeze(-1)]
-
-
-def _layers(found: RecurrentModule) -> list[RecurrentLayer]:
-    return [layer for directions in found.layers for layer in directions]
