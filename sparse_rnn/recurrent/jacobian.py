@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from sparse_rnn.recurrent.cells import State
-from sparse_rnn.recurrent.product import product
-from sparse_rnn.recurrent.unroll import Gains, Gradients, Unrolled, Weights, add, gains
+from sparse_rnn.recurrent.product import add, product
+from sparse_rnn.recurrent.unroll import Gains, Gradients, Unrolled, Weights, gains
 
 _LAST = 4  # steps that χ is a mean over
 

@@ -9,6 +9,7 @@ from torch.nn.functional import linear
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.layers import RecurrentLayer
 from sparse_rnn.recurrent.packing import reading_order, running, sequence_order
+from sparse_rnn.recurrent.product import add
 
 
 def run_layer(
@@ -32,8 +33,7 @@ def run_layer(
     weights, biases = layer.weights, dict(layer.biases)
 
     def project(**inputs: Tensor) -> Tensor:
-        first, *others = (linear(value, weights[r], biases.get(r)) for r, value in inputs.items())
-        return sum(others, first)
+        return add(linear(value, weights[role], biases.get(role)) for role, value in inputs.items())
 
     outputs = []
     for t, x_BI in enumerate(inputs_TBI):

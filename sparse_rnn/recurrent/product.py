@@ -1,4 +1,6 @@
-"""Matrix products as fast as the machine has them."""
+"""Matrix products as fast as the machine has them, and sums of them."""
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -28,6 +30,12 @@ def add_product_(target: Tensor, a: Tensor, b: Tensor) -> None:
         target += product(a, b)
     else:
         target.addmm_(a, b)
+
+
+def add(terms: Iterable[Tensor]) -> Tensor:
+    """Sum one or more tensors."""
+    first, *others = terms
+    return sum(others, first)
 
 
 def onednn_multiplies(a: Tensor) -> bool:

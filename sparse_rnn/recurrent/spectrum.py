@@ -24,7 +24,8 @@ from sparse_rnn.recurrent.capture import LossFn, run_unrolled
 from sparse_rnn.recurrent.jacobian import chi
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.recurrent.layers import RecurrentModule, named_layers
-from sparse_rnn.recurrent.unroll import Gains, Unrolled, add, gains
+from sparse_rnn.recurrent.product import add
+from sparse_rnn.recurrent.unroll import Gains, Unrolled, gains
 
 States = Literal["output", "all"]
 

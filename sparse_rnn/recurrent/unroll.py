@@ -17,7 +17,7 @@ Shape suffixes: T steps, B samples, I inputs, H units, G gates, R functionals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor
 from sparse_rnn.recurrent.cells import Project, State
 from sparse_rnn.recurrent.layers import RecurrentLayer
 from sparse_rnn.recurrent.packing import reading_order, running, sequence_order
-from sparse_rnn.recurrent.product import add_product_, product
+from sparse_rnn.recurrent.product import add, add_product_, product
 
 Weights = Mapping[str, Tensor]
 # Role to gradient, [I or H, G·H]: transposed, as transposed inputs times deltas are the faster way round.
@@ -324,12 +324,6 @@ def gains(new: State, pre: Sequence[Tensor], old: State, create_graph: bool = Fa
         by_pre.append([gain if gain is None else gain.unflatten(-1, (-1, units)) for gain in found[: len(pre)]])
         by_state.append(found[len(pre) :])
     return Gains(by_pre, by_state)
-
-
-def add(terms: Iterable[Tensor]) -> Tensor:
-    """Sum one or more tensors."""
-    first, *others = terms
-    return sum(others, first)
 
 
 def _join(adjoint: Sequence[Tensor], explicit: State | None) -> list[Tensor]:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_rnn.recurrent.product import add_product_, onednn_multiplies, product
+from sparse_rnn.recurrent.product import add, add_product_, onednn_multiplies, product
 
 LAYOUTS = {
     "rows": lambda b: b.contiguous(),
@@ -67,6 +67,12 @@ def test_factors_stay_what_they_are():
     add_product_(torch.zeros(3, 5), a, b)
     assert torch.equal(a, before[0])
     assert torch.equal(b, before[1])
+
+
+def test_a_sum_of_tensors_leaves_its_terms_alone():
+    a, b = torch.ones(2), torch.ones(2)
+    assert add([a, b, b]).tolist() == [3, 3]
+    assert add(iter([a])).tolist() == a.tolist() == [1, 1]
 
 
 def test_only_single_precision_on_a_cpu_goes_to_onednn():

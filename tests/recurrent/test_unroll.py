@@ -7,7 +7,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from sparse_rnn.recurrent.cells import RESET_STATE
 from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, layers_of
-from sparse_rnn.recurrent.unroll import CHUNK, Unrolled, add, gains
+from sparse_rnn.recurrent.unroll import CHUNK, Unrolled, gains
 
 INPUTS, UNITS, BATCH = 3, 5, 2
 
@@ -198,9 +198,3 @@ def test_leading_steps_that_no_functional_depends_on_are_left_out(build):
     unrolled.backpropagate(cotangents, [all_of_it], stop=2 * CHUNK)
     torch.testing.assert_close(early, all_of_it)
     assert any(value.any() for value in early.values())
-
-
-def test_a_sum_of_tensors_leaves_its_terms_alone():
-    a, b = torch.ones(2), torch.ones(2)
-    assert add([a, b, b]).tolist() == [3, 3]
-    assert add(iter([a])).tolist() == a.tolist() == [1, 1]

@@ -24,6 +24,7 @@ from sparse_rnn.pruning.structured.unit_criterion import check_read, layers_of_m
 from sparse_rnn.pruning.structured.units import all_but
 from sparse_rnn.recurrent.capture import LossFn
 from sparse_rnn.recurrent.layers import RecurrentModule, find_recurrent
+from sparse_rnn.recurrent.product import add
 
 _NONE = torch.zeros(0, dtype=torch.long, device="cpu")
 
@@ -110,8 +111,7 @@ class GroupLasso:
         return self._sums(values) / self._sums(ones)
 
     def _sums(self, values: Mapping[nn.Parameter, Tensor]) -> Tensor:
-        first, *others = (part.sums(values[part.parameter]) for part in self._parts if part.parameter in values)
-        return sum(others, first)
+        return add(part.sums(values[part.parameter]) for part in self._parts if part.parameter in values)
 
     @torch.no_grad()
     def step_(self, threshold: float | Tensor) -> None:

@@ -27,6 +27,7 @@ from sparse_rnn.recurrent.capture import LossFn, run, standing_in
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, layers_of
 from sparse_rnn.recurrent.packing import reading_order, running, sequence_order
+from sparse_rnn.recurrent.product import add
 from sparse_rnn.recurrent.stand_in import forward_of, forwards_replaced
 
 _ROWS = 16384
@@ -203,8 +204,7 @@ class _Recorder(TorchFunctionMode):
             for role, value in inputs.items():
                 if layer.cell.reads[role] in sources_of(layer) and layer.cell.reads[role] not in layer.cell.states:
                     seen.setdefault(layer.cell.reads[role], []).append(value)
-            first, *others = (linear(value, weights[role], biases.get(role)) for role, value in inputs.items())
-            return sum(others, first)
+            return add(linear(value, weights[role], biases.get(role)) for role, value in inputs.items())
 
         self._in_a_layer = True
         for t, x_BI in enumerate(inputs_TBI):
