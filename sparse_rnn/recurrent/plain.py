@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
@@ -13,7 +15,11 @@ from sparse_rnn.recurrent.product import add
 
 
 def run_layer(
-    layer: RecurrentLayer, x_TBI: Tensor, initial: State | None = None, lengths: Tensor | None = None
+    layer: RecurrentLayer,
+    x_TBI: Tensor,
+    initial: State | None = None,
+    lengths: Tensor | None = None,
+    see: Callable[[str, Tensor], None] | None = None,
 ) -> tuple[Tensor, State]:
     """Run one layer over a sequence, recording a graph on its live kernels and biases.
 
@@ -22,6 +28,8 @@ def run_layer(
         x_TBI: Its inputs, in the order of the sequence, beginning together.
         initial: Its initial state, each tensor [B, H]; zeros if not given.
         lengths: Lengths of the sequences, [B]; T for all of them if not given.
+        see: Is given, in every step, what kernels read that is neither the input nor a state, and each new state, by
+            what the cell calls them.
 
     Returns:
         The outputs [T, B, H] in the order of the sequence, and the final state.
@@ -31,8 +39,12 @@ def run_layer(
     state = initial or tuple(x_TBI.new_zeros(x_TBI.shape[1], size) for size in layer.state_sizes)
 
     weights, biases = layer.weights, dict(layer.biases)
+    known = ("x", *layer.cell.states)
 
     def project(**inputs: Tensor) -> Tensor:
+        for role, value in inputs.items():
+            if see is not None and layer.cell.reads[role] not in known:
+                see(layer.cell.reads[role], value)
         return add(linear(value, weights[role], biases.get(role)) for role, value in inputs.items())
 
     outputs = []
@@ -42,4 +54,7 @@ def run_layer(
             new = tuple(torch.where(has_begun[t], after, before) for after, before in zip(new, state, strict=True))
         state = new
         outputs.append(state[0])
+        if see is not None:
+            for name, values in zip(layer.cell.states, state, strict=True):
+                see(name, values)
     return sequence_order(torch.stack(outputs), lengths, layer.reverse), state

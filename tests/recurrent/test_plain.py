@@ -95,6 +95,20 @@ def test_a_projected_layer():
     torch.testing.assert_close(final, (h[0], c[0]))
 
 
+def test_who_looks_on_sees_what_is_made_on_the_way_and_all_states():
+    torch.manual_seed(0)
+    (layer,) = layers_of(find_recurrent(nn.LSTM(INPUTS, UNITS, proj_size=2).double()))
+    seen: dict[str, list[Tensor]] = {}
+    output, (h, c) = run_layer(
+        layer, randn(STEPS, BATCH, INPUTS), see=lambda name, v: seen.setdefault(name, []).append(v)
+    )
+    assert {name: len(values) for name, values in seen.items()} == {"m": STEPS, "h": STEPS, "c": STEPS}
+    assert torch.equal(torch.stack(seen["h"]), output)
+    assert seen["h"][-1] is h
+    assert seen["c"][-1] is c
+    torch.testing.assert_close(torch.stack(seen["m"]) @ layer.weights["hr"].T, output)
+
+
 def test_the_state_before_a_sequence_begins_gets_no_input():
     """What is padding has no gradient, whatever it holds."""
     torch.manual_seed(0)

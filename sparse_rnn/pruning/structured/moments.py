@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 from sparse_rnn.errors import UsageError
@@ -26,8 +25,8 @@ from sparse_rnn.pruning.structured.units import Reader
 from sparse_rnn.recurrent.capture import LossFn, run, standing_in
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, layers_of
-from sparse_rnn.recurrent.packing import reading_order, running, sequence_order
-from sparse_rnn.recurrent.product import add
+from sparse_rnn.recurrent.packing import reading_order, running
+from sparse_rnn.recurrent.plain import run_layer
 from sparse_rnn.recurrent.stand_in import forward_of, forwards_replaced
 
 _ROWS = 16384
@@ -193,33 +192,22 @@ class _Recorder(TorchFunctionMode):
     def _run_layer(
         self, layer: RecurrentLayer, x_TBI: Tensor, initial: State | None, lengths: Tensor | None
     ) -> tuple[Tensor, State]:
-        inputs_TBI = reading_order(x_TBI, lengths, layer.reverse)
         has_begun = None if lengths is None else running(len(x_TBI), lengths)
+        inputs_TBI = reading_order(x_TBI, lengths, layer.reverse)
         self._read(layer.parameters[layer.cell.of_input[0]], _steps(inputs_TBI, has_begun))
-        state = initial or tuple(x_TBI.new_zeros(x_TBI.shape[1], size) for size in layer.state_sizes)
-        weights, biases = layer.weights, dict(layer.biases)
-        seen: dict[str, list[Tensor]] = {}
+        seen: dict[str, list[Tensor]] = {source: [] for source in sources_of(layer)}
 
-        def project(**inputs: Tensor) -> Tensor:
-            for role, value in inputs.items():
-                if layer.cell.reads[role] in sources_of(layer) and layer.cell.reads[role] not in layer.cell.states:
-                    seen.setdefault(layer.cell.reads[role], []).append(value)
-            return add(linear(value, weights[role], biases.get(role)) for role, value in inputs.items())
+        def see(source: str, values: Tensor) -> None:
+            if source in seen:
+                seen[source].append(values)
 
         self._in_a_layer = True
-        for t, x_BI in enumerate(inputs_TBI):
-            after = layer.cell.step(project, x_BI, state)
-            if has_begun is not None:
-                after = tuple(torch.where(has_begun[t], new, old) for new, old in zip(after, state, strict=True))
-            state = after
-            for source, values in zip(layer.cell.states, state, strict=True):
-                seen.setdefault(source, []).append(values)
+        output_and_state = run_layer(layer, x_TBI, initial, lengths, see)
         self._in_a_layer = False
         for source, steps in seen.items():
-            if source in sources_of(layer):
+            if steps:
                 self._add(layer, source, _steps(torch.stack(steps), has_begun))
-        output = torch.stack(seen[layer.cell.states[0]])
-        return sequence_order(output, lengths, layer.reverse), state
+        return output_and_state
 
 
 def _steps(values_TBD: Tensor, has_begun: Tensor | None) -> Tensor:
