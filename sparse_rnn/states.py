@@ -18,6 +18,21 @@ def parameter_at(module: nn.Module, name: str) -> nn.Parameter | None:
     return None
 
 
+def names_of(module: nn.Module) -> dict[nn.Parameter, list[str]]:
+    """Return all names of each parameter, of which one that is used in several places has several.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+        >>> model[1].weight = model[0].weight
+        >>> list(names_of(model).values())
+        [['0.weight', '1.weight']]
+    """
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    return names
+
+
 def load_assigned(module: nn.Module, state: Mapping[str, Tensor], strict: bool = True) -> None:
     """Load a state by ``load_state_dict(assign=True)``; parameters that have several names stay one.
 
@@ -36,9 +51,7 @@ def load_assigned(module: nn.Module, state: Mapping[str, Tensor], strict: bool =
         >>> model[1].weight is model[0].weight
         True
     """
-    names: dict[nn.Parameter, list[str]] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        names.setdefault(parameter, []).append(name)
+    names = names_of(module)
     module.load_state_dict(state, strict=strict, assign=True)
     for of_one in names.values():
         loaded = [name for name in of_one if name in state]

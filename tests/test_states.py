@@ -2,13 +2,20 @@ import pytest
 import torch
 from torch import nn
 
-from sparse_rnn.states import load_assigned
+from sparse_rnn.states import load_assigned, names_of
 
 
 def tied():
     model = nn.Sequential(nn.Embedding(5, 4), nn.GRU(4, 4), nn.Linear(4, 5, bias=False))
     model[2].weight = model[0].weight
     return model
+
+
+def test_names_are_those_of_every_place():
+    model = tied()
+    names = names_of(model)
+    assert names[model[0].weight] == ["0.weight", "2.weight"]
+    assert sorted(sum(names.values(), [])) == sorted(name for name, _ in model.named_parameters(remove_duplicate=False))
 
 
 @pytest.mark.parametrize("left_out", [(), ("0.weight",), ("2.weight",), ("0.weight", "2.weight")])

@@ -16,6 +16,7 @@ from torch.optim import ASGD
 from sparse_rnn.checks import check_whole
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import join_other_name
+from sparse_rnn.states import names_of
 
 
 def non_monotonic(values: Sequence[float], n: int) -> bool:
@@ -129,9 +130,7 @@ class NTASGD(Callback):
         """Let the checkpoint's model be the average, and the optimizer's state keep the weights instead."""
         if not self.averaging or self._exchanged:
             return
-        names: dict[Tensor, list[str]] = {}
-        for name, parameter in pl_module.named_parameters(remove_duplicate=False):
-            names.setdefault(parameter, []).append(name)
+        names = names_of(pl_module)
         for optimizer, saved in zip(trainer.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             for index, state in saved["state"].items():

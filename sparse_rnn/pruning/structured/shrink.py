@@ -14,6 +14,7 @@ from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.structured.groups import weight_of
 from sparse_rnn.pruning.structured.products import embeds
 from sparse_rnn.pruning.structured.units import Plan, Reader, UnitPlan, all_but
+from sparse_rnn.states import names_of
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -154,9 +155,7 @@ def shrink_(model: nn.Module, plan: Plan) -> dict[str, Edit]:
         (RNN(3, 2), torch.Size([2, 2]))
     """
     planned = edits(model, plan)
-    names: dict[int, set[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), set()).add(name)
+    names = names_of(model)
     old_sizes = {name: _hidden_size(model, name) for name in plan.sizes}
     new = {name: edit.apply(weight_of(model, name, _units(edit))) for name, edit in planned.items()}
     for name, values in new.items():
@@ -165,7 +164,7 @@ def shrink_(model: nn.Module, plan: Plan) -> dict[str, Edit]:
             _replace_identity(model, owner_name, values)
             continue
         parameter = model.get_parameter(name)
-        shared = names[id(parameter)]
+        shared = names[parameter]
         if any(embeds(model, other) for other in shared):
             parameter = nn.Parameter(values, requires_grad=parameter.requires_grad)
         _resize(parameter, values)

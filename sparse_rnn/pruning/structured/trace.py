@@ -21,6 +21,7 @@ from sparse_rnn.recurrent.capture import standing_in
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, named_layers
 from sparse_rnn.recurrent.stand_in import forwards_replaced
+from sparse_rnn.states import names_of
 from sparse_rnn.torch_compat import tree_leaves
 
 _NORMS = (F.layer_norm, F.batch_norm, F.group_norm, F.instance_norm, F.local_response_norm)
@@ -73,9 +74,7 @@ class Trace(TorchFunctionMode):
         self._model, self._recurrent, self._wanted = model, recurrent, set(wanted)
         self._layers = named_layers(recurrent)
         self._names = {id(layer): name for name, layer in self._layers.items()}
-        self._parameters: dict[int, list[str]] = {}
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            self._parameters.setdefault(id(parameter), []).append(name)
+        self._parameters = {id(parameter): names for parameter, names in names_of(model).items()}
         self._probes = Probes([p for p in model.parameters() if p.is_floating_point()], sign)
         self._embeddings: set[int] = set()  # parameters that words are looked up in,
         self._rows: set[int] = set()  # and those of which some rows are multiplied by
