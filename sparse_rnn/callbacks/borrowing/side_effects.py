@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from sparse_rnn.isolation import kept, parameters_kept
+from sparse_rnn.torch_compat import own_attribute_set
 
 
 @contextmanager
@@ -30,17 +31,18 @@ def side_effect_free(trainer: Trainer, module: LightningModule) -> Iterator[list
     parts = [part for part in module.modules() if hasattr(type(part), "training_step")]
     optimizers = _optimizers(module)
     schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+    stand_ins = {"log": _ignore, "log_dict": _ignore, "print": _ignore, "manual_backward": collect}
+    replaced: list[tuple[Any, str, Callable[..., Any]]]
+    replaced = [(part, name, stand_in) for part in parts for name, stand_in in stand_ins.items()]
+    replaced += [(optimizer, "step", _run_closure) for optimizer in optimizers]
+    replaced += [(scheduler, "step", _ignore) for scheduler in schedulers]
     with ExitStack() as stack:
         stack.enter_context(parameters_kept(module))
         stack.enter_context(kept(optimizer.param_groups for optimizer in trainer.optimizers))
         stack.enter_context(_loggers_silenced(trainer))
         stack.enter_context(_Collecting(collect))
-        for part in parts:
-            stack.enter_context(_replaced(part, log=_ignore, log_dict=_ignore, print=_ignore, manual_backward=collect))
-        for optimizer in optimizers:
-            stack.enter_context(_replaced(optimizer, step=_run_closure))
-        for scheduler in schedulers:
-            stack.enter_context(_replaced(scheduler, step=_ignore))
+        for target, name, stand_in in replaced:
+            stack.enter_context(own_attribute_set(target, name, stand_in))
         yield losses
 
 
@@ -91,19 +93,3 @@ def _loggers_silenced(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         trainer.loggers = loggers
-
-
-@contextmanager
-def _replaced(target: Any, **attributes: Any) -> Iterator[None]:
-    """Set attributes of an object and put them back on exit."""
-    own = {name: vars(target)[name] for name in attributes if name in vars(target)}
-    for name, value in attributes.items():
-        setattr(target, name, value)
-    try:
-        yield
-    finally:
-        for name in attributes:
-            if name in own:
-                setattr(target, name, own[name])
-            else:
-                delattr(target, name)
