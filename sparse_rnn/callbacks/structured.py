@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from sparse_rnn.pruning.structured import (
     shrink_with_optimizers_,
     unit_criterion,
 )
+from sparse_rnn.pruning.structured.choice import plan_with
 from sparse_rnn.pruning.structured.unit_criterion import Units, sizes_wanted
 from sparse_rnn.recurrent.capture import LossFn
 from sparse_rnn.recurrent.layers import find_recurrent
@@ -191,7 +192,7 @@ class StructuredPruning(Callback):
             if isinstance(trial, UnitCriterion):
                 trial = RandomUnits(trial.units, reconstruct=False)
             with isolate_rng():
-                _planned(trial, pl_module, [self._batch], training_loss(trainer, transferred=True))
+                plan_with(trial, pl_module, [self._batch], training_loss(trainer, transferred=True))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Shrink the model where it is due, before checkpoints are saved."""
@@ -239,7 +240,7 @@ class StructuredPruning(Callback):
         before, named = _weights(pl_module), {id(parameter) for parameter in pl_module.parameters()}
         hparams = dict(pl_module.hparams)
         with isolate_rng():
-            plan = _planned(self.criterion, pl_module, *self._samples(trainer, pl_module))
+            plan = plan_with(self.criterion, pl_module, *self._samples(trainer, pl_module))
         self.plan = Plan.from_state_dict(trainer.strategy.broadcast(plan.state_dict()))
         wrapped = isinstance(trainer.strategy.model, DistributedDataParallel)
         if wrapped:
@@ -279,14 +280,6 @@ class StructuredPruning(Callback):
 
 def _nothing() -> None:
     """Stand for what has been done."""
-
-
-def _planned(
-    criterion: UnitCriterion | Exact, pl_module: LightningModule, batches: Sequence[Any], loss_fn: LossFn
-) -> Plan:
-    if isinstance(criterion, Exact):
-        return criterion.plan(pl_module, batches[0], loss_fn)
-    return criterion.plan(pl_module, iter(batches), loss_fn)
 
 
 def _selection(plan: Plan) -> Plan:

@@ -19,6 +19,7 @@ from sparse_rnn.devices import own_accelerator
 from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import seeded
 from sparse_rnn.pruning.structured import Edit, Exact, Plan, UnitCriterion, shrink_with_optimizers_
+from sparse_rnn.pruning.structured.choice import plan_with
 from sparse_rnn.recurrent.layers import find_recurrent
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.torch_compat import tree_map_only
@@ -119,8 +120,7 @@ class _Shrinking(Callback):
             trainer.fit_loop.setup_data()
             samples = TrainingSamples(trainer, find_recurrent(pl_module), _NUM_SAMPLES, seed=0)
             batches, loss_fn = samples.batches()
-            exact = isinstance(self.criterion, Exact)
-            self.plan = self.criterion.plan(pl_module, batches[0] if exact else iter(batches), loss_fn)
+            self.plan = plan_with(self.criterion, pl_module, batches, loss_fn)
         if not _load_all(trainer.optimizers, self.saved):
             self.notes.append("The optimizers begin anew: those of the checkpoint are not those of the configuration.")
         self.edits = shrink_with_optimizers_(pl_module, self.plan, trainer.optimizers)

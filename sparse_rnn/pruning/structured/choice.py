@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.structured.column_sparsification import ColumnSparsification
 from sparse_rnn.pruning.structured.exact import Exact
@@ -9,6 +14,8 @@ from sparse_rnn.pruning.structured.random_units import RandomUnits
 from sparse_rnn.pruning.structured.spectral import Spectral
 from sparse_rnn.pruning.structured.unit_criterion import UnitCriterion, Units
 from sparse_rnn.pruning.structured.unit_magnitude import UnitMagnitude
+from sparse_rnn.pruning.structured.units import Plan
+from sparse_rnn.recurrent.capture import LossFn
 
 _KINDS: dict[str, type[UnitCriterion]] = {
     kind.__name__: kind for kind in (Spectral, UnitMagnitude, ColumnSparsification, RandomUnits)
@@ -44,3 +51,12 @@ def unit_criterion(criterion: UnitCriterion | Exact | str, units: Units | None =
     if units is None:
         raise UsageError(f"{criterion} needs the number of units that stay, or a share of them, as units.")
     return _KINDS[criterion](units)
+
+
+def plan_with(
+    criterion: UnitCriterion | Exact, model: nn.Module, batches: Sequence[Any], loss_fn: LossFn | None = None
+) -> Plan:
+    """Plan the removal of units on batches, of which ``Exact`` needs one only; see :meth:`UnitCriterion.plan`."""
+    if isinstance(criterion, Exact):
+        return criterion.plan(model, batches[0], loss_fn)
+    return criterion.plan(model, iter(batches), loss_fn)

@@ -1,8 +1,9 @@
 import pytest
+import torch
 
 from sparse_rnn.errors import UsageError
-from sparse_rnn.pruning.structured import Exact, Spectral, unit_criterion
-from sparse_rnn.pruning.structured.choice import NAMES
+from sparse_rnn.pruning.structured import Exact, RandomUnits, Spectral, unit_criterion
+from sparse_rnn.pruning.structured.choice import NAMES, plan_with
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "Exact"])
@@ -30,3 +31,12 @@ def test_exact_has_no_number_and_what_is_made_already_stays():
 def test_what_does_not_go_together_is_refused(criterion, units, message):
     with pytest.raises(UsageError, match=message):
         unit_criterion(criterion, units)
+
+
+@pytest.mark.parametrize("criterion", [Exact(), RandomUnits(units=5)])
+def test_either_kind_plans_on_batches(criterion, tagger, x):
+    model = tagger("rnn")
+    with torch.no_grad():
+        model.head.weight[:, 6] = model.rnn.weight_hh_l0[:, 6] = 0  # nothing reads unit 6
+    plan = plan_with(criterion, model, [x, x])
+    assert len(plan["rnn.l0"].kept) == (7 if criterion == Exact() else 5)
