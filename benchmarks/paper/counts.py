@@ -18,7 +18,8 @@ from sparse_rnn.callbacks.finding import current_masks
 from sparse_rnn.cli.compare import parse
 from sparse_rnn.cli.fit import PruningCLI
 from sparse_rnn.compare.grid import Grid, Run
-from sparse_rnn.recurrent.layers import find_recurrent, named_layers
+from sparse_rnn.recurrent.finding import find_recurrent
+from sparse_rnn.recurrent.layers import named_layers
 from sparse_rnn.sparsity.connections import kept_weights
 from sparse_rnn.sparsity.statistics import gate_statistics
 

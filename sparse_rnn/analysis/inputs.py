@@ -14,7 +14,7 @@ from sparse_rnn.callbacks.borrowing.samples import TrainingSamples
 from sparse_rnn.devices import own_accelerator
 from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import seeded
-from sparse_rnn.recurrent.layers import find_recurrent
+from sparse_rnn.recurrent.finding import find_recurrent
 from sparse_rnn.recurrent.spectrum import unrolled_layers
 from sparse_rnn.recurrent.unroll import Unrolled
 

@@ -13,7 +13,8 @@ from sparse_rnn.analysis.curves import Curve, read_curves
 from sparse_rnn.analysis.inputs import measure_on_samples
 from sparse_rnn.analysis.maps import ConnectionMap, connection_map
 from sparse_rnn.analysis.runs import Trained
-from sparse_rnn.recurrent.layers import find_recurrent, named_layers
+from sparse_rnn.recurrent.finding import find_recurrent
+from sparse_rnn.recurrent.layers import named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum, product_singular_values, spectrum
 from sparse_rnn.recurrent.unroll import Unrolled
 from sparse_rnn.sparsity.connections import Connections, connections

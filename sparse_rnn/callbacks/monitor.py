@@ -15,7 +15,8 @@ from sparse_rnn.callbacks.finding import current_masks
 from sparse_rnn.calls import as_called
 from sparse_rnn.checks import check_flag, check_whole
 from sparse_rnn.lightning_compat import join_other_name, logged_step, only_accumulates
-from sparse_rnn.recurrent.layers import RecurrentLayer, describable_modules, named_layers
+from sparse_rnn.recurrent.finding import describable_modules
+from sparse_rnn.recurrent.layers import RecurrentLayer, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum, spectrum, unrolled_layers
 from sparse_rnn.recurrent.unroll import Unrolled
 from sparse_rnn.sparsity.connections import connections

@@ -34,7 +34,7 @@ from sparse_rnn.pruning.structured import (
 from sparse_rnn.pruning.structured.choice import plan_with
 from sparse_rnn.pruning.structured.unit_criterion import Units, sizes_wanted
 from sparse_rnn.recurrent.capture import LossFn
-from sparse_rnn.recurrent.layers import find_recurrent
+from sparse_rnn.recurrent.finding import find_recurrent
 
 
 class StructuredPruning(Callback):

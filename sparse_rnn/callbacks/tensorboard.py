@@ -21,7 +21,8 @@ from sparse_rnn.lightning_compat import (
     logged_columns,
     logs_hyperparameters,
 )
-from sparse_rnn.recurrent.layers import RecurrentLayer, describable_modules, named_layers
+from sparse_rnn.recurrent.finding import describable_modules
+from sparse_rnn.recurrent.layers import RecurrentLayer, named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum
 from sparse_rnn.sparsity.connections import kept_weights
 from sparse_rnn.torch_compat import add_summary

@@ -30,7 +30,7 @@ from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import LanguageModel, SequenceClassifier
 from sparse_rnn.pruning.structured import unit_criterion
 from sparse_rnn.pruning.structured.choice import NAMES
-from sparse_rnn.recurrent.layers import find_recurrent
+from sparse_rnn.recurrent.finding import find_recurrent
 from sparse_rnn.writing import written_whole
 
 BATCHES = (1, 64)

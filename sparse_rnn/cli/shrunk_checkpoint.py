@@ -20,7 +20,7 @@ from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import seeded
 from sparse_rnn.pruning.structured import Edit, Exact, Plan, UnitCriterion, shrink_with_optimizers_
 from sparse_rnn.pruning.structured.choice import plan_with
-from sparse_rnn.recurrent.layers import find_recurrent
+from sparse_rnn.recurrent.finding import find_recurrent
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.torch_compat import tree_map_only
 

@@ -1,7 +1,8 @@
 """What a recurrent layer is: its kernels and gates, one step of each cell, the inputs it receives."""
 
+from sparse_rnn.recurrent.finding import find_recurrent
 from sparse_rnn.recurrent.kernels import Kernel, Targets, find_targets
-from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, find_recurrent, named_layers
+from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, named_layers
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.registry import register_cell
 from sparse_rnn.recurrent.reset_before import ResetBeforeGRU

@@ -12,16 +12,14 @@ from torch.nn.parameter import is_lazy
 
 from sparse_rnn.errors import UsageError
 from sparse_rnn.recurrent.copies import copies_among
-from sparse_rnn.recurrent.layers import (
-    RecurrentLayer,
-    RecurrentModule,
+from sparse_rnn.recurrent.finding import (
     find_recurrent,
     kernel_names,
-    layers_of,
     recurrent_modules,
     registered_modules,
     unknown_recurrent,
 )
+from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, layers_of
 from sparse_rnn.recurrent.parameters import check_initialised, join, name_of_weight, plain_parameters
 
 

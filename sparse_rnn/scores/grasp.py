@@ -14,8 +14,8 @@ from sparse_rnn.checks import check_number
 from sparse_rnn.errors import check_choice
 from sparse_rnn.process_settings import eager, math_attention
 from sparse_rnn.recurrent.capture import LossFn, standing_in
+from sparse_rnn.recurrent.finding import describable_modules
 from sparse_rnn.recurrent.kernels import Targets, targets_named
-from sparse_rnn.recurrent.layers import describable_modules
 from sparse_rnn.recurrent.plain import run_layer
 from sparse_rnn.scores.criterion import Criterion, Scores
 from sparse_rnn.scores.gamma import Gamma, normalise

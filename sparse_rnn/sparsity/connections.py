@@ -9,7 +9,8 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
-from sparse_rnn.recurrent.layers import RecurrentLayer, describable_modules, named_layers
+from sparse_rnn.recurrent.finding import describable_modules
+from sparse_rnn.recurrent.layers import RecurrentLayer, named_layers
 from sparse_rnn.sparsity.masks import removed_share
 from sparse_rnn.sparsity.statistics import GateStatistics, gate_statistics
 

@@ -5,7 +5,7 @@ import torch
 from sparse_rnn import PeepholeLSTM, ResetBeforeGRU
 from sparse_rnn.analysis import maps
 from sparse_rnn.analysis.maps import connection_map
-from sparse_rnn.recurrent.layers import find_recurrent
+from sparse_rnn.recurrent.finding import find_recurrent
 
 
 def layer_and_masks(module):

@@ -8,7 +8,8 @@ from sparse_rnn.analysis.curves import Curve
 from sparse_rnn.analysis.maps import connection_map
 from sparse_rnn.analysis.numbers import Numbers, Spectra
 from sparse_rnn.analysis.plates import plates, summary
-from sparse_rnn.recurrent.layers import find_recurrent, named_layers
+from sparse_rnn.recurrent.finding import find_recurrent
+from sparse_rnn.recurrent.layers import named_layers
 from sparse_rnn.recurrent.spectrum import Spectrum
 from sparse_rnn.sparsity.connections import connections
 

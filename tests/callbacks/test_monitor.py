@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from sparse_rnn import OneShotPruning, SparsityMonitor, register_cell
 from sparse_rnn.modules import SequenceClassifier
-from sparse_rnn.recurrent.layers import find_recurrent
+from sparse_rnn.recurrent.finding import find_recurrent
 from sparse_rnn.recurrent.spectrum import spectrum, unrolled_layers
 from sparse_rnn.sparsity.connections import connections
 

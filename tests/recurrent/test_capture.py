@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from sparse_rnn import prune, register_cell
 from sparse_rnn.recurrent import registry
 from sparse_rnn.recurrent.capture import run_unrolled
-from sparse_rnn.recurrent.layers import find_recurrent
+from sparse_rnn.recurrent.finding import find_recurrent
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 

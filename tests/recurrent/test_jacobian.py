@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 
+from sparse_rnn.recurrent.finding import find_recurrent
 from sparse_rnn.recurrent.jacobian import StepJacobian
-from sparse_rnn.recurrent.layers import find_recurrent
 from sparse_rnn.recurrent.unroll import Unrolled, gains
 
 INPUTS, UNITS, BATCH = 3, 5, 2

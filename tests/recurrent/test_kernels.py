@@ -6,7 +6,7 @@ from torch import nn
 
 from sparse_rnn import PeepholeLSTM, prune
 from sparse_rnn.errors import UsageError
-from sparse_rnn.recurrent import kernels, layers
+from sparse_rnn.recurrent import finding, kernels
 from sparse_rnn.recurrent.kernels import Kernel, Targets, find_targets, targets_named
 from sparse_rnn.sparsity.connections import connections
 
@@ -222,13 +222,13 @@ def test_replaced_parameters_are_found_again():
 def searches(monkeypatch):
     """The models that were searched for recurrent modules."""
     found = []
-    search = layers.recurrent_modules
+    search = finding.recurrent_modules
 
     def counting(model, *args, **kwargs):
         found.append(model)
         return search(model, *args, **kwargs)
 
-    for module in (layers, kernels):
+    for module in (finding, kernels):
         monkeypatch.setattr(module, "recurrent_modules", counting)
     return found
 

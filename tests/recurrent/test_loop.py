@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from sparse_rnn import register_cell
 from sparse_rnn.recurrent import registry
 from sparse_rnn.recurrent.capture import run_unrolled
-from sparse_rnn.recurrent.layers import find_recurrent
+from sparse_rnn.recurrent.finding import find_recurrent
 from sparse_rnn.recurrent.spectrum import product_singular_values
 
 INPUTS, UNITS, STEPS, BATCH = 3, 5, 6, 4

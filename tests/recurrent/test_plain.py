@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from sparse_rnn.recurrent.layers import find_recurrent, layers_of
+from sparse_rnn.recurrent.finding import find_recurrent
+from sparse_rnn.recurrent.layers import layers_of
 from sparse_rnn.recurrent.plain import run_layer
 
 STEPS, BATCH, INPUTS, UNITS = 6, 3, 3, 5

@@ -7,8 +7,8 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from sparse_rnn import JacobianSpectrum, SynFlow, prune
 from sparse_rnn.recurrent.capture import run_unrolled
+from sparse_rnn.recurrent.finding import find_recurrent
 from sparse_rnn.recurrent.kernels import find_targets
-from sparse_rnn.recurrent.layers import find_recurrent
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sparse_rnn.recurrent.capture import run_unrolled
-from sparse_rnn.recurrent.layers import find_recurrent
+from sparse_rnn.recurrent.finding import find_recurrent
 from sparse_rnn.recurrent.stand_in import forward_of, forward_replaced
 
 INPUTS, UNITS, STEPS, BATCH = 3, 5, 7, 4

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from sparse_rnn.recurrent.cells import RESET_STATE
-from sparse_rnn.recurrent.layers import RecurrentLayer, find_recurrent, layers_of
+from sparse_rnn.recurrent.finding import find_recurrent
+from sparse_rnn.recurrent.layers import RecurrentLayer, layers_of
 from sparse_rnn.recurrent.unroll import CHUNK, Unrolled, gains
 
 INPUTS, UNITS, BATCH = 3, 5, 2

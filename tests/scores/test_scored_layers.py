@@ -7,8 +7,8 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from sparse_rnn import JacobianSpectrum, PeepholeLSTM, ResetBeforeGRU
 from sparse_rnn.recurrent.capture import run_unrolled
+from sparse_rnn.recurrent.finding import find_recurrent
 from sparse_rnn.recurrent.kernels import find_targets
-from sparse_rnn.recurrent.layers import find_recurrent
 from sparse_rnn.scores.scored_layers import constant_biases, run_as_scored
 
 BATCH, STEPS, INPUTS, UNITS, BIAS = 3, 6, 2, 4, 0.1

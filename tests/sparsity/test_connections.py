@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from sparse_rnn import PeepholeLSTM, ResetBeforeGRU, prune
-from sparse_rnn.recurrent.layers import find_recurrent, named_layers
+from sparse_rnn.recurrent.finding import find_recurrent
+from sparse_rnn.recurrent.layers import named_layers
 from sparse_rnn.sparsity.connections import connections
 
 INPUTS, UNITS = 3, 6

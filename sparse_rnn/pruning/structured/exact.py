@@ -17,7 +17,8 @@ from sparse_rnn.pruning.structured.unit_criterion import check_read, layers_of_m
 from sparse_rnn.pruning.structured.units import Plan, Reader, UnitPlan, Writer, all_but
 from sparse_rnn.recurrent import cells
 from sparse_rnn.recurrent.capture import LossFn
-from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, find_recurrent, named_layers
+from sparse_rnn.recurrent.finding import find_recurrent
+from sparse_rnn.recurrent.layers import RecurrentLayer, RecurrentModule, named_layers
 
 
 @dataclass(frozen=True)

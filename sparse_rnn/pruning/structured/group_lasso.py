@@ -23,7 +23,8 @@ from sparse_rnn.pruning.structured.readers import find_readers
 from sparse_rnn.pruning.structured.unit_criterion import check_read, layers_of_modules
 from sparse_rnn.pruning.structured.units import all_but
 from sparse_rnn.recurrent.capture import LossFn
-from sparse_rnn.recurrent.layers import RecurrentModule, find_recurrent
+from sparse_rnn.recurrent.finding import find_recurrent
+from sparse_rnn.recurrent.layers import RecurrentModule
 from sparse_rnn.recurrent.product import add
 
 _NONE = torch.zeros(0, dtype=torch.long, device="cpu")

@@ -18,7 +18,7 @@ from sparse_rnn.pruning.structured.moments import collect_moments, moment_name
 from sparse_rnn.pruning.structured.trace import Links
 from sparse_rnn.pruning.structured.unit_criterion import batches_of, check_units, layers_of_modules, sizes_wanted
 from sparse_rnn.recurrent.capture import LossFn
-from sparse_rnn.recurrent.layers import find_recurrent
+from sparse_rnn.recurrent.finding import find_recurrent
 
 Model = TypeVar("Model", bound=nn.Module)
 

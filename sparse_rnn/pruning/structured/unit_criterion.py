@@ -22,7 +22,8 @@ from sparse_rnn.pruning.structured.readers import find_readers, tied_notes
 from sparse_rnn.pruning.structured.reconstruction import information_loss, reconstruction
 from sparse_rnn.pruning.structured.units import Plan, Reader, UnitPlan
 from sparse_rnn.recurrent.capture import LossFn
-from sparse_rnn.recurrent.layers import RecurrentModule, find_recurrent, named_layers
+from sparse_rnn.recurrent.finding import find_recurrent
+from sparse_rnn.recurrent.layers import RecurrentModule, named_layers
 
 Units = int | float | Mapping[str, int | float]
 

@@ -7,7 +7,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 from sparse_rnn import PeepholeLSTM
 from sparse_rnn.callbacks.borrowing.batches import cut, first_is_batch, is_list_of_samples, sample_count, watched
-from sparse_rnn.recurrent.layers import find_recurrent
+from sparse_rnn.recurrent.finding import find_recurrent
 
 X, Y = torch.zeros(8, 20, 3), torch.zeros(8)
 RAGGED = [torch.zeros(2 + i, 3) for i in range(8)]
