@@ -17,7 +17,7 @@ from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.prune import as_criterion
-from sparse_rnn.pruning.schedules import WAYS_TO_END, Steps, check_steps, in_steps
+from sparse_rnn.pruning.timetable import WAYS_TO_END, Steps, check_steps, in_steps
 from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.scores import Criterion
 from sparse_rnn.sparsity.allocation import Allocation

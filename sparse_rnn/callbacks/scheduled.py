@@ -18,7 +18,7 @@ from sparse_rnn.callbacks.base import PruningCallback
 from sparse_rnn.callbacks.borrowing.samples import scores_on_batch
 from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.errors import UsageError
-from sparse_rnn.pruning.schedules import Timetable
+from sparse_rnn.pruning.timetable import Timetable
 from sparse_rnn.recurrent.kernels import Targets
 from sparse_rnn.scores import Criterion
 from sparse_rnn.sparsity.masks import Masks

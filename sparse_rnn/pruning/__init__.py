@@ -2,7 +2,8 @@
 
 from sparse_rnn.pruning.prune import prune
 from sparse_rnn.pruning.rounds import prune_targets
-from sparse_rnn.pruning.schedules import CosineDecay, Cubic, IterativeSteps, NarangRamp, Schedule, Timetable
+from sparse_rnn.pruning.schedules import CosineDecay, Cubic, IterativeSteps, NarangRamp, Schedule
+from sparse_rnn.pruning.timetable import Timetable
 
 __all__ = [
     "CosineDecay",
