@@ -17,8 +17,8 @@ from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.ids import looked_up
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
-from sparse_rnn.modules.optim.schedule import Interval, warn_of_idle, with_scheduler
 from sparse_rnn.modules.optim.settings import is_default_of, settings_of
+from sparse_rnn.modules.optim.stepping import Interval, warn_of_idle, with_scheduler
 from sparse_rnn.modules.run_state import RunState
 from sparse_rnn.modules.structured_rnn import GateMasks, StructuredRNN
 from sparse_rnn.sparsity.graphs import graph_of

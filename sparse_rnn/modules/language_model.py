@@ -15,8 +15,8 @@ from sparse_rnn.modules.generative import Generative
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
 from sparse_rnn.modules.optim.row_adam import RowAdam
-from sparse_rnn.modules.optim.schedule import Interval
 from sparse_rnn.modules.optim.settings import is_default_of
+from sparse_rnn.modules.optim.stepping import Interval
 from sparse_rnn.modules.regularisation import check_regularisation, feature_dropout
 from sparse_rnn.modules.softmax.output_layers import AdaptiveSoftmax, FullSoftmax
 from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss

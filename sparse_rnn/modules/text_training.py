@@ -14,8 +14,8 @@ from sparse_rnn.devices import refuse_mps
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules.ids import looked_up
 from sparse_rnn.modules.optim.row_gradients import RowGradients, require_sparse
-from sparse_rnn.modules.optim.schedule import Interval, warn_of_idle, with_scheduler
 from sparse_rnn.modules.optim.settings import settings_of
+from sparse_rnn.modules.optim.stepping import Interval, warn_of_idle, with_scheduler
 from sparse_rnn.modules.perplexity import BitsPerToken, Perplexity, TokenLoss
 from sparse_rnn.modules.ranks import from_all_ranks
 from sparse_rnn.modules.regularisation import activation_penalty
