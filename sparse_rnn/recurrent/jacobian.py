@@ -1,6 +1,6 @@
 """The temporal Jacobian J_t = ∂h_t/∂h_{t-1} of a recurrent layer: its mean squared size χ, and χ's gradient.
 
-The Jacobian is never formed: with the gains of a step (:mod:`sparse_rnn.recurrent.unroll`) a product with it, or the
+The Jacobian is never formed: with the gains of a step (:mod:`sparse_rnn.recurrent.gains`) a product with it, or the
 sum of its squared entries, costs one product with the kernels.
 """
 
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from sparse_rnn.recurrent.cells import State
+from sparse_rnn.recurrent.gains import Gains, gains
 from sparse_rnn.recurrent.product import add, product
-from sparse_rnn.recurrent.unroll import Gains, Gradients, Unrolled, Weights, gains
+from sparse_rnn.recurrent.unroll import Gradients, Unrolled, Weights
 
 _LAST = 4  # steps that χ is a mean over
 

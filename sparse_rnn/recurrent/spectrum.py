@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from sparse_rnn.isolation import leave_no_trace
 from sparse_rnn.recurrent.capture import LossFn, run_unrolled
+from sparse_rnn.recurrent.gains import Gains, gains
 from sparse_rnn.recurrent.jacobian import chi
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.recurrent.layers import RecurrentModule, named_layers
 from sparse_rnn.recurrent.product import add
-from sparse_rnn.recurrent.unroll import Gains, Unrolled, gains
+from sparse_rnn.recurrent.unroll import Unrolled
 
 States = Literal["output", "all"]
 

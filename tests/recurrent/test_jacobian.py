@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 
 from sparse_rnn.recurrent.finding import find_recurrent
+from sparse_rnn.recurrent.gains import gains
 from sparse_rnn.recurrent.jacobian import StepJacobian
-from sparse_rnn.recurrent.unroll import Unrolled, gains
+from sparse_rnn.recurrent.unroll import Unrolled
 
 INPUTS, UNITS, BATCH = 3, 5, 2
 
