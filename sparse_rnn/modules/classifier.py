@@ -18,7 +18,7 @@ from sparse_rnn.modules.ids import looked_up
 from sparse_rnn.modules.init import InitScheme
 from sparse_rnn.modules.layers import Cell, init_recurrent_, recurrent_layer
 from sparse_rnn.modules.optim.settings import is_default_of, settings_of
-from sparse_rnn.modules.optim.stepping import Interval, warn_of_idle, with_scheduler
+from sparse_rnn.modules.optim.stepping import Interval, begin_stepping, with_scheduler
 from sparse_rnn.modules.run_state import RunState
 from sparse_rnn.modules.structured_rnn import GateMasks, StructuredRNN
 from sparse_rnn.sparsity.graphs import graph_of
@@ -193,7 +193,7 @@ class SequenceClassifier(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Warn of a scheduler that is never stepped."""
-        warn_of_idle(self)
+        begin_stepping(self)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the cross-entropy of one batch and log it as ``train/loss``."""

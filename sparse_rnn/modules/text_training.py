@@ -15,7 +15,7 @@ from sparse_rnn.errors import UsageError
 from sparse_rnn.modules.ids import looked_up
 from sparse_rnn.modules.optim.row_gradients import RowGradients, require_sparse
 from sparse_rnn.modules.optim.settings import settings_of
-from sparse_rnn.modules.optim.stepping import Interval, warn_of_idle, with_scheduler
+from sparse_rnn.modules.optim.stepping import Interval, begin_stepping, with_scheduler
 from sparse_rnn.modules.perplexity import BitsPerToken, Perplexity, TokenLoss
 from sparse_rnn.modules.ranks import from_all_ranks
 from sparse_rnn.modules.regularisation import activation_penalty
@@ -170,7 +170,7 @@ class TextTraining(RowGradients):
 
     def on_train_start(self) -> None:
         """Start the clock of ``train/tokens_per_s``, and warn of a scheduler that is never stepped."""
-        warn_of_idle(self)
+        begin_stepping(self)
         self._restart_clock()
 
     def on_validation_end(self) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from math import cos, inf, pi
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -41,6 +42,15 @@ class Decay(LRScheduler, ABC):
         # At step 0 nobody knows the length: asking Lightning for it sets the data up before a checkpoint is restored.
         factor = self.factor(min(1.0, self.last_epoch / self._total())) if self.last_epoch else 1.0
         return [factor * rate for rate in self.base_lrs]
+
+    def set_rates(self) -> None:
+        """Set the learning rates of the next step, by the length that the training has now."""
+        self._last_lr = self.get_lr()
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state: everything but the optimizer and the length of the training."""

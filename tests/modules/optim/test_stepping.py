@@ -5,7 +5,16 @@ from math import cos, pi
 import lightning.pytorch as pl
 import pytest
 from learning_rates import BATCHES, LR, Rates, fit, model
-from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau, StepLR
+from lightning.pytorch.cli import ReduceLROnPlateau as NamedPlateau
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    ConstantLR,
+    CosineAnnealingLR,
+    LinearLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+    StepLR,
+)
 
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import LanguageModel, LinearDecay, SequenceClassifier
@@ -80,3 +89,49 @@ def test_a_plateau_is_looked_for_after_each_epoch(tmp_path, kind, metric, interv
 def test_an_unknown_interval_is_named():
     with pytest.raises(UsageError, match="lr_interval"):
         model(SequenceClassifier, LinearDecay, lr_interval="batch").configure_optimizers()
+
+
+def test_a_plateau_waits_for_validations(tmp_path):
+    module = model(SequenceClassifier, lambda optimizer: ReduceLROnPlateau(optimizer, factor=0.5, patience=0))
+    rates = fit(tmp_path, module, Rates(), max_epochs=5, check_val_every_n_epoch=2, num_sanity_val_steps=0)
+    assert len(rates) == 5 * BATCHES
+
+
+def test_a_plateau_follows_the_metric_that_it_names(tmp_path):
+    seen = []
+
+    class Plateau(NamedPlateau):
+        def step(self, metrics, epoch=None):
+            seen.append(float(metrics))
+
+    class Loss(pl.Callback):
+        def on_train_epoch_end(self, trainer, module):
+            trainer.callback_metrics["train/loss"].fill_(7)
+
+    module = model(SequenceClassifier, lambda optimizer: Plateau(optimizer, monitor="train/loss"))
+    fit(tmp_path, module, Rates(), [Loss()], max_epochs=2)
+    assert seen == [7, 7]
+
+
+def test_a_decay_behind_a_warm_up_falls_to_0_at_the_end_of_the_training(tmp_path):
+    def scheduler(optimizer):
+        return SequentialLR(optimizer, [LinearLR(optimizer, 0.25, total_iters=3), LinearDecay(optimizer)], [3])
+
+    rates = fit(tmp_path, model(SequenceClassifier, scheduler), Rates(), max_epochs=2)
+    assert rates == pytest.approx([LR / 4, LR / 2, LR * 3 / 4, *(LR * (1 - step / 9) for step in range(9))])
+
+
+def test_a_decay_before_another_ends_where_that_begins(tmp_path):
+    def scheduler(optimizer):
+        return SequentialLR(optimizer, [LinearDecay(optimizer), ConstantLR(optimizer, 0.5, 100)], [4])
+
+    rates = fit(tmp_path, model(SequenceClassifier, scheduler), Rates(), max_epochs=1)
+    assert rates == pytest.approx([*(LR * (1 - step / 4) for step in range(4)), LR / 2, LR / 2])
+
+
+def test_a_decay_in_a_chain_has_the_length_of_the_training(tmp_path):
+    def scheduler(optimizer):
+        return ChainedScheduler([LinearDecay(optimizer)])
+
+    rates = fit(tmp_path, model(SequenceClassifier, scheduler), Rates(), max_epochs=1)
+    assert rates == pytest.approx([LR * (1 - step / 6) for step in range(6)])
