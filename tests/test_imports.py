@@ -15,6 +15,7 @@ ORDER = [
         *(
             "lightning_compat",
             "lightning_loaders",
+            "param_groups",
             "process_settings",
             "saved_models",
             "states",

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
 from sparse_rnn.callbacks.borrowing.batches import copied
-from sparse_rnn.callbacks.enforcement import Enforcement, trained_parameters
+from sparse_rnn.callbacks.enforcement import Enforcement
 from sparse_rnn.callbacks.pace import Pace, batches_seen
 from sparse_rnn.callbacks.saved_masks import SavedMasks
 from sparse_rnn.callbacks.sparsity_logs import log_left, tell_left
@@ -22,6 +22,7 @@ from sparse_rnn.devices import refuse_mps
 from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.errors import check_choice
 from sparse_rnn.lightning_compat import join_other_name
+from sparse_rnn.param_groups import parameters_of
 from sparse_rnn.recurrent.kernels import Targets, find_targets, patterns_in
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.sparsity.statistics import zeros
@@ -85,7 +86,7 @@ class PruningCallback(SavedMasks):
 
     def targets(self, pl_module: LightningModule) -> Targets:
         """Find the kernels to prune."""
-        found = find_targets(pl_module, self.kernels, trained_parameters(pl_module.trainer))
+        found = find_targets(pl_module, self.kernels, parameters_of(*pl_module.trainer.optimizers))
         for note in found.notes:
             rank_zero_warn(note)
         return found
@@ -323,7 +324,7 @@ class PruningCallback(SavedMasks):
         self.masks.apply_to_gradients_()
 
     def _is_trained_by(self, optimizer: Optimizer) -> bool:
-        trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        trained = {id(parameter) for parameter in parameters_of(optimizer)}
         masks = self.masks
         return masks is not None and any(id(masks.module.get_parameter(name)) in trained for name in masks)
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from sparse_rnn.callbacks.averages import Averages
 from sparse_rnn.engine.live import Engine, EngineKind
 from sparse_rnn.engine.steps import initial_value
+from sparse_rnn.param_groups import options_of, parameters_of
 from sparse_rnn.recurrent.kernels import Targets, targets_named
 from sparse_rnn.sparsity.holding import Hold
 from sparse_rnn.sparsity.masks import Masks
@@ -46,7 +47,7 @@ class Enforcement:
             before.remove()
             self._hold.optimizers.update(before.optimizers)
         if self._targets is None:  # what is a copy is told once: layers move away from theirs
-            self._targets = targets_named(trainer.lightning_module, list(masks), trained_parameters(trainer))
+            self._targets = targets_named(trainer.lightning_module, list(masks), parameters_of(*trainer.optimizers))
         self._targets.mask_copies_(masks)
         masks.apply_()
         self.zero(trainer, masks)
@@ -111,15 +112,10 @@ class Enforcement:
         return list({id(optimizer): optimizer for optimizer in known}.values())
 
 
-def trained_parameters(trainer: Trainer) -> list[nn.Parameter]:
-    """Return the parameters that the optimizers of a trainer train."""
-    return [p for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]]
-
-
 @torch.no_grad()
 def _clear_grown(optimizer: Optimizer, module: nn.Module, before: Masks, masks: Masks) -> None:
     """Let an optimizer begin anew with weights that come back; the weights themselves are 0 already."""
-    options = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
+    options = options_of(optimizer)
     for name, mask in masks.items():
         parameter, grown = module.get_parameter(name), mask & ~before[name]
         for key, value in optimizer.state.get(parameter, {}).items():

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from sparse_rnn.callbacks.enforcement import trained_parameters
 from sparse_rnn.callbacks.finding import current_masks
 from sparse_rnn.calls import as_called
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import callbacks_of, join_other_name
+from sparse_rnn.param_groups import parameters_of
 from sparse_rnn.recurrent.kernels import Kernel, find_targets
 
 
@@ -56,7 +56,7 @@ class RateByFanIn(Callback):
         """Find the recurrent kernels, and listen to the optimizers."""
         if sum(isinstance(callback, RateByFanIn) for callback in callbacks_of(trainer)) > 1:
             raise UsageError("The trainer has RateByFanIn twice, which would divide the rate twice: leave out one.")
-        found = find_targets(pl_module, trained=trained_parameters(trainer))
+        found = find_targets(pl_module, trained=parameters_of(*trainer.optimizers))
         self._kernels = [kernel for kernel in found.values() if kernel.reads_state]
         if not self._kernels:
             raise UsageError(

@@ -14,6 +14,7 @@ from sparse_rnn.calls import as_called
 from sparse_rnn.checks import check_number
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import join_other_name
+from sparse_rnn.param_groups import options_of, parameters_of
 from sparse_rnn.pruning.structured.group_lasso import GroupLasso, group_lasso
 
 _SQUARE = "exp_avg_sq"
@@ -87,7 +88,7 @@ class UnitLasso(Callback):
             return
         with isolate_rng():
             self._groups = group_lasso(pl_module, batch, training_loss(trainer, transferred=True))
-        trained = {id(parameter) for optimizer in trainer.optimizers for parameter in _trained(optimizer)}
+        trained = {id(parameter) for parameter in parameters_of(*trainer.optimizers) if parameter.requires_grad}
         for name, parameter in pl_module.named_parameters():
             for group in self._groups:
                 if id(parameter) not in trained and any(parameter is own for own in group.parameters):
@@ -118,7 +119,7 @@ class UnitLasso(Callback):
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         before, self._before = self._before, {}  # a step that calls that of its base class comes here twice
-        known = {parameter: options for options in optimizer.param_groups for parameter in options["params"]}
+        known = options_of(optimizer)
         stepped = {kernel for kernel in before if kernel in known and _has_stepped(optimizer, kernel, before[kernel])}
         for group in (group for group in self._groups if group.kernel in stepped):
             rate = known[group.kernel]["lr"]
@@ -132,8 +133,7 @@ class UnitLasso(Callback):
         return {
             parameter: _mean_square(optimizer, parameter, options)
             for optimizer in self._optimizers
-            for options in optimizer.param_groups
-            for parameter in options["params"]
+            for parameter, options in options_of(optimizer).items()
             if parameter in wanted and _divides(optimizer, parameter, options)
         }
 
@@ -163,10 +163,6 @@ def _mean_square(optimizer: Optimizer, parameter: nn.Parameter, options: dict[st
     """Return the mean square of a parameter's gradients, which began as 0 and is corrected for that."""
     state = optimizer.state[parameter]
     return state[_SQUARE] / (1 - options["betas"][1] ** float(state["step"]))
-
-
-def _trained(optimizer: Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
 
 
 join_other_name(UnitLasso)  # for pytorch_lightning's command line

@@ -18,6 +18,7 @@ from torch.autograd.graph import increment_version
 from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop, Rprop
 
 from sparse_rnn.engine.library import kernels, pointer
+from sparse_rnn.param_groups import parameters_of
 
 # What these do to a weight depends on that weight alone. Not their subclasses, which may do more.
 ELEMENTWISE = frozenset({SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, Adamax, NAdam, RAdam})
@@ -217,8 +218,7 @@ class _Attached:
             self._spread_one(vector)
         if held:  # in the order of the parameters again
             states = self._states()
-            parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
-            for key in [key for key in parameters if dict.__contains__(states, key)]:
+            for key in [key for key in parameters_of(self._optimizer) if dict.__contains__(states, key)]:
                 dict.__setitem__(states, key, dict.pop(states, key))
 
     def _spread_one(self, vector: _Vector) -> None:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
+from sparse_rnn.param_groups import parameters_of
+
 # Where a copy was found, of which parameter, and the copy.
 Found = tuple[str, str, Tensor]
 # What optimizers call their statistics of gradients. They are no weights: training stays as it is bit for bit.
@@ -101,7 +103,7 @@ class Copies:
         """Yield the averages in what the ``state_dict()`` of an optimizer gave."""
         states = state.get("state", {})
         self._seen.add(id(states))
-        for index, parameter in enumerate(_parameters_of(optimizer)):
+        for index, parameter in enumerate(parameters_of(optimizer)):
             name, kept = self._wanted.get(id(parameter)), states.get(index)
             if name is not None and isinstance(kept, Mapping):
                 yield from averages_of(kept, name, parameter, f".{index}")
@@ -112,7 +114,7 @@ class Copies:
         pruned = any(id(value) in self._wanted for value in module.parameters())
         return isinstance(module, AveragedModel) and not pruned
 
-    def _all_orders(self, model: nn.Module, optimizers: Iterable[Any]) -> Iterator[list[Tensor]]:
+    def _all_orders(self, model: nn.Module, optimizers: Iterable[Any]) -> Iterator[Sequence[Tensor]]:
         names = list(self._wanted.values())
         around = {name.rpartition(".")[0] for name in names}
         around |= {prefix for name in around for prefix in _prefixes(name)}
@@ -122,7 +124,7 @@ class Copies:
                 yield parameters
                 yield [value for value in parameters if value.requires_grad]
         for optimizer in optimizers:
-            yield _parameters_of(optimizer)
+            yield parameters_of(optimizer)
             yield from (list(group["params"]) for group in optimizer.param_groups)
 
     def _walk(self, thing: Any, place: str, depth: int) -> Iterator[Found]:
@@ -260,10 +262,6 @@ def averages_of(state: Mapping[Any, Any], name: str, parameter: Tensor, place: s
     for key, value in state.items():
         if key not in OF_GRADIENTS and _is_weights(value) and value.shape == parameter.shape:
             yield f"{place}.{name}.{key}", name, value
-
-
-def _parameters_of(optimizer: Any) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _prefixes(name: str) -> Iterator[str]:

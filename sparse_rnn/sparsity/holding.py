@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from sparse_rnn.param_groups import parameters_of
 from sparse_rnn.sparsity.copies import averages_of
 from sparse_rnn.states import parameter_at
 
@@ -92,7 +93,7 @@ class Hold:
         module = self._module()
         if module is None:
             return
-        stepped = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        stepped = {id(parameter) for parameter in parameters_of(optimizer)}
         parameters = ((name, parameter_at(module, name)) for name in self._names)
         mine = [
             (name, parameter) for name, parameter in parameters if parameter is not None and id(parameter) in stepped

@@ -16,6 +16,7 @@ from torch.optim import ASGD
 from sparse_rnn.checks import check_whole
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import join_other_name
+from sparse_rnn.param_groups import parameters_of
 from sparse_rnn.states import names_of
 
 
@@ -132,7 +133,7 @@ class NTASGD(Callback):
             return
         names = names_of(pl_module)
         for optimizer, saved in zip(trainer.optimizers, checkpoint["optimizer_states"], strict=True):
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            parameters = parameters_of(optimizer)
             for index, state in saved["state"].items():
                 parameter = parameters[index]
                 for name in names[parameter]:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from sparse_rnn.errors import UsageError, check_choice
 from sparse_rnn.modules.optim.settings import settings_of
 from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss
+from sparse_rnn.param_groups import parameters_of
 
 _NONE, _DENSE = -1, -2  # what a rank has of a gradient, where that is no number of rows
 
@@ -101,7 +102,7 @@ class RowGradients(pl.LightningModule):
             gradient_clip_val: The largest norm or value; the trainer's where it is not given.
             gradient_clip_algorithm: ``norm`` or ``value``; the trainer's, or ``norm``, where it is not given.
         """
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = parameters_of(optimizer)
         if not any(p.grad is not None and p.grad.is_sparse for p in parameters):
             super().clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
