@@ -12,6 +12,7 @@ from torch import nn
 
 from sparse_rnn.isolation import (
     OwnRandomness,
+    all_rng_kept,
     kept,
     leave_no_trace,
     mixed_with_the_random_state,
@@ -307,6 +308,21 @@ def test_a_random_state_can_be_returned_to():
     first = draw_of_all()
     set_random_state(state)
     assert draw_of_all() == first
+
+
+def test_all_generators_are_as_before_even_where_something_fails():
+    def fail():
+        draw_of_all()
+        raise KeyError
+
+    seed_all(5)
+    expected = draw_of_all()
+    seed_all(5)
+    with all_rng_kept():
+        assert draw_of_all() == expected
+    with pytest.raises(KeyError), all_rng_kept():
+        fail()
+    assert draw_of_all() == expected
 
 
 def test_own_randomness_goes_on_where_it_stopped_and_is_not_noticed():

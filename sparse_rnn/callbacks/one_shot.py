@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.seed import isolate_rng
 
 from sparse_rnn.callbacks.base import PruningCallback
 from sparse_rnn.callbacks.borrowing.samples import TrainingSamples, average_over_ranks
 from sparse_rnn.checks import check_seed, check_whole
 from sparse_rnn.engine.live import EngineKind
 from sparse_rnn.errors import UsageError, check_choice
+from sparse_rnn.isolation import all_rng_kept
 from sparse_rnn.lightning_loaders import set_up_loader
 from sparse_rnn.pruning.options import described
 from sparse_rnn.pruning.prune import as_criterion, score_batch
@@ -109,7 +109,7 @@ class OneShotPruning(PruningCallback):
         if self.criterion.needs_data or self.rescale == "chi":
             # Outside: setting up the loader draws from the global generators, as the fit would have done later.
             set_up_loader(trainer)
-        with isolate_rng():
+        with all_rng_kept():
             samples = TrainingSamples(trainer, kernels.recurrent, self.num_samples, self.seed)
             masks, notes = prune_targets(  # as prune() does on the same samples
                 kernels,

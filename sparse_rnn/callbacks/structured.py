@@ -8,7 +8,6 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,6 +19,7 @@ from sparse_rnn.callbacks.resizing import averages, check_surroundings, groups_o
 from sparse_rnn.calls import as_called
 from sparse_rnn.checks import check_number, check_whole, is_whole
 from sparse_rnn.errors import UsageError
+from sparse_rnn.isolation import all_rng_kept
 from sparse_rnn.lightning_compat import join_other_name
 from sparse_rnn.lightning_loaders import combined_loader
 from sparse_rnn.pruning.structured import (
@@ -191,7 +191,7 @@ class StructuredPruning(Callback):
             trial = self.criterion
             if isinstance(trial, UnitCriterion):
                 trial = RandomUnits(trial.units, reconstruct=False)
-            with isolate_rng():
+            with all_rng_kept():
                 plan_with(trial, pl_module, [self._batch], training_loss(trainer, transferred=True))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -239,7 +239,7 @@ class StructuredPruning(Callback):
         self._best_before = {str(found.best_model_path): score_of(found) for found in monitored(trainer)}
         before, named = _weights(pl_module), {id(parameter) for parameter in pl_module.parameters()}
         hparams = dict(pl_module.hparams)
-        with isolate_rng():
+        with all_rng_kept():
             plan = plan_with(self.criterion, pl_module, *self._samples(trainer, pl_module))
         self.plan = Plan.from_state_dict(trainer.strategy.broadcast(plan.state_dict()))
         wrapped = isinstance(trainer.strategy.model, DistributedDataParallel)

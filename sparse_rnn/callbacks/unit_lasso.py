@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -13,6 +12,7 @@ from sparse_rnn.callbacks.borrowing.samples import training_loss
 from sparse_rnn.calls import as_called
 from sparse_rnn.checks import check_number
 from sparse_rnn.errors import UsageError
+from sparse_rnn.isolation import all_rng_kept
 from sparse_rnn.lightning_compat import join_other_name
 from sparse_rnn.param_groups import options_of, parameters_of
 from sparse_rnn.pruning.structured.group_lasso import GroupLasso, group_lasso
@@ -86,7 +86,7 @@ class UnitLasso(Callback):
         """
         if self._groups and all(group.fits for group in self._groups):
             return
-        with isolate_rng():
+        with all_rng_kept():
             self._groups = group_lasso(pl_module, batch, training_loss(trainer, transferred=True))
         trained = {id(parameter) for parameter in parameters_of(*trainer.optimizers) if parameter.requires_grad}
         for name, parameter in pl_module.named_parameters():

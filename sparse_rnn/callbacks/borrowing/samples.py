@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from sparse_rnn.callbacks.borrowing.batches import (
@@ -25,7 +24,7 @@ from sparse_rnn.callbacks.borrowing.reading import first_batches
 from sparse_rnn.callbacks.borrowing.side_effects import side_effect_free
 from sparse_rnn.engine.live import paused
 from sparse_rnn.errors import UsageError
-from sparse_rnn.isolation import leave_no_trace, random_state, seeded, set_random_state
+from sparse_rnn.isolation import all_rng_kept, leave_no_trace, random_state, seeded, set_random_state
 from sparse_rnn.lightning_loaders import before_transfer
 from sparse_rnn.pruning.prune import score_batch
 from sparse_rnn.recurrent.capture import LossFn
@@ -203,7 +202,7 @@ def scores_on_batch(trainer: Trainer, kernels: Targets, batch: Any, criterion: C
         criterion: What scores the weights.
         seed: Seed of the random numbers of the criterion.
     """
-    with isolate_rng(), seeded(seed):
+    with all_rng_kept(), seeded(seed):
         scores = score_batch(kernels, batch, criterion, training_loss(trainer, transferred=True))
     return average_over_ranks(trainer, scores)
 
