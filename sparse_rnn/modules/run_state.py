@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info
@@ -12,7 +11,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from sparse_rnn.errors import UsageError
 from sparse_rnn.lightning_compat import callbacks_of, end_restart, only_accumulates
-from sparse_rnn.modules.ranks import from_all_ranks, random_state, set_random_state
+from sparse_rnn.modules.random_states import is_random_state, random_state, set_random_state
+from sparse_rnn.modules.ranks import from_all_ranks
 
 # Keys in a checkpoint.
 METRICS, _PENDING, _GRADIENTS, _STOPPED = "callback_metrics", "plateau_pending", "gradients", "early_stopped"
@@ -114,14 +114,8 @@ def _check(checkpoint: Mapping[str, Any]) -> None:
         if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
             raise UsageError("Its metrics or accumulated gradients are no tensors by their names.")
     random = checkpoint.get(_RANDOM) or []
-    if not isinstance(random, list) or not all(isinstance(own, Mapping) and _is_random(own) for own in random):
+    if not isinstance(random, list) or not all(isinstance(own, Mapping) and is_random_state(own) for own in random):
         raise UsageError("Its random states are none of PyTorch's generators.")
-
-
-def _is_random(own: Mapping[str, Any]) -> bool:
-    """Tell whether it is what ``random_state`` returns, so that a generator takes it."""
-    bytes_ = all(isinstance(state, Tensor) and state.dtype == torch.uint8 for state in own.values())
-    return bytes_ and "cpu" in own and own["cpu"].shape == torch.get_rng_state().shape
 
 
 def _early_stopping(trainer: Trainer) -> list[EarlyStopping]:
