@@ -17,6 +17,7 @@ ORDER = [
             "lightning_loaders",
             "param_groups",
             "process_settings",
+            "quiet",
             "saved_models",
             "states",
             "torch_compat",

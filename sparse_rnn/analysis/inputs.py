@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from sparse_rnn.callbacks.borrowing.samples import TrainingSamples
-from sparse_rnn.devices import own_accelerator
 from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import seeded
+from sparse_rnn.quiet import quiet_trainer
 from sparse_rnn.recurrent.finding import find_recurrent
 from sparse_rnn.recurrent.spectrum import unrolled_layers
 from sparse_rnn.recurrent.unroll import Unrolled
@@ -45,19 +43,13 @@ def measure_on_samples(
         )
     observer = _Observer(lambda calls: measured.append(measure(calls)), num_samples)
     measured: list[Measured] = []
-    with quiet():
-        trainer = Trainer(
-            accelerator=own_accelerator(),
-            devices=1,
-            max_epochs=1,  # which none is trained: a project may share its schedule out among the epochs
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,  # above the number of batches Lightning would warn
-            logger=DummyLogger(),  # whose experiment a project's steps may ask for
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[observer],
-        )
+    with quiet_trainer(
+        max_epochs=1,  # which none is trained: a project may share its schedule out among the epochs
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,  # above the number of batches Lightning would warn
+        logger=DummyLogger(),  # whose experiment a project's steps may ask for
+        callbacks=[observer],
+    ) as trainer:
         trainer.fit(model, data)
     return measured[0]
 
@@ -80,15 +72,3 @@ class _Observer(Callback):
                     calls.setdefault(name, []).extend(found)
         self.observe(calls)
         trainer.should_stop = True
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep quiet what a trainer tells of devices and epochs: nothing is trained."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -41,11 +41,10 @@ from sparse_rnn.devices import NO_MPS
 from sparse_rnn.errors import UsageError, check_text, unwrapped
 from sparse_rnn.lightning_compat import callbacks_of
 from sparse_rnn.paths import check_served
+from sparse_rnn.quiet import LOGGERS, ignore_advice
 
 MatmulPrecision = Literal["highest", "high", "medium"]
 
-# Lightning is installed under two names, and what is told goes by the one that was imported last.
-_LOGGERS = [logging.getLogger(f"{name}.utilities.rank_zero") for name in ("lightning.pytorch", "pytorch_lightning")]
 _LARGEST_SEED = 2**32 - 1  # NumPy's
 _OF_FOLDERS = ("dir", "dirpath")  # ends of the names of options of trainers, loggers, profilers and checkpoints
 _KNOWN_TO_LIGHTNING = re.compile(r"last|hpc|registry.*")  # beside paths; best needs a fit before
@@ -320,10 +319,9 @@ def _set_matmul_precision(precision: MatmulPrecision | None) -> None:
 
 def _quieten_lightning() -> None:
     """Drop what a user can or should do nothing about, such as workers for data that sits in memory."""
-    for logger in _LOGGERS:
+    for logger in LOGGERS:
         logger.addFilter(_no_advertisement)
-    warnings.filterwarnings("ignore", message=".*does not have many workers")
-    warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec", category=FutureWarning)
+    ignore_advice()
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:

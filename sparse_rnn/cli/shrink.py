@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,23 +11,22 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 
-from sparse_rnn.analysis.inputs import quiet
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checkpoints import CONFIG, data_of, read
 from sparse_rnn.cli.arguments import Parser, output_argument, positive
 from sparse_rnn.cli.fit import PruningCLI
 from sparse_rnn.cli.shrunk_checkpoint import Shrunk, masks_only, shrink_checkpoint
 from sparse_rnn.config_files import read_config
-from sparse_rnn.devices import own_accelerator
 from sparse_rnn.engine.onnx_files import export_onnx, onnx_session
 from sparse_rnn.engine.timing import side_by_side
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import LanguageModel, SequenceClassifier
 from sparse_rnn.pruning.structured import unit_criterion
 from sparse_rnn.pruning.structured.choice import NAMES
+from sparse_rnn.quiet import quiet_trainer
 from sparse_rnn.recurrent.finding import find_recurrent
 from sparse_rnn.writing import written_whole
 
@@ -71,21 +68,20 @@ def shrink(args: Sequence[str]) -> None:
     checkpoint = read(known.checkpoint)
     config_path = _config_path(known.output)
     data = data_of(checkpoint, known.data)
-    with _without_advertisements():
-        before = _validated(checkpoint.model, data)
-        small = shrink_checkpoint(checkpoint, data, criterion)
-        if known.data is not None:
-            small.config["data"] = read_config(known.data)["data"]
-        after = _validated(small.model, data)
-        times = dict(_times(checkpoint.model, small, known.onnx))
-        first, second = ({name: pair[place] for name, pair in times.items()} for place in (0, 1))
-        rows = [Row("before", checkpoint.model, before, first), Row("after", small.model, after, second)]
-        with TemporaryDirectory() as folder:
-            saved = small.saved
-            if known.finetune:
-                tuned, saved = _finetuned(small, known.finetune, Path(folder))
-                rows.append(Row("fine-tuned", tuned, _validated(tuned, data), second))
-            _write(known.output, config_path, saved, small.config)
+    before = _validated(checkpoint.model, data)
+    small = shrink_checkpoint(checkpoint, data, criterion)
+    if known.data is not None:
+        small.config["data"] = read_config(known.data)["data"]
+    after = _validated(small.model, data)
+    times = dict(_times(checkpoint.model, small, known.onnx))
+    first, second = ({name: pair[place] for name, pair in times.items()} for place in (0, 1))
+    rows = [Row("before", checkpoint.model, before, first), Row("after", small.model, after, second)]
+    with TemporaryDirectory() as folder:
+        saved = small.saved
+        if known.finetune:
+            tuned, saved = _finetuned(small, known.finetune, Path(folder))
+            rows.append(Row("fine-tuned", tuned, _validated(tuned, data), second))
+        _write(known.output, config_path, saved, small.config)
     read(known.output)
     print("\n".join([str(small.plan), *small.notes, "", *_table(rows), ""]))
     print(f"{known.output} ({known.output.stat().st_size:,} bytes), {config_path}")
@@ -149,24 +145,8 @@ def _config_path(output: Path) -> Path:
     return path
 
 
-@contextmanager
-def _without_advertisements() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers")
-        warnings.filterwarnings("ignore", message=".isinstance.treespec, LeafSpec", category=FutureWarning)
-        yield
-
-
 def _validated(model: LightningModule, data: LightningDataModule) -> dict[str, float]:
-    with quiet():
-        trainer = Trainer(
-            accelerator=own_accelerator(),
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+    with quiet_trainer() as trainer:
         [metrics, *_] = trainer.validate(model, datamodule=data, verbose=False) or [{}]
     model.eval()
     return dict(metrics)

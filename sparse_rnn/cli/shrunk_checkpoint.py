@@ -10,16 +10,15 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
-from sparse_rnn.analysis.inputs import quiet
 from sparse_rnn.callbacks.borrowing.samples import TrainingSamples
 from sparse_rnn.callbacks.structured import StructuredPruning
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checkpoints import Checkpoint
-from sparse_rnn.devices import own_accelerator
 from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import seeded
 from sparse_rnn.pruning.structured import Edit, Exact, Plan, UnitCriterion, shrink_with_optimizers_
 from sparse_rnn.pruning.structured.choice import plan_with
+from sparse_rnn.quiet import quiet_trainer
 from sparse_rnn.recurrent.finding import find_recurrent
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.torch_compat import tree_map_only
@@ -69,17 +68,7 @@ def shrink_checkpoint(checkpoint: Checkpoint, data: LightningDataModule, criteri
     shrinking = _Shrinking(criterion, saved.get("optimizer_states", []))
     model = copy.deepcopy(checkpoint.model)
     before = dict(model.hparams)
-    with quiet():
-        trainer = Trainer(
-            accelerator=own_accelerator(),
-            max_epochs=0,
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[shrinking],
-        )
+    with quiet_trainer(max_epochs=0, callbacks=[shrinking]) as trainer:
         trainer.fit(model, data)
     plan, notes = shrinking.plan, list(shrinking.plan.notes)
     if plan.removed and dict(model.hparams) == before:

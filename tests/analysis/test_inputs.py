@@ -1,6 +1,8 @@
 import pytest
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.trainer.connectors import data_connector
+from torch.utils.data import DataLoader, TensorDataset
 
 from sparse_rnn.analysis.inputs import measure_on_samples
 from sparse_rnn.data import SequentialDigits
@@ -28,6 +30,20 @@ def test_too_few_samples_are_said():
 def test_it_is_done_without_training(monkeypatch):
     monkeypatch.setattr(LightningModule, "optimizer_step", lambda *args, **kwargs: pytest.fail("a step was made"))
     assert measure_on_samples(SequenceClassifier(8, 10, hidden_size=4), SequentialDigits(), len, num_samples=8) == 1
+
+
+class Plain(LightningDataModule):
+    """Data as most projects have them, in memory."""
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.rand(8, 5, 8), torch.zeros(8, dtype=torch.long)), batch_size=4)
+
+    val_dataloader = train_dataloader
+
+
+def test_nobody_is_told_that_data_in_memory_want_workers(monkeypatch):
+    monkeypatch.setattr(data_connector, "suggested_max_num_workers", lambda processes: 8)
+    assert measure_on_samples(SequenceClassifier(8, 10, hidden_size=4), Plain(), len, num_samples=8) == 1
 
 
 def test_a_model_of_the_other_lightning_takes_one_sentence():
