@@ -1,10 +1,46 @@
-"""Says which version of this package makes a result."""
+"""Says by what a result is made: which version of this package, on what, and on which machine."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import platform
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
+
+import lightning
+import torch
+
+
+def made_by(device: torch.device) -> str:
+    """Say in one line by what a result was made: the commit (of a checkout), versions, and the machine.
+
+    Args:
+        device: What it was computed on.
+
+    Example:
+        >>> "CPUs a run" in made_by(torch.device("cpu"))
+        True
+    """
+    processors = [_cpu(), f"{torch.get_num_threads()} of {os.cpu_count()} CPUs a run"]
+    if device.type == "cuda":
+        processors.append(torch.cuda.get_device_name(device))
+    return ", ".join([*code(), *processors])
+
+
+def code() -> list[str]:
+    """Name what the bits of a result come from: the commit (of a checkout, else the version), versions, and vectors.
+
+    A processor with other vector instructions (``AVX2``, ``AVX512``) adds in another order.
+
+    Example:
+        >>> f"torch {torch.__version__}" in ", ".join(code())
+        True
+    """
+    versions = f"torch {torch.__version__}, lightning {lightning.__version__}, Python {platform.python_version()}"
+    vectors = torch.backends.cpu.get_cpu_capability()
+    return [*(commit() or [f"sparse_rnn {version('sparse_rnn')}"]), versions, vectors]
 
 
 def commit() -> list[str]:
@@ -31,3 +67,10 @@ def commit() -> list[str]:
 
 def _git(root: Path, *arguments: str) -> bytes:
     return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=True).stdout
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

@@ -1,7 +1,9 @@
+import platform
 import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from sparse_rnn import versions
 
@@ -52,3 +54,11 @@ def test_without_git_nothing_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(versions, "__file__", str(tmp_path / "sparse_rnn" / "versions.py"))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert versions.commit() == []
+
+
+def test_versions_and_machine_are_told():
+    told = versions.made_by(torch.device("cpu"))
+    assert f"torch {torch.__version__}" in told
+    assert f"Python {platform.python_version()}" in told
+    assert f", {torch.backends.cpu.get_cpu_capability()}, " in told
+    assert "CPUs a run" in told

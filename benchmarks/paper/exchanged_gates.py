@@ -21,11 +21,11 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from torch import Tensor
 
 from sparse_rnn import JacobianSpectrum, OneShotPruning
-from sparse_rnn.compare.recorder import made_by
 from sparse_rnn.compare.statistics import mean_and_sd
 from sparse_rnn.data import SequentialMNIST
 from sparse_rnn.modules import LinearDecay, SequenceClassifier
 from sparse_rnn.sparsity.masks import Masks
+from sparse_rnn.versions import made_by
 
 Row = dict[str, str]
 SETTINGS = ("hidden_size", "sparsity", "lr", "epochs", "batches")

@@ -2,15 +2,11 @@
 
 import json
 import math
-import os
-import platform
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, StochasticWeightAveraging
@@ -23,7 +19,7 @@ from sparse_rnn.lightning_compat import callbacks_of
 from sparse_rnn.lightning_loaders import combined_loader
 from sparse_rnn.modules.run_state import METRICS, RunState
 from sparse_rnn.sparsity.masks import Masks
-from sparse_rnn.versions import commit
+from sparse_rnn.versions import made_by
 from sparse_rnn.writing import written_whole
 
 EXACT = "goes_on_exactly"  # a key in checkpoints
@@ -132,28 +128,3 @@ def _batches(trainer: Trainer) -> float:
 
 def _last(checkpoint: Checkpoint) -> str:
     return getattr(checkpoint, "last_model_path", "")
-
-
-def made_by(device: torch.device) -> str:
-    """Say in one line by what a result was made: the commit (of a checkout), versions, and the machine."""
-    processors = [_cpu(), f"{torch.get_num_threads()} of {os.cpu_count()} CPUs a run"]
-    if device.type == "cuda":
-        processors.append(torch.cuda.get_device_name(device))
-    return ", ".join([*code(), *processors])
-
-
-def code() -> list[str]:
-    """Name what the bits of a result come from: the commit (of a checkout, else the version), versions, and vectors.
-
-    A processor with other vector instructions (``AVX2``, ``AVX512``) adds in another order.
-    """
-    versions = f"torch {torch.__version__}, lightning {lightning.__version__}, Python {platform.python_version()}"
-    vectors = torch.backends.cpu.get_cpu_capability()
-    return [*(commit() or [f"sparse_rnn {version('sparse_rnn')}"]), versions, vectors]
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())

@@ -18,10 +18,11 @@ from tqdm import tqdm
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.compare.grid import METRICS, Grid, Run
 from sparse_rnn.compare.orphans import BOUND
-from sparse_rnn.compare.recorder import EXACT, code
+from sparse_rnn.compare.recorder import EXACT
 from sparse_rnn.compare.results import Result, by, metric, read_result
 from sparse_rnn.compare.tuning import choose
 from sparse_rnn.errors import UsageError
+from sparse_rnn.versions import code
 
 _LOG = "log.txt"
 _UNDER_WAY = "under_way.json"  # what a run was begun with, until it has ended

@@ -1,5 +1,4 @@
 import json
-import platform
 
 import pytest
 import torch
@@ -8,9 +7,10 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch.utils.data import DataLoader, TensorDataset
 
 from sparse_rnn.callbacks import IterativePruning
-from sparse_rnn.compare.recorder import EXACT, MetricsRecorder, made_by
+from sparse_rnn.compare.recorder import EXACT, MetricsRecorder
 from sparse_rnn.data import SequentialDigits
 from sparse_rnn.modules import SequenceClassifier
+from sparse_rnn.versions import made_by
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
@@ -126,14 +126,6 @@ def test_what_would_begin_an_epoch_anew_or_forget_its_metrics_is_not_said_to_go_
     loader = DataLoader(images if own_model else TensorDataset(torch.rand(8, 2)), batch_size=4)
     _, last = fitted(tmp_path, 1, None, model, [loader, *([loader] if own_model else [])])
     assert torch.load(last, weights_only=True)[EXACT] is False
-
-
-def test_versions_and_machine_are_told():
-    told = made_by(torch.device("cpu"))
-    assert f"torch {torch.__version__}" in told
-    assert f"Python {platform.python_version()}" in told
-    assert f", {torch.backends.cpu.get_cpu_capability()}, " in told
-    assert "CPUs a run" in told
 
 
 class Named(SequenceClassifier):
