@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from sparse_rnn.cli import graph_study, pruning_study
 from sparse_rnn.cli.compare import parse
 from sparse_rnn.cli.dry_run import check_fit, check_fits
-from sparse_rnn.cli.study import parse_graphs, parse_pruning
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -53,9 +53,9 @@ def test_comparisons_can_run(command):
 def test_studies_can_run(command):
     assert command[:4] == ["python", "-m", "sparse_rnn", "study"]
     if command[4] == "pruning":
-        check_fits(parse_pruning(command[5:]))
+        check_fits(pruning_study.parse(command[5:]))
     else:
-        study = parse_graphs(command[5:])
+        study = graph_study.parse(command[5:])
         check_fit(study, study.runs()[0])
 
 

@@ -3,7 +3,7 @@ from functools import partial
 import pytest
 from sklearn.ensemble import RandomForestRegressor
 
-from sparse_rnn.cli.study import parse_graphs, parse_pruning
+from sparse_rnn.cli import graph_study, pruning_study
 from sparse_rnn.compare.grid import DENSE
 from sparse_rnn.compare.results import Result
 from sparse_rnn.sparsity.graphs import LayeredGraph
@@ -16,7 +16,7 @@ def invented(tmp_path):
 
     def invented(error, *args, name="val/error"):
         args = ["--config", "gru_digits.yaml", "--cells", "model.cell=gru,lstm", "--output", str(tmp_path), *args]
-        study = parse_pruning(args)
+        study = pruning_study.parse(args)
 
         def result(run):
             epochs = range(1, 3) if run.cell.method == DENSE else range(study.epochs + 1)
@@ -33,7 +33,7 @@ def invented_graphs(tmp_path):
     """Gives a graph study, and a result for each run, from a function of run and number of sources to the error."""
 
     def invented(error, *args):
-        study = parse_graphs(["--count", "24", "--cells", "model.cell=gru,lstm", "--output", str(tmp_path), *args])
+        study = graph_study.parse(["--count", "24", "--cells", "model.cell=gru,lstm", "--output", str(tmp_path), *args])
 
         def result(run):
             metrics = {"val/error": error(run, LayeredGraph.of(study.graph(run)).sizes[0])}

@@ -6,7 +6,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from sparse_rnn.cli.study import parse_graphs
+from sparse_rnn.cli.graph_study import parse
 from sparse_rnn.compare.grid import Cell, Run
 from sparse_rnn.errors import UsageError
 from sparse_rnn.sparsity.graphs import LayeredGraph, graph_of, structure_of
@@ -38,7 +38,7 @@ def value_of(arguments, name):
 
 
 def test_a_fit_has_the_structure_of_its_graph_whatever_the_cell(tmp_path):
-    study = parse_graphs(["--count", "6", "--vary", "model.gate_masks=tiled,repeated", "--output", str(tmp_path)])
+    study = parse(["--count", "6", "--vary", "model.gate_masks=tiled,repeated", "--output", str(tmp_path)])
     runs = study.runs()
     assert len(runs) == 6 * 4 * 2 == len({study.folder(run) for run in runs})
     assert {run.cell.method for run in runs[:16]} == set(FAMILIES)  # one graph of each, with every cell
@@ -52,7 +52,7 @@ def test_a_fit_has_the_structure_of_its_graph_whatever_the_cell(tmp_path):
 
 
 def test_data_that_are_no_letters_have_no_embedding_and_dense_networks_no_masks(monkeypatch):
-    study = parse_graphs(["--config", "gru_digits.yaml", "--cells", "model.cell=gru"])
+    study = parse(["--config", "gru_digits.yaml", "--cells", "model.cell=gru"])
     run = study.runs()[0]
     assert "--model.embedding_size" not in study.fit_arguments(run)
     monkeypatch.setattr(graphs, "draw", lambda *args: nx.complete_bipartite_graph(3, 4))
@@ -60,7 +60,7 @@ def test_data_that_are_no_letters_have_no_embedding_and_dense_networks_no_masks(
 
 
 def test_more_graphs_are_added_to_those_that_are_there_and_other_ones_are_not():
-    few, more, other = (parse_graphs(args) for args in (["--count", "4"], ["--count", "8"], ["--seed", "1"]))
+    few, more, other = (parse(args) for args in (["--count", "4"], ["--count", "8"], ["--seed", "1"]))
     assert more.runs()[: len(few.runs())] == few.runs()
     run = few.runs()[0]
     assert few.settings(run) == more.settings(run) != other.settings(run)
@@ -68,4 +68,4 @@ def test_more_graphs_are_added_to_those_that_are_there_and_other_ones_are_not():
 
 def test_a_seed_that_draws_nothing_is_refused():
     with pytest.raises(UsageError, match="seed=-1: give a whole number of at least 0"):
-        parse_graphs(["--seed", "-1"])
+        parse(["--seed", "-1"])

@@ -2,7 +2,7 @@
 
 import csv
 
-from sparse_rnn.studies.report import describe, save
+from sparse_rnn.studies.pruning_report import describe, save
 from tests.helpers.moved import all_files_moved
 
 

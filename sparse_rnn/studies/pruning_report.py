@@ -9,8 +9,8 @@ from sparse_rnn.compare.grid import DENSE, Cell
 from sparse_rnn.compare.results import Result, decimals_of, metric
 from sparse_rnn.compare.statistics import mean_and_sd
 from sparse_rnn.compare.table import aligned
-from sparse_rnn.studies.plots import against_sparsity, recovery, shown_epochs
 from sparse_rnn.studies.pruning import PruningStudy, after, epochs_to_recover
+from sparse_rnn.studies.pruning_plots import against_sparsity, recovery, shown_epochs
 from sparse_rnn.writing import write_figure, written_whole
 
 

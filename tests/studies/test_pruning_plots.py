@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sparse_rnn.studies.plots import against_sparsity, recovery, shown_epochs
+from sparse_rnn.studies.pruning_plots import against_sparsity, recovery, shown_epochs
 
 
 def error(run, epoch):
