@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sparse_rnn.callbacks import tensorboard
 from sparse_rnn.callbacks.finding import current_masks
+from sparse_rnn.callbacks.run_description import describe_fits_only, describe_run
 from sparse_rnn.calls import as_called
 from sparse_rnn.checks import check_flag, check_whole
 from sparse_rnn.lightning_compat import join_other_name, logged_step, only_accumulates
@@ -85,13 +86,13 @@ class SparsityMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave runs without a fit undescribed."""
-        tensorboard.describe_fits_only(trainer, stage)
+        describe_fits_only(trainer, stage)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Describe the run to TensorBoard."""
         self._logged = None
         if trainer.is_global_zero and trainer.loggers:
-            tensorboard.describe_run(trainer, pl_module)
+            describe_run(trainer, pl_module)
             tensorboard.group_curves(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

@@ -23,7 +23,7 @@ import sparse_rnn.modules
 import sparse_rnn.scores  # noqa: F401 - the command line finds classes by name once they are imported
 from sparse_rnn.callbacks import PredictionFile, PruningCallback, SparsityMonitor
 from sparse_rnn.callbacks.finding import pruning_callbacks
-from sparse_rnn.callbacks.tensorboard import RunDescription
+from sparse_rnn.callbacks.run_description import RunDescription
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checks import check_whole
 from sparse_rnn.cli.checkpoint_fits import check_fits

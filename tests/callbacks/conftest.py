@@ -1,9 +1,14 @@
 import warnings
+from functools import partial
 
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, TensorDataset
+
+from sparse_rnn.modules import SequenceClassifier
 
 
 @pytest.fixture
@@ -29,3 +34,21 @@ def train(tmp_path, data):
         return trainer
 
     return train
+
+
+@pytest.fixture
+def small_classifier():
+    """Builds a model of the data above, of six units."""
+    return partial(SequenceClassifier, 3, 4, hidden_size=6)
+
+
+@pytest.fixture
+def board(train, small_classifier, tmp_path):
+    """Fits with TensorBoard and gives the events."""
+
+    def board(callbacks, build=small_classifier, **options):
+        logger = TensorBoardLogger(tmp_path, name="logs")
+        train(build, callbacks, logger=logger, **options)
+        return EventAccumulator(logger.log_dir).Reload()
+
+    return board
