@@ -14,7 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from sparse_rnn.callbacks.best import monitored, score_of
 from sparse_rnn.callbacks.borrowing.batches import copied
 from sparse_rnn.callbacks.borrowing.positions import can_be_read_twice
-from sparse_rnn.callbacks.borrowing.samples import TrainingSamples, training_loss
+from sparse_rnn.callbacks.borrowing.samples import TrainingSamples
+from sparse_rnn.callbacks.borrowing.training_step import training_loss
 from sparse_rnn.callbacks.resizing import averages, check_surroundings, groups_of, take_groups
 from sparse_rnn.calls import as_called
 from sparse_rnn.checks import check_number, check_whole, is_whole

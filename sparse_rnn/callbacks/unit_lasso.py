@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sparse_rnn.callbacks.borrowing.samples import training_loss
+from sparse_rnn.callbacks.borrowing.training_step import training_loss
 from sparse_rnn.calls import as_called
 from sparse_rnn.checks import check_number
 from sparse_rnn.errors import UsageError

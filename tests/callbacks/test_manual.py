@@ -126,29 +126,3 @@ def test_gradients_are_masked_before_a_manual_project_clips_them(train):
     train(Manual, [callback, Gradients()], max_epochs=1)
     assert seen
     assert not any(seen)
-
-
-class Hopeful(Project):
-    """Prepares in a hook what its training step needs."""
-
-    def on_train_start(self):
-        self.scale = 2.0
-
-    def training_step(self, batch, batch_idx):
-        return self.scale * self.loss(batch)
-
-
-def test_a_training_step_that_needs_a_hook_is_explained(train):
-    with pytest.raises(RuntimeError, match=r"Hopeful.training_step failed .* 'scale' .*prepare it in __init__"):
-        train(Hopeful, [OneShotPruning()])
-    train(Hopeful, [OneShotPruning(criterion="magnitude")])
-
-
-class Lossless(Project):
-    def training_step(self, batch, batch_idx):
-        self.loss(batch)
-
-
-def test_a_training_step_without_a_loss_is_explained(train):
-    with pytest.raises(ValueError, match=r"Lossless.training_step gave no loss"):
-        train(Lossless, [OneShotPruning(criterion=SNIP())])

@@ -9,17 +9,9 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 
-from sparse_rnn import (
-    GradualPruning,
-    JacobianSpectrum,
-    LotteryTicket,
-    OneShotPruning,
-    StructuredPruning,
-    UnitLasso,
-)
-from sparse_rnn.pruning.schedules import Cubic
+from sparse_rnn import JacobianSpectrum, OneShotPruning
 
 SAMPLES = torch.randn(40, 6, 3, generator=torch.Generator().manual_seed(0))
 
@@ -54,48 +46,6 @@ def scored(train, data, num_samples, build=Project, **options):
     callback = OneShotPruning(sparsity=0.5, criterion=criterion, num_samples=num_samples)
     train(build, [callback], data=data, max_epochs=1, **options)
     return criterion.batches
-
-
-class Tidy(Project):
-    """Leaves its batches as they are."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(6, 1)
-
-    def training_step(self, batch, batch_idx):
-        return (self.head(self.rnn(batch["x"])[0][:, -1])[:, 0] - batch["y"]).square().mean()
-
-
-class Writing(Tidy):
-    """Writes into its batches, and takes things from them."""
-
-    def training_step(self, batch, batch_idx):
-        loss = super().training_step({"x": batch["x"].clone(), "y": batch.pop("y")}, batch_idx)
-        batch["x"].zero_()
-        return loss
-
-
-@pytest.mark.parametrize(
-    "borrow",
-    [
-        lambda: OneShotPruning(0.5, "snip", num_samples=12),
-        lambda: GradualPruning(0.5, Cubic(1, 4, 1), criterion="snip"),
-        lambda: LotteryTicket(0.5, rounds=2, criterion="snip"),
-        lambda: StructuredPruning(units=4, at=1, criterion="Spectral"),
-        lambda: UnitLasso(0.3),
-    ],
-)
-def test_a_step_may_write_into_its_batch(train, borrow):
-    class Stream(IterableDataset):  # so that units are chosen on the batch that was trained on
-        def __iter__(self):
-            yield from ({"x": x, "y": x.sum()} for x in SAMPLES)
-
-    def end(build):
-        return train(build, [borrow()], data=DataLoader(Stream(), batch_size=8), limit_train_batches=5, max_epochs=1)
-
-    tidy, writing = (end(build).lightning_module.state_dict() for build in (Tidy, Writing))
-    assert all(torch.equal(value, writing[name]) for name, value in tidy.items())
 
 
 def pack(sequences):
