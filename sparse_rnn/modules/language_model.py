@@ -10,6 +10,7 @@ from sparse_rnn.checks import LARGEST, MOST_TIMES, check_flag, check_whole, item
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.lexicon import KEY, Lexicon, lexicon_in
 from sparse_rnn.errors import UsageError, check_choice
+from sparse_rnn.lightning_compat import datamodule_of
 from sparse_rnn.modules.dropout import WordDropout
 from sparse_rnn.modules.generative import Generative
 from sparse_rnn.modules.init import InitScheme
@@ -222,8 +223,7 @@ class LanguageModel(Generative, TextTraining):
 
     def _fit_to_data(self) -> None:
         options: Any = self.hparams
-        trainer: Any = self.trainer  # Lightning sets the data module from another class, where mypy does not see it
-        of_model, of_data = options.vocab_size, getattr(trainer.datamodule, "vocab_size", None)
+        of_model, of_data = options.vocab_size, getattr(datamodule_of(self.trainer), "vocab_size", None)
         if of_model is None:
             if of_data is None:
                 raise UsageError("model.vocab_size is null, and the data does not give it: add --model.vocab_size.")

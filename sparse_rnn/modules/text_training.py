@@ -12,6 +12,7 @@ from torch import Tensor
 from sparse_rnn.checks import check_function
 from sparse_rnn.devices import refuse_mps
 from sparse_rnn.errors import UsageError
+from sparse_rnn.lightning_compat import datamodule_of
 from sparse_rnn.modules.ids import looked_up
 from sparse_rnn.modules.optim.row_gradients import RowGradients, require_sparse
 from sparse_rnn.modules.optim.settings import settings_of
@@ -251,8 +252,7 @@ class TextTraining(RowGradients):
         self.perplexity.update(nll, tokens)
         self.log(f"{stage}/loss", self.token_loss, batch_size=len(x_BT), add_dataloader_idx=False)
         self.log(f"{stage}/ppl", self.perplexity, batch_size=len(x_BT), prog_bar=True, add_dataloader_idx=False)
-        trainer: Any = self.trainer  # as above
-        if getattr(trainer.datamodule, "of_characters", False):
+        if getattr(datamodule_of(self.trainer), "of_characters", False):
             self.bits.update(nll, tokens)
             self.log(f"{stage}/bpc", self.bits, batch_size=len(x_BT), prog_bar=True, add_dataloader_idx=False)
 
