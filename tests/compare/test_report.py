@@ -3,9 +3,9 @@ import math
 import statistics
 
 import pytest
+from moved import all_files_moved
 
 from sparse_rnn.compare.report import describe, save
-from tests.helpers.moved import all_files_moved
 
 ARGS = ["--criteria", "JacobianSpectrum,Random", "--sparsity", "0.9,0.95"]
 

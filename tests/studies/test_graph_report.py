@@ -3,9 +3,9 @@
 import csv
 
 import pytest
+from moved import all_files_moved
 
 from sparse_rnn.studies.graph_report import Findings, describe, save
-from tests.helpers.moved import all_files_moved
 
 
 def by_sources(run, sources):

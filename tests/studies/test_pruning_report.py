@@ -2,8 +2,9 @@
 
 import csv
 
+from moved import all_files_moved
+
 from sparse_rnn.studies.pruning_report import describe, save
-from tests.helpers.moved import all_files_moved
 
 
 def error(run, epoch):
