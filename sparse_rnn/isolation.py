@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparse_rnn.torch_compat import own_attributes, set_own_attributes
+from sparse_rnn.torch_compat import own_attributes, set_own_attributes, version_of
 
-Restore = Callable[[], Any]
+PutBack = Callable[[], object]
 GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
 
 
@@ -30,19 +32,18 @@ def leave_no_trace(model: nn.Module) -> Iterator[None]:
     """
     scripted = [module for module in model.modules() if isinstance(module, torch.jit.ScriptModule)]
     plain = [module for module in model.modules() if module not in scripted]
-    before = [(module, type(module), _restorers(own_attributes(module).items())) for module in plain]
+    before = [(module, type(module), dict(own_attributes(module))) for module in plain]
+    values = [value for _, _, attributes in before for value in attributes.values()]
     # What scripted modules hold lies elsewhere; their attributes are no more than a way there.
-    buffers = [_restorer(buffer) for module in scripted for buffer in module.buffers()]
-    try:
-        with _outside_inference_mode():
-            yield
-    finally:
-        with torch.no_grad():
-            for module, kind, restorers in before:
+    values += [buffer for module in scripted for buffer in module.buffers()]
+    with kept(values):
+        try:
+            with _outside_inference_mode():
+                yield
+        finally:
+            for module, kind, attributes in before:
                 if type(module) is kind:  # a lazy module has become another one
-                    set_own_attributes(module, {k: restore() for k, restore in restorers})
-            for restore in buffers:
-                restore()
+                    set_own_attributes(module, attributes)
 
 
 @contextmanager
@@ -173,82 +174,105 @@ def parameters_kept(model: nn.Module) -> Iterator[None]:
 
     A graph that was recorded inside stays valid: the values it was recorded with are back, and autograd sees no change.
     """
-    before = [(p, _tensor_restorer(p.data), _restorer(p.grad), p.requires_grad) for p in model.parameters()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for parameter, restore, restore_gradient, flag in before:
-                restore()
-                parameter.grad = restore_gradient()
+    before = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
+    with kept([value for parameter, gradient, _ in before for value in (parameter.data, gradient)]):
+        try:
+            yield
+        finally:
+            for parameter, gradient, flag in before:
+                parameter.grad = gradient
                 parameter.requires_grad_(flag)
 
 
 @contextmanager
 def kept(values: Iterable[Any]) -> Iterator[None]:
-    """Put back on exit what tensors, containers and random generators hold."""
-    restorers = [_restorer(value) for value in values]
+    """Put back on exit what tensors, containers and random generators hold, and what is held by what they hold."""
+    put_back = _snapshot(values)
     try:
         yield
     finally:
-        with torch.no_grad():
-            for restore in restorers:
-                restore()
+        with torch.no_grad(), ExitStack() as stack:  # which goes on where one fails
+            for function in put_back:
+                stack.callback(function)
 
 
-def _restorer(value: Any) -> Restore:
-    """Return a function that puts back what a value holds now, and returns the value."""
-    if type(value) is Tensor:
-        return _tensor_restorer(value)
-    if isinstance(value, GENERATORS):
-        return _generator_restorer(value)
-    if isinstance(value, (dict, list, deque, set)):
-        return _container_restorer(value)
-    if isinstance(value, tuple):
-        items = _restorers(enumerate(value))
-        return _and_return(value, lambda items: [restore() for _, restore in items], items)
-    return lambda: value
+def _snapshot(values: Iterable[Any]) -> list[PutBack]:
+    """Return what puts each of some objects back as it is now, each once, however often and wherever it is held."""
+    known: dict[int, Any] = {}
+    found: list[PutBack] = []
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        if id(value) in known:
+            continue
+        known[id(value)] = value  # alive, so that no other object gets its number meanwhile
+        if type(value) is Tensor:
+            found.append(_of_tensor(value))
+        elif isinstance(value, GENERATORS):
+            with suppress(NotImplementedError):  # one of the system has no state
+                found.append(_of_generator(value))
+        elif isinstance(value, (dict, list, deque, set)):
+            held, put_back = _of_container(value)
+            found.append(put_back)
+            waiting += held
+        elif isinstance(value, tuple):
+            waiting += value
+    return found
 
 
-def _restorers(items: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Restore]]:
-    return [(key, _restorer(value)) for key, value in items]
+def _of_tensor(value: Tensor) -> PutBack:
+    copy, version = value.detach().clone(), version_of(value)
 
+    def is_changed() -> bool:
+        if version_of(value) != version or value.shape != copy.shape:
+            return True
+        try:
+            return not torch.equal(value, copy)  # what changes value.data does not count as a version
+        except (NotImplementedError, RuntimeError):  # it does not know every layout
+            return False
 
-def _and_return(value: Any, put_back: Callable[[Any], Any], state: Any) -> Restore:
-    def restore() -> Any:
-        put_back(state)
-        return value
-
-    return restore
-
-
-def _tensor_restorer(value: Tensor) -> Restore:
-    def put_back(copy: Tensor) -> None:
-        if value.is_sparse or not torch.equal(value, copy):  # equal knows no sparse tensors
+    def put_back() -> None:
+        if is_changed():
+            if value.shape != copy.shape:
+                value.resize_(copy.shape)
             value.copy_(copy)
 
-    return _and_return(value, put_back, value.detach().clone())
+    return put_back
 
 
-def _generator_restorer(value: Any) -> Restore:
+def _of_generator(value: Any) -> PutBack:
     if isinstance(value, torch.Generator):
-        return _and_return(value, value.set_state, value.get_state())
+        return partial(value.set_state, value.get_state())
     if isinstance(value, random.Random):
-        return _and_return(value, value.setstate, value.getstate())
+        return partial(value.setstate, value.getstate())
     if isinstance(value, np.random.RandomState):
-        return _and_return(value, value.set_state, value.get_state())
-    return _and_return(value, lambda state: setattr(value.bit_generator, "state", state), value.bit_generator.state)
+        return partial(value.set_state, value.get_state())
+    return partial(setattr, value.bit_generator, "state", value.bit_generator.state)
 
 
-def _container_restorer(value: Any) -> Restore:
-    items = _restorers(value.items() if isinstance(value, dict) else enumerate(value))
+def _of_container(value: Any) -> tuple[list[Any], PutBack]:
+    """Return what a container holds, and what puts that back.
 
-    def put_back(items: list[tuple[Any, Restore]]) -> None:
-        before = [(key, restore()) for key, restore in items]
-        value.clear()
-        if isinstance(value, (list, deque)):
-            value.extend(item for _, item in before)
+    Both go past what a class of somebody's own makes of the methods: a ``Counter`` counts what it is updated with.
+    """
+    kind: Any = next(base for base in (OrderedDict, dict, list, deque, set) if isinstance(value, base))
+    held = _contents(kind, value)
+
+    def put_back() -> None:
+        if [*map(id, _contents(kind, value))] == [*map(id, held)]:
+            return
+        kind.clear(value)
+        if issubclass(kind, dict):
+            for key, item in zip(held[::2], held[1::2], strict=True):
+                kind.__setitem__(value, key, item)
+        elif kind is set:
+            kind.update(value, held)
         else:
-            value.update(before if isinstance(value, dict) else [item for _, item in before])
+            kind.extend(value, held)
 
-    return _and_return(value, put_back, items)
+    return held, put_back
+
+
+def _contents(kind: Any, value: Any) -> list[Any]:
+    """List what a container holds, a dictionary's keys each before its value."""
+    return list(chain.from_iterable(kind.items(value)) if issubclass(kind, dict) else kind.__iter__(value))

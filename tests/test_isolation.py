@@ -1,7 +1,9 @@
 """Isolation: what ran inside is undone, object by object; what else there is stays untouched."""
 
+import copy
 import random
-from collections import deque
+from collections import Counter, OrderedDict, defaultdict, deque
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -349,3 +351,100 @@ def test_a_mixed_seed_depends_on_the_seed_and_on_every_generator():
     changes = [lambda: torch.rand(1), np.random.rand, random.random]
     assert len({mixed(), mixed(1), *(mixed(change=change) for change in changes)}) == 5
     assert mixed() == mixed()
+
+
+class Locked(dict):
+    """A dictionary that refuses to be changed but by items."""
+
+    def clear(self):
+        raise TypeError
+
+    update = clear
+
+
+@pytest.mark.parametrize(
+    ("value", "change"),
+    [
+        (Counter("aab"), lambda value: value.update("bc")),
+        (Locked(a=1), lambda value: value.__setitem__("a", 2)),
+        (OrderedDict(a=1, b=2), lambda value: value.move_to_end("a")),
+        (defaultdict(list, a=[1]), lambda value: value["b"].append(3)),
+        (deque([1, 2], maxlen=2), lambda value: value.append(3)),
+        ({1, 2}, lambda value: value.add(3)),
+        ([1, 2], lambda value: value.insert(0, 3)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_containers_of_any_kind_hold_what_they_held(value, change):
+    model, before = nn.Module(), copy.deepcopy(value)
+    model.value = value
+    with leave_no_trace(model):
+        change(value)
+        assert value != before or isinstance(value, OrderedDict)
+    assert model.value is value
+    assert value == before
+    assert list(value) == list(before)
+
+
+def test_containers_may_hold_each_other_and_the_same_many_times():
+    model, often = nn.Module(), [0]
+    for _ in range(60):  # 2⁶⁰ ways lead to the innermost
+        often = [often, often]
+    root = {"children": []}
+    root["children"].append({"parent": root})
+    model.often, model.root = often, root
+    with leave_no_trace(model):
+        root["children"].append(1)
+        del root["children"][0]["parent"]
+    assert root["children"] == [{"parent": root}]
+
+
+LAYOUTS = {
+    "csr": lambda: torch.eye(3).to_sparse_csr(),
+    "coo": lambda: torch.eye(3).to_sparse(),
+    "meta": lambda: torch.empty(3, device="meta"),
+    "complex half": lambda: torch.zeros(3, dtype=torch.complex32),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*ComplexHalf support is experimental:UserWarning")
+def test_tensors_of_any_layout_may_lie_about(layout):
+    model = nn.Module()
+    model.value, model.generator = LAYOUTS[layout](), random.SystemRandom()
+    with leave_no_trace(model):
+        model.other = 1
+    assert not hasattr(model, "other")
+
+
+def test_a_tensor_gets_its_size_back():
+    model = nn.Module()
+    model.register_buffer("a", torch.arange(3.0))
+    a = model.a
+    with leave_no_trace(model):
+        a.resize_(5)
+    assert model.a is a
+    assert a.tolist() == [0, 1, 2]
+
+
+def test_what_cannot_be_put_back_keeps_nothing_else_from_it():
+    model = nn.Module()
+    model.n, model.first, model.last = 3, torch.zeros(2), torch.zeros(2)
+    model.generator = torch.Generator()
+    state = model.generator.get_state()
+    broken = mock.Mock(spec=torch.Generator)
+    broken.get_state, broken.set_state = lambda: state, mock.Mock(side_effect=RuntimeError("ours"))
+    model.broken = broken
+
+    def change():
+        model.n = 7
+        model.first += 1
+        model.last += 1
+        torch.rand(2, generator=model.generator)
+
+    with pytest.raises(RuntimeError, match="ours"), leave_no_trace(model):
+        change()
+    assert (model.n, model.first.sum(), model.last.sum()) == (3, 0, 0)
+    assert torch.equal(model.generator.get_state(), state)
