@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparse_rnn.recurrent.cells import State
 from sparse_rnn.recurrent.gains import Gains, gains
-from sparse_rnn.recurrent.product import add, product
+from sparse_rnn.recurrent.product import add, in_own_precision, product
 from sparse_rnn.recurrent.unroll import Gradients, Unrolled, Weights
 
 _LAST = 4  # steps that χ is a mean over
@@ -122,6 +122,7 @@ class StepJacobian:
 Measure = Callable[[StepJacobian], Tensor]
 
 
+@in_own_precision
 @torch.no_grad()
 def chi(unrolled: Unrolled) -> Tensor:
     """χ of a layer: the mean of (J·1)² over samples, units and the last four steps (Zhang and Stadie 2020, eq. 3).
@@ -134,6 +135,7 @@ def chi(unrolled: Unrolled) -> Tensor:
     return unrolled.taken(v, steps).square().mean()
 
 
+@in_own_precision
 def step_gradient(unrolled: Unrolled, t: int, measure: Measure, observed: Sequence[int]) -> tuple[Gradients, State]:
     """Compute the gradient of ``measure(J)`` of step t, a scalar, by the kernels and the state before the step.
 

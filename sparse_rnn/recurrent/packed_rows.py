@@ -6,8 +6,6 @@ size, I the input size. A buffer of states has B + N rows, one per sequence and 
 after each step.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor
 
@@ -85,9 +83,3 @@ def refuse_second_derivative(layer: str) -> None:
     """
     if torch.is_grad_enabled():
         raise RuntimeError(f"{layer} can be differentiated only once; do without create_graph=True")
-
-
-def without_autocast(device_type: str) -> AbstractContextManager:
-    """Leave autocast: a backward pass computes in the type of its forward pass."""
-    available = torch.amp.is_autocast_available(device_type)
-    return torch.autocast(device_type, enabled=False) if available else nullcontext()

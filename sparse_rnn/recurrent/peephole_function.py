@@ -20,9 +20,8 @@ from sparse_rnn.recurrent.packed_rows import (
     previous_states,
     refuse_second_derivative,
     steps_of,
-    without_autocast,
 )
-from sparse_rnn.recurrent.product import add_product_, product
+from sparse_rnn.recurrent.product import add_product_, product, without_autocast
 from sparse_rnn.torch_compat import fused_lstm_cell, sigmoid_backward, tanh_backward
 
 

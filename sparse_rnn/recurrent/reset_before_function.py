@@ -19,9 +19,8 @@ from sparse_rnn.recurrent.packed_rows import (
     previous_states,
     refuse_second_derivative,
     steps_of,
-    without_autocast,
 )
-from sparse_rnn.recurrent.product import add_product_, product
+from sparse_rnn.recurrent.product import add_product_, product, without_autocast
 from sparse_rnn.torch_compat import sigmoid_backward, tanh_backward
 
 

@@ -25,7 +25,7 @@ from sparse_rnn.recurrent.gains import Gains, gains
 from sparse_rnn.recurrent.jacobian import chi
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.recurrent.layers import RecurrentModule, named_layers
-from sparse_rnn.recurrent.product import add
+from sparse_rnn.recurrent.product import add, in_own_precision
 from sparse_rnn.recurrent.unroll import Unrolled
 
 States = Literal["output", "all"]
@@ -99,6 +99,7 @@ def unrolled_layers(
     return calls
 
 
+@in_own_precision
 def spectrum(unrolled: Unrolled, samples: int | None = None, last: int = 1, states: States = "output") -> Spectrum:
     """χ and the singular values of the temporal Jacobian of a layer.
 
@@ -112,6 +113,7 @@ def spectrum(unrolled: Unrolled, samples: int | None = None, last: int = 1, stat
     return Spectrum(chi(unrolled).item(), torch.cat(found).cpu())
 
 
+@in_own_precision
 @torch.no_grad()
 def product_singular_values(unrolled: Unrolled, steps: Sequence[int], samples: int | None = None) -> dict[int, Tensor]:
     """Compute the singular values of J_T ⋯ J_{T-k+1}, the Jacobian of the last state by that k steps before.

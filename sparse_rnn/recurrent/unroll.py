@@ -26,7 +26,7 @@ from sparse_rnn.recurrent.cells import Project, State
 from sparse_rnn.recurrent.gains import Gains, gains
 from sparse_rnn.recurrent.layers import RecurrentLayer
 from sparse_rnn.recurrent.packing import reading_order, running, sequence_order
-from sparse_rnn.recurrent.product import add, add_product_, product
+from sparse_rnn.recurrent.product import add, add_product_, in_own_precision, product
 
 Weights = Mapping[str, Tensor]
 # Role to gradient, [I or H, G·H]: transposed, as transposed inputs times deltas are the faster way round.
@@ -96,6 +96,7 @@ class Unrolled:
                 for stored, factor in zip(self.before, factors, strict=True):
                     stored[t] *= factor
 
+    @in_own_precision
     @torch.no_grad()
     def _run(self, state: State) -> None:
         biases = {role: bias.detach().to(self.x_TBI) for role, bias in self.layer.biases.items()}
@@ -221,6 +222,7 @@ class Unrolled:
         """Make zeros to add the gradients of one functional to."""
         return {role: weight.new_zeros(weight.shape[::-1]) for role, weight in self.weights.items()}
 
+    @in_own_precision
     @torch.no_grad()
     def backpropagate(
         self, cotangents: Callable[[int], State | None], gradients: Sequence[Gradients], stop: int

@@ -15,7 +15,6 @@ from sparse_rnn.recurrent.packed_rows import (
     refuse_second_derivative,
     reversal,
     steps_of,
-    without_autocast,
 )
 
 batch_sizes = st.lists(st.integers(1, 4), min_size=1, max_size=6).map(lambda sizes: sorted(sizes, reverse=True))
@@ -65,10 +64,3 @@ def test_a_second_derivative_is_refused_where_a_graph_is_recorded():
         refuse_second_derivative("SomeLayer")
     with torch.no_grad():
         refuse_second_derivative("SomeLayer")
-
-
-def test_autocast_is_left():
-    with torch.autocast("cpu", torch.bfloat16), without_autocast("cpu"):
-        assert not torch.is_autocast_enabled("cpu")
-    with without_autocast("meta"):
-        pass

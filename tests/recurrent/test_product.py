@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_rnn.recurrent.product import add, add_product_, onednn_multiplies, product
+from sparse_rnn.recurrent.product import add, add_product_, onednn_multiplies, product, without_autocast
 
 LAYOUTS = {
     "rows": lambda b: b.contiguous(),
@@ -98,3 +98,10 @@ def test_onednn_gets_no_weight_that_would_take_its_slow_loop(layout, monkeypatch
     product(torch.randn(5, 6), LAYOUTS[layout](torch.randn(6, 7)))
     [weight] = given
     assert weight.is_contiguous() or weight.t().is_contiguous()
+
+
+def test_autocast_is_left():
+    with torch.autocast("cpu", torch.bfloat16), without_autocast("cpu"):
+        assert not torch.is_autocast_enabled("cpu")
+    with without_autocast("meta"):
+        pass

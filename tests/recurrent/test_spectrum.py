@@ -212,3 +212,15 @@ def test_peepholes_are_those_that_the_module_has_by_now():
         parameter.data = torch.randn_like(parameter)  # as moving a model to another device does
     [unrolled] = layers_of(lstm, x, recurrent=recurrent)["l0"]
     torch.testing.assert_close(unrolled.output_TBH, lstm(x)[0])
+
+
+@pytest.mark.parametrize("make", [nn.GRU, PeepholeLSTM, lambda *sizes: nn.LSTM(*sizes, proj_size=2)])
+def test_spectra_inside_autocast_are_those_outside(make):
+    torch.manual_seed(0)
+    ((unrolled,),) = layers_of(make(INPUTS, UNITS), torch.randn(STEPS, BATCH, INPUTS)).values()
+    outside, outside_of_several = spectrum(unrolled), product_singular_values(unrolled, [2])[2]
+    with torch.autocast("cpu", torch.bfloat16):
+        inside, inside_of_several = spectrum(unrolled), product_singular_values(unrolled, [2])[2]
+    assert inside.chi == outside.chi
+    assert torch.equal(inside.singular_values, outside.singular_values)
+    assert torch.equal(inside_of_several, outside_of_several)

@@ -9,6 +9,7 @@ from torch.autograd.functional import jacobian
 from torch.func import functional_call
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from sparse_rnn.isolation import seeded
 from sparse_rnn.recurrent.kernels import find_targets
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
@@ -410,3 +411,16 @@ def test_scoring_leaves_the_model_alone():
 def test_bad_options_are_refused_in_one_sentence(option, message):
     with pytest.raises(ValueError, match=message):
         JacobianSpectrum(**option)
+
+
+@pytest.mark.parametrize("cell", [*CELLS, "projected_lstm"])
+@pytest.mark.parametrize("variant", ["author", "paper"])
+def test_scores_inside_autocast_are_those_outside(cell, variant):
+    torch.manual_seed(0)
+    rnn = nn.LSTM(INPUTS, UNITS, proj_size=2) if cell == "projected_lstm" else CELLS[cell]()
+    targets, criterion = find_targets(rnn), JacobianSpectrum(variant=variant)
+    with seeded(1):  # of γ's noise
+        outside = criterion.score(rnn, data().float(), None, targets)
+    with seeded(1), torch.autocast("cpu", torch.bfloat16):
+        inside = criterion.score(rnn, data().float(), None, targets)
+    assert all(torch.equal(inside[name], outside[name]) for name in targets)
