@@ -11,7 +11,7 @@ FILES = sorted((ROOT / "sparse_rnn").rglob("*.py"))
 ORDER = [
     [
         *("errors", "calls", "checks", "described", "devices", "isolation", "locks", "paths", "versions", "writing"),
-        *("checkpoint_files", "config_files"),
+        *("checkpoint_files", "config_files", "python_numbers"),
         *(
             "lightning_compat",
             "lightning_loaders",

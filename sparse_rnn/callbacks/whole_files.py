@@ -11,6 +11,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 
 from sparse_rnn.paths import is_address
+from sparse_rnn.python_numbers import python_numbers
 from sparse_rnn.writing import written_whole
 
 
@@ -36,7 +37,7 @@ class WholeFiles(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         content = io.BytesIO()
-        torch.save(checkpoint, content)
+        torch.save(python_numbers(checkpoint), content)
         with written_whole(Path(path)) as unfinished:
             unfinished.write_bytes(content.getbuffer())
 

@@ -21,6 +21,7 @@ from sparse_rnn.modules.optim.settings import is_default_of, settings_of
 from sparse_rnn.modules.optim.stepping import Interval, begin_stepping, with_scheduler
 from sparse_rnn.modules.run_state import RunState
 from sparse_rnn.modules.structured_rnn import GateMasks, StructuredRNN
+from sparse_rnn.python_numbers import python_numbers
 from sparse_rnn.sparsity.graphs import graph_of
 
 Sequences = Tensor | PackedSequence | tuple[Tensor, Tensor]
@@ -101,6 +102,7 @@ class SequenceClassifier(pl.LightningModule):
         super().__init__()
         # Checkpoints hold primitives only, so that torch.load(weights_only=True) reads them.
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
+        self.hparams.update(python_numbers(dict(self.hparams), arrays=True))
         check_choice("nonlinearity", nonlinearity, Nonlinearity)
         check_whole("num_classes", num_classes, 2)
         check_flag("bidirectional", bidirectional)
@@ -124,7 +126,7 @@ class SequenceClassifier(pl.LightningModule):
         self.input_dropout = nn.Dropout(input_dropout)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden_size * (1 + bidirectional), num_classes)
-        self.accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.accuracy = MulticlassAccuracy(int(num_classes), average="micro")
         is_default = is_default_of(SequenceClassifier.__init__, "optimizer", optimizer)
         self.optimizer = _adam if is_default else optimizer  # a lambda cannot be pickled
         self.lr_scheduler = lr_scheduler

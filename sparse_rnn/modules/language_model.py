@@ -22,6 +22,7 @@ from sparse_rnn.modules.regularisation import check_regularisation, feature_drop
 from sparse_rnn.modules.softmax.output_layers import AdaptiveSoftmax, FullSoftmax
 from sparse_rnn.modules.softmax.sampled import SampledSoftmaxLoss
 from sparse_rnn.modules.text_training import State, TextTraining
+from sparse_rnn.python_numbers import python_numbers
 from sparse_rnn.recurrent.weight_drop import run_dropped
 
 Embedding = Literal["trained", "frozen", "tied"]
@@ -155,6 +156,7 @@ class LanguageModel(Generative, TextTraining):
         super().__init__(carry_state, optimizer, lr_scheduler, lr_interval, alpha, beta)
         # Checkpoints hold primitives only, so that torch.load(weights_only=True) reads them.
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
+        self.hparams.update(python_numbers(dict(self.hparams), arrays=True))
         _check(self.hparams)
         self.lexicon: Lexicon | None = None
 

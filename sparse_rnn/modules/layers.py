@@ -7,6 +7,7 @@ from torch import nn
 from sparse_rnn.checks import LARGEST, MOST_TIMES, check_number, check_whole
 from sparse_rnn.errors import check_choice
 from sparse_rnn.modules.init import InitScheme, init_biases_, init_kernel_
+from sparse_rnn.python_numbers import python_numbers
 from sparse_rnn.recurrent.peephole import PeepholeLSTM
 from sparse_rnn.recurrent.reset_before import ResetBeforeGRU
 
@@ -55,7 +56,8 @@ def recurrent_layer(cell: Cell, input_size: int, hidden_size: int, num_layers: i
         hidden_size - 1,
         f"a size below hidden_size={hidden_size}, or 0 for none",
     )
-    return _LAYERS[cell](input_size, hidden_size, num_layers, batch_first=True, **options)
+    sizes = python_numbers((input_size, hidden_size, num_layers))
+    return _LAYERS[cell](*sizes, batch_first=True, **python_numbers(options))
 
 
 def init_recurrent_(
@@ -90,6 +92,7 @@ def init_recurrent_(
     """
     check_number("forget_bias", forget_bias)
     check_number("update_bias", update_bias)
+    hidden_size = int(hidden_size)
     for name, kernel in layer.named_parameters():
         if name.startswith("weight"):
             init_kernel_(kernel, hidden_size, init, init_scale)
