@@ -18,7 +18,8 @@ from sparse_rnn.data.text_dataset import TextDataset
 from sparse_rnn.data.text_files import TextFiles
 from sparse_rnn.data.tokens.lexicon import Lexicon, vocabulary_of_checkpoint
 from sparse_rnn.data.tokens.vocabulary import Vocabulary
-from sparse_rnn.data.wikitext import WikiText2, WikiText103
+from sparse_rnn.data.wikitext2 import WikiText2
+from sparse_rnn.data.wikitext103 import WikiText103
 
 __all__ = [
     "BatchLoader",

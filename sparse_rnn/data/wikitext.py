@@ -1,4 +1,4 @@
-"""WikiText-2 and WikiText-103: good and featured articles of Wikipedia, divided into words."""
+"""What WikiText-2 and WikiText-103 have in common: good and featured articles of Wikipedia, divided into words."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from sparse_rnn.data.download import check, data_folder, download_archive
 from sparse_rnn.data.errors import DataError
-from sparse_rnn.data.options import described
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.corpus import Corpus
 from sparse_rnn.paths import check_local
@@ -34,28 +33,8 @@ MIRRORS = (
 )
 TRAIN, VAL, TEST = (f"wiki.{split}.tokens" for split in ("train", "valid", "test"))
 
-# Checksums of the files as in gluon-nlp's scripts.
-WIKITEXT_2 = Archive(
-    "wikitext-2",
-    "92675f1d63015c1c8b51f1656a52d5bdbc33aafa60cc47a218a66e7ee817488c",
-    {
-        TRAIN: "sha1:863f29c46ef9d167fff4940ec821195882fe29d1",
-        VAL: "sha1:0418625c8b4da6e4b5c7a0b9e78d4ae8f7ee5422",
-        TEST: "sha1:c7b8ce0aa086fb34dab808c5c49224211eb2b172",
-    },
-)
-WIKITEXT_103 = Archive(
-    "wikitext-103",
-    "242ba0f20b329cfdf1ccc61e9e9e5b59becf189db7f7a81cd2a0e2fc31539590",
-    {
-        TRAIN: "sha1:b7497e2dfe77e72cfef5e3dbc61b7b53712ac211",
-        VAL: "sha1:c326ac59dc587676d58c422eb8a03e119582f92b",
-        TEST: "sha1:8a5befc548865cec54ed4273cf87dbbad60d1e47",
-    },
-)
 
-
-class _WikiText(TextData):
+class WikiText(TextData):
     """Text that is the three files of an archive."""
 
     way_out = ""  # another thing that the user can do where a file is missing
@@ -118,100 +97,4 @@ class _WikiText(TextData):
         return (
             f"place the original {', '.join(self.archive.checksums)} of {self.archive.name}-v1.zip in {self.folder}"
             f"{self.way_out}, or try lstm_pydoc.yaml, which needs no download"
-        )
-
-
-@described
-class WikiText2(_WikiText):
-    """WikiText-2: 2,088,628 tokens for training, 217,646 for validation and 245,569 for the test; 33,278 words.
-
-    Words are what white space separates. Rare words are ``<unk>`` in the text itself, and the token ``<eos>`` ends
-    every line, blank ones too. The files ``wiki.{train,valid,test}.tokens`` are read from ``root``, by default
-    ``$SPARSE_RNN_DATA/wikitext-2``, or a folder in the user's cache where that variable is not set; missing files are
-    downloaded there. Other contents than the published ones are refused, so that results stay comparable.
-
-    Source: Merity, Xiong, Bradbury and Socher, "Pointer sentinel mixture models" (arXiv 1609.07843).
-
-    Args:
-        root: Folder of the three files.
-
-    Raises:
-        UsageError: If one of the sizes is below 1, or a share is out of range.
-        DataError: If ``vocabulary`` is no vocabulary.
-
-    Example:
-        >>> from sparse_rnn.data import WikiText2
-        >>> data = WikiText2(bptt=35, root="my/wikitext")
-        >>> [data.files["train"], data.folder.as_posix()]
-        ['wiki.train.tokens', 'my/wikitext']
-    """
-
-    def __init__(
-        self,
-        batch_size: int = 64,
-        bptt: int = 20,
-        eval_batch_size: int = 64,
-        vocabulary: Any = None,
-        root: str | Path | None = None,
-        hold_out: float = 0.0,
-        train_sample: float = 0.0,
-        subwords: int | str | Path | None = None,
-    ) -> None:
-        super().__init__(
-            WIKITEXT_2, TRAIN, batch_size, bptt, eval_batch_size, vocabulary, root, hold_out, train_sample, subwords
-        )
-
-
-@described
-class WikiText103(_WikiText):
-    """WikiText-103: 103,227,021 tokens for training, the validation and test text of WikiText-2; 267,735 words.
-
-    Words are what white space separates. Rare words are ``<unk>`` in the text itself, and the token ``<eos>`` ends
-    every line, blank ones too. The files ``wiki.{train,valid,test}.tokens`` are read from ``root``, by default
-    ``$SPARSE_RNN_DATA/wikitext-103``, or a folder in the user's cache where that variable is not set; missing files
-    are downloaded there. Other contents than the published ones are refused, so that results stay comparable.
-
-    Source: Merity, Xiong, Bradbury and Socher, "Pointer sentinel mixture models" (arXiv 1609.07843).
-
-    Args:
-        root: Folder of the three files.
-        train_file: Name of the training text in that folder. A text other than the published one, such as a part of
-            it, is taken as it is, but only when it is named here. Its results cannot be compared with published ones.
-
-    Raises:
-        UsageError: If one of the sizes is below 1, or a share is out of range.
-        DataError: If ``vocabulary`` is no vocabulary.
-
-    Example:
-        >>> from sparse_rnn.data import WikiText103
-        >>> data = WikiText103(root="my/wikitext", train_file="first_half.tokens")
-        >>> data.files
-        {'train': 'first_half.tokens', 'val': 'wiki.valid.tokens', 'test': 'wiki.test.tokens'}
-    """
-
-    way_out = ", name another training text as train_file"
-
-    def __init__(
-        self,
-        batch_size: int = 64,
-        bptt: int = 20,
-        eval_batch_size: int = 64,
-        vocabulary: Any = None,
-        root: str | Path | None = None,
-        train_file: str = TRAIN,
-        hold_out: float = 0.0,
-        train_sample: float = 0.0,
-        subwords: int | str | Path | None = None,
-    ) -> None:
-        super().__init__(
-            WIKITEXT_103,
-            train_file,
-            batch_size,
-            bptt,
-            eval_batch_size,
-            vocabulary,
-            root,
-            hold_out,
-            train_sample,
-            subwords,
         )

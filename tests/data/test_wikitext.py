@@ -1,15 +1,13 @@
-"""WikiText on files made here, and on the real ones where they are."""
+"""WikiText on files made here; tests/data/test_wikitext2.py and test_wikitext103.py have the published ones."""
 
 import hashlib
-import os
-import shutil
 from pathlib import Path
 
 import pytest
 
 from sparse_rnn.data import DataError, WikiText2, WikiText103, wikitext
-
-needs_wikitext = pytest.mark.skipif("SPARSE_RNN_DATA" not in os.environ, reason="SPARSE_RNN_DATA is not set")
+from sparse_rnn.data.wikitext2 import WIKITEXT_2
+from sparse_rnn.data.wikitext103 import WIKITEXT_103
 
 TEXTS = {
     wikitext.TRAIN: " \n = A heading = \n \n The <unk> of the <unk> \n",
@@ -24,7 +22,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     for file, content in TEXTS.items():
         (tmp_path / file).write_text(content)
         digest = hashlib.sha1(content.encode()).hexdigest()
-        for archive in (wikitext.WIKITEXT_2, wikitext.WIKITEXT_103):
+        for archive in (WIKITEXT_2, WIKITEXT_103):
             monkeypatch.setitem(archive.checksums, file, f"sha1:{digest}")
     monkeypatch.setattr(wikitext, "MIRRORS", ("http://127.0.0.1:1/",))
     return tmp_path
@@ -94,34 +92,3 @@ def test_text_that_is_none_is_refused(content, problem, folder, cache):
 
 def test_mirrors_are_several():
     assert len({mirror.split("/")[2] for mirror in wikitext.MIRRORS}) == 3
-
-
-@needs_wikitext
-def test_real_wikitext_2_has_the_published_counts():
-    data = WikiText2()
-    data.prepare_data()
-    counts = {split: len(data.store[split]) for split in ("train", "val", "test")}
-    assert counts == {"train": 2_088_628, "val": 217_646, "test": 245_569}
-    assert data.vocab_size == 33_278
-    assert data.store.counts[data.vocabulary["<unk>"]] == 54_625
-    unknown = data.vocabulary["<unk>"]
-    assert [(data.store[split] == unknown).sum() for split in ("val", "test")] == [11_718, 15_218]
-
-
-@needs_wikitext
-def test_real_wikitext_103_in_part_by_name():
-    data = WikiText103(train_file="wiki.train.truncated.tokens")
-    data.prepare_data()
-    assert (len(data.store["train"]), data.vocab_size) == (501_320, 32_487)
-    assert [len(data.store[split]) for split in ("val", "test")] == [217_646, 245_569]
-
-
-@needs_wikitext
-def test_real_part_of_wikitext_103_is_not_taken_for_the_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(wikitext, "MIRRORS", ("http://127.0.0.1:1/",))
-    source = Path(os.environ["SPARSE_RNN_DATA"]) / "wikitext-103"
-    shutil.copy(source / "wiki.train.truncated.tokens", tmp_path / wikitext.TRAIN)
-    for file in (wikitext.VAL, wikitext.TEST):
-        (tmp_path / file).symlink_to(source / file)
-    with pytest.raises(DataError, match=r"wiki\.train\.tokens has the SHA-1 checksum a9befc5ac9fc"):
-        WikiText103(root=tmp_path).prepare_data()
