@@ -173,8 +173,9 @@ def test_what_else_the_system_refuses_keeps_its_traceback(monkeypatch, run):
 def test_a_file_in_the_place_of_a_folder_and_long_names_are_told(refused, digits, tmp_path):
     (tmp_path / "file").touch()
     assert "Not a directory" in refused("fit", *digits, "--trainer.default_root_dir", "file")
-    for words in (["--trainer.default_root_dir", "n" * 300], ["--config", "n" * 300], ["--ckpt_path", "n" * 300]):
+    for words in (["--trainer.default_root_dir", "n" * 300], ["--ckpt_path", "n" * 300]):
         assert "File name too long" in refused("fit", *digits, *words)
+    assert f"There is no config '{'n' * 300}'" in refused("fit", *digits, "--config", "n" * 300)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
