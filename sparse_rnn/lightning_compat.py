@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Union, get_args
 
 import numpy as np
 import torch
@@ -179,6 +179,22 @@ def callbacks_of(trainer: Trainer) -> list[Any]:
     They are public, but Lightning sets them from another class, where a type checker does not see them.
     """
     return trainer.callbacks  # type: ignore[attr-defined]
+
+
+def put_int_first(parser: Any) -> None:
+    """Let options that are int or float read what is written as a whole number as int: 1 is a batch, 1.0 are all.
+
+    Lightning says int first, but ``typing`` gives the union that was made first in the process of what is equal, and
+    jsonargparse takes the first type that fits.
+
+    Args:
+        parser: A parser of jsonargparse's.
+    """
+    for action in parser._actions:
+        kinds = get_args(getattr(action, "_typehint", None))
+        if float in kinds and int in kinds and kinds.index(float) < kinds.index(int):
+            ordered = (int, *(kind for kind in kinds if kind is not int))
+            action._typehint = Union[ordered]  # noqa: UP007 - of a tuple
 
 
 def datamodule_of(trainer: Trainer) -> Any:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from sparse_rnn.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_PART, _ABANDONED = ".part", 3600  # seconds
 # As torch.save says it of a full disk, whether it notices at the first bytes, later, or at the end.
 _FULL = ("file write failed", "iostream error", "inline_container")
 _ADVICE = "make room, or give another place; what was there before is as it was."
@@ -23,8 +27,8 @@ _ADVICE = "make room, or give another place; what was there before is as it was.
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a place to write a file to, from which it moves to its own once it is whole and on the disk.
 
-    Until then an earlier file stays as it is. What a killed process leaves lies in a hidden file beside it, of one
-    name, so that the next process writes over it; two must not write the same file at once.
+    Until then an earlier file stays as it is, and of several that write it at once each writes a whole one. What a
+    killed process leaves is hidden, and removed with the next writing once nobody has written to it for an hour.
 
     Args:
         path: The file; folders above it are made.
@@ -41,8 +45,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():  # a new name would take the place of a device for the whole machine
         raise OSError(errno.EEXIST, "it is a folder, a device or a pipe")
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
+    _sweep(path)
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex[:8]}{_PART}")
     try:
+        unfinished.open("xb").close()  # where it cannot be written the system says why
         yield unfinished
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
@@ -99,6 +105,14 @@ def write_figure(path: Path, figure: Figure, **options: Any) -> None:
     """
     with written_whole(path) as unfinished:
         figure.savefig(unfinished, format=path.suffix.removeprefix("."), **options)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes have left of a file."""
+    for left in path.parent.glob(f".{escape(path.name)}.*{_PART}"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                left.unlink()
 
 
 def _sync(folder: Path) -> None:

@@ -81,9 +81,33 @@ def test_a_kill_at_any_call_leaves_a_whole_file(path):
         killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
         assert path.read_text() == "first"
     assert killed == 3
+    left = [other for other in path.parent.iterdir() if other != path]
+    assert left
     write(path, "second")
-    assert path.read_text() == "second"
+    assert set(left) < set(path.parent.iterdir())  # they may be of a process that is at it
+    for other in left:
+        os.utime(other, (0, 0))
+    write(path, "third")
+    assert path.read_text() == "third"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_of_several_at_once_each_writes_a_whole_file(path):
+    with written_whole(path) as first, written_whole(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"  # that of the block which ends last
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_to_is_told_as_such(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(UsageError, match="Permission denied"), written_whole(tmp_path / "file"):
+            raise RuntimeError("file write failed")
+    finally:
+        tmp_path.chmod(0o700)
 
 
 def test_others_may_read_what_the_umask_lets_them(tmp_path):

@@ -17,7 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from sparse_rnn.callbacks.whole_files import write_whole
+from sparse_rnn.callbacks.whole_files import WholeFiles, write_whole
 from sparse_rnn.calls import as_called
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checks import check_whole
@@ -204,7 +204,7 @@ class SparseCheckpoint(ModelCheckpoint):
             return
         self.last_model_path = self._path(trainer)
         if not self._linked(trainer, same):
-            if trainer.is_global_zero:
+            if trainer.is_global_zero and not isinstance(trainer.strategy.checkpoint_io, WholeFiles):
                 _unlink(self.last_model_path)
             trainer.save_checkpoint(self.last_model_path, self.save_weights_only)
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()

@@ -28,7 +28,7 @@ from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checks import check_whole
 from sparse_rnn.cli.checkpoint_fits import check_fits
 from sparse_rnn.cli.help import PROGRAM
-from sparse_rnn.cli.in_force import kept_settings, refuse_overridden, refuse_strange
+from sparse_rnn.cli.in_force import kept_settings, refuse_other_class, refuse_overridden, refuse_strange
 from sparse_rnn.cli.log_folders import remove_empty, take_back, take_folders
 from sparse_rnn.cli.near_misses import explained
 from sparse_rnn.cli.restoring import DoesNotFitError, restore_safely
@@ -39,7 +39,7 @@ from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.lexicon import lexicon_in
 from sparse_rnn.devices import NO_MPS
 from sparse_rnn.errors import UsageError, check_text, unwrapped
-from sparse_rnn.lightning_compat import callbacks_of
+from sparse_rnn.lightning_compat import callbacks_of, put_int_first
 from sparse_rnn.paths import check_served
 from sparse_rnn.quiet import LOGGERS, ignore_advice
 
@@ -101,6 +101,7 @@ class PruningCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add ``--pruning`` and ``--float32_matmul_precision``, both null by default."""
+        put_int_first(parser)
         parser.add_subclass_arguments(
             PruningCallback, "pruning", required=False, help="Callback that prunes; null trains the dense network."
         )
@@ -153,6 +154,7 @@ class PruningCLI(LightningCLI):
     def _say_what_holds(self) -> None:
         """Refuse or tell what would surprise: options that a checkpoint overrides, settings that stay, no training."""
         typed, final = self._typed[self.subcommand], self.config[self.subcommand]
+        refuse_other_class(typed.model, final.model)
         refuse_overridden(self._words, typed.model, final.model)
         refuse_strange(typed.model, final.model)
         if kept := kept_settings(self._words, final.pruning):

@@ -14,6 +14,23 @@ from sparse_rnn.config_files import section
 from sparse_rnn.errors import UsageError
 
 
+def refuse_other_class(typed: Namespace, final: Namespace) -> None:
+    """Refuse a checkpoint whose model is of another class, which would silently take the place of the config's.
+
+    Args:
+        typed: The model's section as parsed.
+        final: The same with what the checkpoint holds.
+
+    Raises:
+        UsageError: If it is.
+    """
+    if class_of(typed.class_path) is not class_of(final.class_path):
+        raise UsageError(
+            f"The checkpoint is of another model: it holds a {final.class_path}, and the config a {typed.class_path}; "
+            "give the config of its run."
+        )
+
+
 def refuse_overridden(words: Sequence[str], typed: Namespace, final: Namespace) -> None:
     """Refuse options of the model that a checkpoint overrides, which would be of no effect.
 

@@ -22,6 +22,7 @@ from sparse_rnn import (
     SparseCheckpoint,
 )
 from sparse_rnn.callbacks import PruningCallback
+from sparse_rnn.callbacks.whole_files import WholeFiles
 from sparse_rnn.data import SequentialDigits
 from sparse_rnn.modules import SequenceClassifier
 from sparse_rnn.pruning.schedules import CosineDecay, Cubic, NarangRamp
@@ -316,6 +317,21 @@ def test_a_linked_best_model_stays_what_it_is_when_the_last_one_goes_on(train, t
     assert all(f"step={step}.ckpt" in path for path, step in steps.items())
     assert sorted(steps.values()) == [2, 4]
     assert not differences(checkpoint.last_model_path, trainer)
+
+
+def test_the_last_checkpoint_is_there_whenever_the_run_is_killed(train, tmp_path, monkeypatch):
+    """Also while one takes the place of a name of the best."""
+    last, seen = tmp_path / "saved" / "last.ckpt", []
+    save = WholeFiles.save_checkpoint
+
+    def noted(self, checkpoint, path, storage_options=None):
+        if Path(path) == last and checkpoint["global_step"] > 6:
+            seen.append(last.exists())
+        save(self, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(WholeFiles, "save_checkpoint", noted)
+    train(Model(), OneShotPruning(0.9), SparseCheckpoint(tmp_path / "saved", monitor="worse"))
+    assert seen == [True]
 
 
 def test_a_name_that_is_used_again_is_no_link(train, tmp_path):

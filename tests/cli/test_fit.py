@@ -314,3 +314,12 @@ def test_a_model_that_no_memory_holds_takes_one_sentence(refused, digits, tmp_pa
     assert "The model does not fit into memory (" in line
     assert line.endswith(" bytes): give smaller sizes.")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_whole_number_of_batches_is_that_and_no_share(parsed, run, digits, tmp_path):
+    limits = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches")
+    for text, kind in (("1", int), ("1.0", float)):
+        found = parsed(*digits, *(word for name in limits for word in (f"--trainer.{name}", text)))["trainer"]
+        assert [type(found[name]) for name in limits] == [kind] * 4
+    run("fit", *digits, "--trainer.limit_train_batches", "1")
+    assert list(tmp_path.rglob("*-step=1.ckpt"))

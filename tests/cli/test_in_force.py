@@ -50,3 +50,15 @@ def test_a_config_may_name_its_callback_alone(text, tmp_path):
     assert (
         kept_settings(["fit", "--config", str(tmp_path / "mine.yaml"), "--pruning", "GradualPruning"], pruning) is None
     )
+
+
+def test_a_checkpoint_of_another_class_is_refused_before_anything_is_made(fitted, refused, digits, tmp_path):
+    _, checkpoint = fitted()
+    before = set(tmp_path.rglob("*"))
+    for command in ("fit", "validate"):
+        said = refused(command, "--config", "lstm_pydoc.yaml", "--ckpt_path", str(checkpoint))
+        assert (
+            "it holds a sparse_rnn.modules.SequenceClassifier, and the config a sparse_rnn.modules.LanguageModel"
+            in said
+        )
+    assert set(tmp_path.rglob("*")) == before
