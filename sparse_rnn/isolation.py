@@ -32,18 +32,15 @@ def leave_no_trace(model: nn.Module) -> Iterator[None]:
     """
     scripted = [module for module in model.modules() if isinstance(module, torch.jit.ScriptModule)]
     plain = [module for module in model.modules() if module not in scripted]
-    before = [(module, type(module), dict(own_attributes(module))) for module in plain]
-    values = [value for _, _, attributes in before for value in attributes.values()]
+    before = [(module, type(module), _attributes_snapshot(module)) for module in plain]
     # What scripted modules hold lies elsewhere; their attributes are no more than a way there.
-    values += [buffer for module in scripted for buffer in module.buffers()]
-    with kept(values):
-        try:
-            with _outside_inference_mode():
-                yield
-        finally:
-            for module, kind, attributes in before:
-                if type(module) is kind:  # a lazy module has become another one
-                    set_own_attributes(module, attributes)
+    buffers = _snapshot(buffer for module in scripted for buffer in module.buffers())
+    try:
+        with _outside_inference_mode():
+            yield
+    finally:
+        same = [put_back for module, kind, put_back in before if type(module) is kind]  # a lazy one becomes another
+        _call_all([*chain.from_iterable(same), *buffers])
 
 
 @contextmanager
@@ -191,9 +188,18 @@ def kept(values: Iterable[Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        with torch.no_grad(), ExitStack() as stack:  # which goes on where one fails
-            for function in put_back:
-                stack.callback(function)
+        _call_all(put_back)
+
+
+def _call_all(functions: Iterable[PutBack]) -> None:
+    with torch.no_grad(), ExitStack() as stack:  # which goes on where one fails
+        for function in functions:
+            stack.callback(function)
+
+
+def _attributes_snapshot(module: nn.Module) -> list[PutBack]:
+    attributes = dict(own_attributes(module))
+    return [*_snapshot(attributes.values()), partial(set_own_attributes, module, attributes)]
 
 
 def _snapshot(values: Iterable[Any]) -> list[PutBack]:

@@ -92,6 +92,7 @@ def init_recurrent_(
     """
     check_number("forget_bias", forget_bias)
     check_number("update_bias", update_bias)
+    check_whole("hidden_size", hidden_size, 1)
     hidden_size = int(hidden_size)
     for name, kernel in layer.named_parameters():
         if name.startswith("weight"):
