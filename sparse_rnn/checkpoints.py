@@ -20,7 +20,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checkpoint_models import CONFIG, build, masks_in, model_in, packed_masks
-from sparse_rnn.config_files import read_config
+from sparse_rnn.config_files import read_config, section
 from sparse_rnn.errors import UsageError
 from sparse_rnn.paths import is_address
 from sparse_rnn.saved_models import imported
@@ -92,8 +92,7 @@ def read(path: str | os.PathLike[str], module: str | None = None) -> Checkpoint:
     beside = path.absolute().parent
     folder = beside.parent if beside.name == "checkpoints" else path.parent
     config = read_config(str(folder / CONFIG)) if (folder / CONFIG).exists() else {}
-    described = config.get("model")
-    imported(module or (described.get("class_path", "") if isinstance(described, Mapping) else ""))
+    imported(module or section(config, "model")[0] or "")
     checkpoint = load_checkpoint(path)
     model = model_in(path, config, checkpoint, module)
     return Checkpoint(
@@ -146,11 +145,13 @@ def data_of(checkpoint: Checkpoint, override: str | None = None) -> LightningDat
         >>> type(data_of(checkpoint)).__name__, data_of(checkpoint, "lstm_pydoc.yaml").batch_size
         ('SequentialDigits', 16)
     """
-    section = (checkpoint.config if override is None else read_config(override)).get("data")
-    if not isinstance(section, Mapping):
+    config = checkpoint.config if override is None else read_config(override)
+    path, _ = section(config, "data")
+    if path is None:
         lacking = f"{override or checkpoint.folder / CONFIG} names no data"
         if override is None and not checkpoint.config:
             lacking = f"No {CONFIG} beside {checkpoint.path} names its data"
         raise UsageError(f"{lacking}: give a config with a data section by --data.")
-    data: LightningDataModule = build(LightningDataModule, "data", section)
+    described = config["data"] if isinstance(config["data"], Mapping) else {"class_path": path}
+    data: LightningDataModule = build(LightningDataModule, "data", described)
     return data

@@ -18,6 +18,7 @@ ORDER = [
             "param_groups",
             "process_settings",
             "quiet",
+            "run_configs",
             "saved_models",
             "states",
             "torch_compat",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from sparse_rnn.analysis.runs import Trained
+from sparse_rnn.config_files import section
 from sparse_rnn.errors import UsageError
+from sparse_rnn.run_configs import recorded_in, trainer_of
 from sparse_rnn.scores.criterion import criterion_named
 
 
@@ -35,11 +35,10 @@ def origins(runs: Iterable[Trained]) -> list[str]:
 
 
 def _made_by(trained: Trained) -> str:
-    callbacks = (trained.config.get("trainer") or {}).get("callbacks")
-    if path := init_args(callbacks).get("path"):  # of a comparison's recorder, which is the last callback
+    if name := recorded_in(trained.config):
         try:
-            return str(json.loads((trained.folder / Path(path).name).read_text(encoding="utf-8"))["made_by"])
-        except (OSError, ValueError, KeyError):  # moved away, or not a recorder's
+            return str(json.loads((trained.folder / name).read_text(encoding="utf-8"))["made_by"])
+        except (OSError, ValueError, KeyError, TypeError):  # moved away, or not a recorder's
             pass
     found = re.match(r"# \S*lightning\S*==(\S+)", trained.config_text)
     return f"lightning {found[1]}" if found else ""
@@ -62,9 +61,8 @@ def unequal_steps(runs: Sequence[Trained]) -> str | None:
 
 def scoring_samples(trained: Trained) -> int | None:
     """Return on how many training samples a criterion chose the weights at once; None where on none that is told."""
-    options = init_args(trained.config.get("pruning"))
-    criterion = options.get("criterion")
-    path = criterion.get("class_path", "") if isinstance(criterion, Mapping) else str(criterion)
+    _, options = section(trained.config, "pruning")
+    path = section(options, "criterion")[0] or str(options.get("criterion"))
     try:
         reads = criterion_named(path.rpartition(".")[2]).needs_data
     except (UsageError, TypeError):  # one of the user's
@@ -79,7 +77,7 @@ def validation_samples(trained: Trained, data: LightningDataModule) -> int | Non
         trained: A checkpoint of the run.
         data: Its data module, set up.
     """
-    limit = (trained.config.get("trainer") or {}).get("limit_val_batches")
+    limit = trainer_of(trained.config).get("limit_val_batches")
     if not (limit is None or (isinstance(limit, float) and limit == 1)):  # 1 is a batch, 1.0 are all
         return None
     try:
@@ -88,9 +86,3 @@ def validation_samples(trained: Trained, data: LightningDataModule) -> int | Non
         return None
     except MisconfigurationException:  # the data have no validation
         return None
-
-
-def init_args(given: Any) -> dict[str, Any]:
-    """Read the arguments of a class in a config, of the last one where there are several."""
-    last = given[-1] if isinstance(given, list) and given else given
-    return (last.get("init_args") or {}) if isinstance(last, dict) else {}

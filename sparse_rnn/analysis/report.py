@@ -6,19 +6,22 @@ import base64
 import csv
 import html
 import io
+import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparse_rnn.analysis.numbers import Numbers
-from sparse_rnn.analysis.origins import init_args, origins, unequal_steps
+from sparse_rnn.analysis.origins import origins, unequal_steps
 from sparse_rnn.analysis.plates import STEMS, STYLE, Plate, Row, plates, summary
 from sparse_rnn.analysis.runs import Trained
 from sparse_rnn.analysis.words import side_by_side
 from sparse_rnn.checkpoints import CONFIG
+from sparse_rnn.config_files import section
+from sparse_rnn.run_configs import moved
 from sparse_rnn.versions import commit
 from sparse_rnn.writing import write_figure, written_whole
 
@@ -125,8 +128,7 @@ def _page(
 def _about(runs: Sequence[Trained]) -> str:
     """Name the models and the data of the runs."""
     models = dict.fromkeys(type(trained.model).__name__ for trained in runs)
-    sections = [trained.config.get("data") for trained in runs]
-    paths = [section.get("class_path", "") if isinstance(section, Mapping) else section for section in sections]
+    paths = [section(trained.config, "data")[0] for trained in runs]
     data = dict.fromkeys(path.rpartition(".")[2] for path in paths if path)
     return " on ".join(filter(None, [" and ".join(models), " and ".join(data)]))
 
@@ -162,8 +164,9 @@ def _run(trained: Trained) -> str:
         f"<p>Checkpoint: <code>{html.escape(str(trained.path))}</code></p>",
     ]
     if trained.config:
+        options = _options(trained.config, moved(trained.config, trained.folder, _AGAIN))
         config = str(trained.folder / CONFIG)
-        again = shlex.join(["python", "-m", "sparse_rnn", "fit", "--config", config, *_elsewhere(trained)])
+        again = shlex.join(["python", "-m", "sparse_rnn", "fit", "--config", config, *options])
         parts += [
             f"<p>The same fit again, in a folder of its own:</p>\n<pre>{html.escape(again)}</pre>",
             f"<details><summary>{CONFIG}</summary>\n<pre>{html.escape(trained.config_text)}</pre></details>",
@@ -171,13 +174,15 @@ def _run(trained: Trained) -> str:
     return "\n".join(parts)
 
 
-def _elsewhere(trained: Trained) -> list[str]:
-    """Give the arguments that keep a fit from writing over what the first one has left, such as a comparison's."""
-    trainer = trained.config.get("trainer") or {}
-    arguments = ["--trainer.default_root_dir", _AGAIN]
-    if "save_dir" in init_args(trainer.get("logger")):
-        arguments += ["--trainer.logger.save_dir", _AGAIN]
-    # Only the last callback's arguments can be set on a command line, and that is where a comparison has its recorder.
-    if path := init_args(trainer.get("callbacks")).get("path"):
-        arguments += ["--trainer.callbacks.path", f"{_AGAIN}/{Path(path).name}"]
-    return arguments
+def _options(before: Any, after: Any, name: str = "") -> Iterator[str]:
+    """Yield the options of a command line that make one configuration another."""
+    if before == after:
+        return
+    if isinstance(before, list) and isinstance(after, list) and before[:-1] == after[:-1]:
+        # The arguments of the last class in a list can be set on a command line, those of others with the whole list.
+        yield from _options(before[-1], after[-1], name)
+    elif isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key, value in after.items():
+            yield from _options(before.get(key), value, name if key == "init_args" else f"{name}.{key}".lstrip("."))
+    else:
+        yield from (f"--{name}", after if isinstance(after, str) else json.dumps(after))

@@ -28,10 +28,12 @@ from sparse_rnn.pruning.structured import unit_criterion
 from sparse_rnn.pruning.structured.choice import NAMES
 from sparse_rnn.quiet import quiet_trainer
 from sparse_rnn.recurrent.finding import find_recurrent
+from sparse_rnn.run_configs import moved
 from sparse_rnn.writing import written_whole
 
 BATCHES = (1, 64)
 _SECONDS = 1.0
+_FIT = "fit"  # the folder, beside the smaller model, of a fit that goes on with it
 _HEADER = "# Written by python -m sparse_rnn shrink, of the configuration of the larger model.\n"
 
 
@@ -79,9 +81,9 @@ def shrink(args: Sequence[str]) -> None:
     with TemporaryDirectory() as folder:
         saved = small.saved
         if known.finetune:
-            tuned, saved = _finetuned(small, known.finetune, Path(folder))
+            tuned, saved = _finetuned(small, known.finetune, checkpoint.folder, Path(folder))
             rows.append(Row("fine-tuned", tuned, _validated(tuned, data), second))
-        _write(known.output, config_path, saved, small.config)
+        _write(known.output, config_path, saved, moved(small.config, checkpoint.folder, config_path.parent / _FIT))
     read(known.output)
     print("\n".join([str(small.plan), *small.notes, "", *_table(rows), ""]))
     print(f"{known.output} ({known.output.stat().st_size:,} bytes), {config_path}")
@@ -96,7 +98,7 @@ def _parser() -> Parser:
         "its output layer.",
         epilog="The data, the optimizer and everything else are those of the run's config.yaml. The new checkpoint has "
         "a config.yaml beside it: fit --config CONFIG --ckpt_path OUTPUT goes on with the run, with the optimizer's "
-        "moments of the units that stay.",
+        "moments of the units that stay, in the folder fit beside them.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -152,18 +154,18 @@ def _validated(model: LightningModule, data: LightningDataModule) -> dict[str, f
     return dict(metrics)
 
 
-def _finetuned(small: Shrunk, epochs: int, folder: Path) -> tuple[LightningModule, dict[str, Any]]:
-    """Train on with the smaller model, as its run would."""
+def _finetuned(small: Shrunk, epochs: int, run: Path, folder: Path) -> tuple[LightningModule, dict[str, Any]]:
+    """Train on with the smaller model, as its run would, in a folder of its own."""
     if "loops" not in small.saved:
         raise UsageError("--finetune goes on with a run, but the checkpoint holds weights only: leave it out.")
     # The epoch that a checkpoint was saved in is trained to its end, and as many after it as were asked for.
     done = small.saved["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"]
     start, end = folder / "start.ckpt", folder / "end.ckpt"
     torch.save(small.saved, start)
-    (folder / CONFIG).write_text(yaml.safe_dump(small.config, sort_keys=False), encoding="utf-8")
-    options = {"max_epochs": done + epochs, "max_steps": -1, "max_time": "null", "default_root_dir": folder}
-    trainer = [part for name, value in options.items() for part in (f"--trainer.{name}", str(value))]
-    cli = _FineTuning(["fit", "--config", str(folder / CONFIG), "--ckpt_path", str(start), *trainer])
+    config = moved(small.config, run, folder)
+    config["trainer"] |= {"max_epochs": done + epochs, "max_steps": -1, "max_time": None}
+    (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    cli = _FineTuning(["fit", "--config", str(folder / CONFIG), "--ckpt_path", str(start)])
     cli.trainer.save_checkpoint(end)
     saved = load_checkpoint(end)
     saved["callbacks"] = masks_only(saved.get("callbacks", {}))

@@ -14,12 +14,14 @@ from sparse_rnn.callbacks.borrowing.samples import TrainingSamples
 from sparse_rnn.callbacks.structured import StructuredPruning
 from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checkpoints import Checkpoint
+from sparse_rnn.config_files import section
 from sparse_rnn.errors import UsageError
 from sparse_rnn.isolation import seeded
 from sparse_rnn.pruning.structured import Edit, Exact, Plan, UnitCriterion, shrink_with_optimizers_
 from sparse_rnn.pruning.structured.choice import plan_with
 from sparse_rnn.quiet import quiet_trainer
 from sparse_rnn.recurrent.finding import find_recurrent
+from sparse_rnn.run_configs import trainer_of
 from sparse_rnn.sparsity.masks import Masks
 from sparse_rnn.torch_compat import tree_map_only
 
@@ -177,11 +179,10 @@ def _changed(hyperparameters: Mapping[str, Any], now: Mapping[str, Any]) -> dict
 
 def _config(checkpoint: Checkpoint, model: LightningModule, keeps_masks: bool) -> dict[str, Any]:
     config = copy.deepcopy(dict(checkpoint.config))
-    if "model" in config:
-        config["model"] = {
-            **config["model"],
-            "init_args": _changed(config["model"].get("init_args", {}), model.hparams),
-        }
+    path, given = section(config, "model")
+    if path is not None:
+        others = config["model"] if isinstance(config["model"], Mapping) else {"class_path": path}
+        config["model"] = {**others, "init_args": _changed(given, model.hparams)}
     config["ckpt_path"] = None
     if not keeps_masks:
         config["pruning"] = None
@@ -196,12 +197,13 @@ def _without_structured_pruning(config: dict[str, Any]) -> list[str]:
         >>> len(_without_structured_pruning(config)), config["trainer"]["callbacks"]
         (1, [])
     """
-    callbacks = config.get("trainer", {}).get("callbacks") or []
+    trainer = trainer_of(config)
+    callbacks = trainer.get("callbacks") or []
     listed = callbacks if isinstance(callbacks, list) else [callbacks]
     others = [one for one in listed if not _is_structured_pruning(one)]
     if len(others) == len(listed):
         return []
-    config["trainer"] = {**config["trainer"], "callbacks": others}
+    config["trainer"] = trainer | {"callbacks": others}
     return ["StructuredPruning is taken out of the configuration: it would shrink the smaller model once more."]
 
 

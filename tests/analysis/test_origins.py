@@ -18,8 +18,12 @@ def trained(jacobian):
 
 def test_a_run_of_a_comparison_tells_versions_and_machine_and_one_without_a_config_nothing(trained, tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps({"made_by": "torch 2.13.0, a machine"}))
-    recorder = {"class_path": "Recorder", "init_args": {"path": "elsewhere/metrics.json"}}
-    config = {"seed_everything": 3, "trainer": {"callbacks": [recorder]}}
+    recorder = {
+        "class_path": "sparse_rnn.compare.recorder.MetricsRecorder",
+        "init_args": {"path": "elsewhere/metrics.json"},
+    }
+    start = {"class_path": "StartFrom", "init_args": {"path": "dense/weights.pt"}}  # in a study after the recorder
+    config = {"seed_everything": 3, "trainer": {"callbacks": [recorder, start]}}
     compared = replace(trained, folder=tmp_path, config=config)
     again = replace(compared, config=config | {"seed_everything": 4})
     assert origins([compared, again, compared]) == ["seeds 3, 4, torch 2.13.0, a machine"]

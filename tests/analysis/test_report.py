@@ -3,6 +3,7 @@ import html
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from sparse_rnn.analysis.numbers import Spectra, measure
 from sparse_rnn.analysis.report import FILES, PAGE, write_csv, write_report
 from sparse_rnn.analysis.runs import read_runs
 from sparse_rnn.checkpoints import CONFIG
-from sparse_rnn.cli import main
+from sparse_rnn.cli import main, pruning_study
 from sparse_rnn.cli.compare import parse
+from sparse_rnn.run_configs import moved
 
 
 @pytest.fixture
@@ -59,13 +61,46 @@ def test_the_same_fit_again_writes_nothing_where_a_comparison_has_its_own(jacobi
     shutil.copy(jacobian, folder / "checkpoints" / "last.ckpt")
     [trained] = read_runs([folder / "checkpoints" / "last.ckpt"])
     write_report(tmp_path, [measure(trained, Spectra())], "", [], lambda text: None)
-    words = shlex.split(html.unescape(re.search(r"again.*?<pre>(.*?)</pre>", (tmp_path / PAGE).read_text(), re.S)[1]))
     with pytest.raises(SystemExit):
-        main([*words[words.index("fit") :], "--print_config"])
-    again = capsys.readouterr().out
-    assert "table" not in again
-    assert "val/error" in again  # the config's own callbacks stay
-    assert yaml.safe_load(again)["trainer"]["callbacks"][-1]["init_args"] == {"path": "again/metrics.json"}
+        main([*again((tmp_path / PAGE).read_text()), "--print_config"])
+    printed = capsys.readouterr().out
+    assert "table" not in printed
+    assert "val/error" in printed  # the config's own callbacks stay
+    assert yaml.safe_load(printed)["trainer"]["callbacks"][-1]["init_args"] == {"path": "again/metrics.json"}
+
+
+def again(page):
+    """The arguments of the command of a report that fits again."""
+    words = shlex.split(html.unescape(re.search(r"again.*?<pre>(.*?)</pre>", page, re.S)[1]))
+    return words[words.index("fit") :]
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_the_same_fit_of_a_study_again_reads_the_trained_weights_and_leaves_them(numbers, tmp_path, capsys, dense):
+    """Its recorder is not the last callback."""
+    [found] = numbers
+    args = ["--config", "gru_digits.yaml", "--cells", "model={cell: gru}", "--output", str(tmp_path / "study")]
+    study = pruning_study.parse([*args, "--sparsities", "0.5"])
+    run = study.runs()[0 if dense else -1]
+    with pytest.raises(SystemExit):
+        main([*study.fit_arguments(run), "--print_config"])
+    (tmp_path / CONFIG).write_text(capsys.readouterr().out)
+    config = yaml.safe_load((tmp_path / CONFIG).read_text())
+    trained = replace(found.trained, folder=tmp_path, config=config)
+    write_report(tmp_path, [replace(found, trained=trained)], "", [], lambda text: None)
+    with pytest.raises(SystemExit):
+        main([*again((tmp_path / PAGE).read_text()), "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out) == moved(config, tmp_path, "again")
+
+
+def test_the_same_fit_of_a_resumed_run_again_begins_anew(numbers, tmp_path):
+    [found] = numbers
+    own = found.trained.config | {"ckpt_path": str(found.trained.path)}
+    other = own | {"ckpt_path": str(tmp_path / "other.ckpt")}
+    for config, words in ((own, ["--ckpt_path", "null"]), (other, [])):
+        trained = replace(found.trained, config=config)
+        write_report(tmp_path, [replace(found, trained=trained)], "", [], lambda text: None)
+        assert again((tmp_path / PAGE).read_text())[3:] == ["--trainer.default_root_dir", "again", *words]
 
 
 def test_rows_of_different_keys_share_a_table(tmp_path):

@@ -9,6 +9,7 @@ from sparse_rnn.checkpoint_files import load_checkpoint
 from sparse_rnn.checkpoints import read
 from sparse_rnn.cli import main
 from sparse_rnn.cli import shrink as module
+from sparse_rnn.cli.compare import parse
 from sparse_rnn.modules import LanguageModel, SequenceClassifier
 
 TEXT = ["fit", "--config", "lstm_pydoc.yaml", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
@@ -65,6 +66,30 @@ def test_fine_tuning_goes_on_with_the_run(run, capsys, dense, tmp_path):
     tuned = read("small.ckpt")
     assert tuned.step == read(dense).step + 6
     assert {path.name for path in tmp_path.iterdir()} == {"small.ckpt", "config.yaml"}
+
+
+def test_the_run_of_a_comparison_stays_as_it_is(run, digits, capsys, tmp_path):
+    """Its config has fixed folders, which fine-tuning and the fit that shrink advises must leave alone."""
+    args = ["--config", "gru_digits.yaml", "--criteria", "SNIP", "--sparsity", "0.5", "--seeds", "1"]
+    grid = parse([*args, "--output", str(tmp_path / "table"), *digits[2:]])
+    [dense] = [one for one in grid.runs() if one.cell.method == "dense"]
+    run(*grid.fit_arguments(dense))
+    folder = grid.folder(dense)
+
+    def contents():
+        return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    before = contents()
+    assert {"config.yaml", "metrics.json"} <= {path.name for path in before}
+    shrink = ["--checkpoint", str(folder / "checkpoints" / "last.ckpt"), "--units", "4", "--output", "small/small.ckpt"]
+    run("shrink", *shrink, "--finetune", "1")
+    assert contents() == before
+    small = {path: path.read_bytes() for path in Path("small").iterdir()}
+    run("fit", "--config", "small/config.yaml", "--ckpt_path", "small/small.ckpt", "--trainer.max_epochs", "3")
+    assert contents() == before
+    assert {path: path.read_bytes() for path in Path("small").iterdir() if path.is_file()} == small
+    assert Path("small/fit/metrics.json").exists()
+    assert read("small/fit/checkpoints/last.ckpt").model.rnn.hidden_size == 4
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
