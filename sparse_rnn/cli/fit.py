@@ -1,6 +1,7 @@
 """``python -m sparse_rnn {fit,validate,test,predict}``: Lightning's own command line, with pruning as one more key."""
 
 import logging
+import os
 import re
 import signal
 import sys
@@ -9,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import fsspec
 import torch
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -68,6 +70,7 @@ class PruningCLI(LightningCLI):
             super().__init__(
                 LightningModule,
                 LightningDataModule,
+                save_config_callback=_SaveConfig,
                 save_config_kwargs={"overwrite": True},
                 parser_kwargs={
                     "exit_on_error": False,
@@ -262,6 +265,17 @@ class PruningCLI(LightningCLI):
         logs = self.trainer.log_dir  # every rank must ask: the first one tells all others
         if self.trainer.is_global_zero:
             print(summary(self.trainer, logs))
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Lets only a fit replace the config of another run, such as the fit that a test in the same folder is of."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        folder = trainer.log_dir  # every rank asks: it is a broadcast
+        path = os.path.join(folder or "", self.config_filename)
+        there = stage != "fit" and trainer.is_global_zero and fsspec.core.url_to_fs(path)[0].isfile(path)
+        if not trainer.strategy.broadcast(there):
+            super().setup(trainer, pl_module, stage)
 
 
 def resolve_configs(args: Sequence[str]) -> list[str]:
