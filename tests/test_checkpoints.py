@@ -39,6 +39,18 @@ def test_data_are_those_of_the_run_or_of_another_config(jacobian, tmp_path):
         data_of(trained, "gru_digts.yaml")
 
 
+def test_data_may_be_named_alone_as_on_a_command_line(jacobian, tmp_path):
+    (tmp_path / "data.yaml").write_text("data: SequentialDigits")
+    assert type(data_of(read(jacobian), str(tmp_path / "data.yaml"))).__name__ == "SequentialDigits"
+
+
+@pytest.mark.parametrize("section", ["data: null", "data: 3", "data: {init_args: {batch_size: 7}}", "model: A"])
+def test_a_config_without_the_name_of_data_is_refused(jacobian, tmp_path, section):
+    (tmp_path / "data.yaml").write_text(section)
+    with pytest.raises(UsageError, match=r"data\.yaml names no data: give a config"):
+        data_of(read(jacobian), str(tmp_path / "data.yaml"))
+
+
 def test_a_checkpoint_alone_says_how_its_model_is_built(jacobian, tmp_path):
     shutil.copy(jacobian, tmp_path / "alone.ckpt")
     trained = read(tmp_path / "alone.ckpt")

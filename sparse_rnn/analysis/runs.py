@@ -11,6 +11,7 @@ from typing import Any
 
 from sparse_rnn.callbacks.one_shot import OneShotPruning
 from sparse_rnn.checkpoints import Checkpoint, local, read
+from sparse_rnn.config_files import section
 from sparse_rnn.errors import UsageError
 from sparse_rnn.sparsity.masks import Masks
 
@@ -86,7 +87,7 @@ def _architecture(checkpoint: Checkpoint) -> str:
 
 def _named(found: Sequence[Checkpoint]) -> list[Trained]:
     """Add to names that are not unique what tells them apart: pruning and seed, then step, else the path."""
-    names = [_title(one.config.get("pruning"), one.masks) if one.pruned else "dense" for one in found]
+    names = [_title(one.config, one.masks) if one.pruned else "dense" for one in found]
     _tell_apart(names, [_options(one) for one in found])
     _tell_apart(names, [{"seed": one.config.get("seed_everything")} for one in found])
     series = list(names)
@@ -114,12 +115,10 @@ def _alike(parts: Sequence[Sequence[str]]) -> int:
     return next((i for i, column in enumerate(columns) if len(column) > 1), len(columns))
 
 
-def _title(pruning: Any, masks: Masks) -> str:
+def _title(config: Mapping[str, Any], masks: Masks) -> str:
     """Name the callback, unless it is that of one-shot pruning, its criterion, and the recurrent kernels' sparsity."""
-    pruning = pruning if isinstance(pruning, Mapping) else {}
-    criterion = pruning.get("init_args", {}).get("criterion")
-    paths = [pruning.get("class_path"), criterion["class_path"] if isinstance(criterion, Mapping) else criterion]
-    names = [path.rpartition(".")[2] for path in paths if path]
+    path, given = section(config, "pruning")
+    names = [path.rpartition(".")[2] for path in (path, section(given, "criterion")[0]) if path]
     shown = " ".join(name for name in names if name != OneShotPruning.__name__) or "pruned"
     return f"{shown} {100 * masks.sparsity:.3g} %"
 
@@ -141,6 +140,5 @@ def _differs(key: str, facts: Sequence[Mapping[str, Any]]) -> bool:
 
 def _options(checkpoint: Checkpoint) -> dict[str, Any]:
     """Find the arguments of the pruning that can be said in a word, such as the growth of dynamic sparsity."""
-    pruning = checkpoint.config.get("pruning")
-    given = (pruning.get("init_args") or {}) if isinstance(pruning, Mapping) else {}
+    _, given = section(checkpoint.config, "pruning")
     return {name: value for name, value in given.items() if isinstance(value, (str, bool, int, float))}

@@ -58,3 +58,13 @@ def test_validation_samples_are_counted_where_all_are_validated(trained, trainer
 def test_where_there_are_none_none_are_counted(trained):
     assert validation_samples(trained, SimpleNamespace(val_dataloader=lambda: [1])) is None
     assert validation_samples(trained, LightningDataModule()) is None
+
+
+@pytest.mark.parametrize(
+    "broken", [None, "acc", 3, [], {"class_path": None}, {"init_args": "spars"}, {"callbacks": "Sp"}]
+)
+def test_a_config_that_was_not_written_to_its_end_tells_less(trained, broken):
+    found = replace(trained, config=dict.fromkeys(("trainer", "pruning", "data", "model"), broken))
+    assert origins([found]) == origins([replace(trained, config={})])
+    assert scoring_samples(found) is None
+    assert validation_samples(found, SequentialDigits(hold_out=0.1)) == 126

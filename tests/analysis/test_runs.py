@@ -97,3 +97,13 @@ def test_a_project_s_own_pruning_key_is_not_asked_for_options(changed):
     for path in runs:
         path.parents[1].joinpath("config.yaml").write_text("pruning: true\n")
     assert len({trained.name for trained in read_runs(runs)}) == 2
+
+
+@pytest.mark.parametrize(
+    "pruning", ["null", "Sparse", "{init_args: }", "{class_path: A, init_args: {criterion: {class_path: }}}"]
+)
+def test_a_config_that_was_not_written_to_its_end_names_what_it_can(changed, pruning):
+    path = changed()
+    path.parents[1].joinpath("config.yaml").write_text(f"pruning: {pruning}\n")
+    [trained] = read_runs([path])
+    assert trained.name.endswith("75 %")
