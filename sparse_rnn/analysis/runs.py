@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -86,10 +87,11 @@ def _architecture(checkpoint: Checkpoint) -> str:
 
 
 def _named(found: Sequence[Checkpoint]) -> list[Trained]:
-    """Add to names that are not unique what tells them apart: pruning and seed, then step, else the path."""
+    """Add to names that are not unique what tells them apart: pruning and seed, the run, then step, else the path."""
     names = [_title(one.config, one.masks) if one.pruned else "dense" for one in found]
     _tell_apart(names, [_options(one) for one in found])
     _tell_apart(names, [{"seed": one.config.get("seed_everything")} for one in found])
+    _tell_apart(names, [{"": place} for place in _places(found, names)])
     series = list(names)
     _tell_apart(names, [{"step": one.step} for one in found])
     same = [[other.path for other, named in zip(found, names, strict=True) if named == name] for name in names]
@@ -98,6 +100,45 @@ def _named(found: Sequence[Checkpoint]) -> list[Trained]:
     series = [name if others else run for name, run, others in zip(names, series, several, strict=True)]
     parts = [{field.name: getattr(one, field.name) for field in fields(one)} for one in found]
     return [Trained(**part, name=name, series=run) for part, name, run in zip(parts, names, series, strict=True)]
+
+
+def _places(found: Sequence[Checkpoint], names: Sequence[str]) -> list[str]:
+    """Give, for each checkpoint, the folder of its run, in short, which tells it from others of the same name.
+
+    The run of a checkpoint is that of the last one whose configuration agrees.
+    """
+    told = [_told(one) for one in found]
+    told = [_trained_later(one, told) for one in told]
+    last = [max((other for other, its in zip(found, told, strict=True) if its == one), key=_step) for one in told]
+    same = [[other.folder for other, named in zip(last, names, strict=True) if named == name] for name in names]
+    return [_short(one.folder, folders) for one, folders in zip(last, same, strict=True)]
+
+
+def _step(checkpoint: Checkpoint) -> int:
+    return checkpoint.step
+
+
+def _told(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Find what makes a run what it is; one that has not saved it is like no other."""
+    saved = checkpoint.config or {"model": str(checkpoint.folder.resolve())}
+    return {name: saved.get(name) for name in ("seed_everything", "model", "data", "pruning")}
+
+
+def _trained_later(one: dict[str, Any], told: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Find the run whose beginning another one is, which has the rate 0 and so trains nothing; itself if it is none."""
+    later = [other for other in told if other != one and _at_rate_0(other) == one]
+    return later[0] if later and all(other == later[0] for other in later) else one
+
+
+def _at_rate_0(told: dict[str, Any]) -> dict[str, Any]:
+    """Change the learning rate in a configuration; none where it has none."""
+    _, model = section(told, "model")
+    _, optimizer = section(model, "optimizer")
+    if "lr" not in optimizer:
+        return told
+    changed = copy.deepcopy(told)
+    changed["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 0
+    return changed
 
 
 def _short(path: Path, paths: Sequence[Path]) -> str:

@@ -46,6 +46,38 @@ def test_names_tell_checkpoints_apart(jacobian, changed):
     assert [one.series for one in of_one_run] == ["JacobianSpectrum 75 %"] * 2  # it was trained once
 
 
+@pytest.mark.parametrize(
+    "other",
+    [{"lr: 0.01": "lr: 0.04"}, {"batch_size: 32": "batch_size: 16"}, {"input_dropout: 0.0": "input_dropout: 0.1"}],
+)
+def test_runs_that_differ_in_anything_but_their_steps_are_none_of_one_series(changed, other):
+    first, second = changed(name="first"), changed(step_1, "second", **other)
+    last = first.with_name("last-v1.ckpt")
+    last.write_bytes(second.read_bytes())
+    read = read_runs([first, second, last])
+    assert [trained.series for trained in read] == [
+        "JacobianSpectrum 75 %, first", "JacobianSpectrum 75 %, second", "JacobianSpectrum 75 %, first",
+    ]  # fmt: skip
+    assert [trained.name for trained in read] == [
+        "JacobianSpectrum 75 %, first, step 6", "JacobianSpectrum 75 %, second", "JacobianSpectrum 75 %, first, step 1",
+    ]  # fmt: skip
+
+
+def test_a_network_that_was_saved_before_it_learned_is_the_beginning_of_the_only_run_that_goes_on_from_it(changed):
+    rate = "lr: 0.01"
+    untrained, trained = changed(step_1, "untrained", **{rate: "lr: 0.0"}), changed(name="trained")
+    assert [one.series for one in read_runs([untrained, trained])] == ["JacobianSpectrum 75 %"] * 2
+    faster = changed(name="faster", **{rate: "lr: 0.1"})
+    assert len({one.series for one in read_runs([untrained, trained, faster])}) == 3
+
+
+def test_runs_without_a_config_are_no_series(changed):
+    paths = [changed(name="a"), changed(step_1, name="b")]
+    for path in paths:
+        path.parents[1].joinpath("config.yaml").unlink()
+    assert len({one.series for one in read_runs(paths)}) == 2
+
+
 def test_a_way_of_pruning_that_goes_on_is_named_and_told_from_others_by_its_options(changed):
     def moving(name, **options):
         as_before = {"sparse_rnn.OneShotPruning": "sparse_rnn.DynamicSparsity", **RANDOM}
