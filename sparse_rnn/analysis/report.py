@@ -164,7 +164,8 @@ def _run(trained: Trained) -> str:
         f"<p>Checkpoint: <code>{html.escape(str(trained.path))}</code></p>",
     ]
     if trained.config:
-        options = _options(trained.config, moved(trained.config, trained.folder, _AGAIN))
+        to = Path(_AGAIN, trained.folder.resolve().name)  # several runs of a table may be fitted again
+        options = _options(trained.config, moved(trained.config, trained.folder, to))
         config = str(trained.folder / CONFIG)
         again = shlex.join(["python", "-m", "sparse_rnn", "fit", "--config", config, *options])
         parts += [

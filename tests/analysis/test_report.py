@@ -66,7 +66,7 @@ def test_the_same_fit_again_writes_nothing_where_a_comparison_has_its_own(jacobi
     printed = capsys.readouterr().out
     assert "table" not in printed
     assert "val/error" in printed  # the config's own callbacks stay
-    assert yaml.safe_load(printed)["trainer"]["callbacks"][-1]["init_args"] == {"path": "again/metrics.json"}
+    assert yaml.safe_load(printed)["trainer"]["callbacks"][-1]["init_args"] == {"path": "again/copied/metrics.json"}
 
 
 def again(page):
@@ -90,17 +90,39 @@ def test_the_same_fit_of_a_study_again_reads_the_trained_weights_and_leaves_them
     write_report(tmp_path, [replace(found, trained=trained)], "", [], lambda text: None)
     with pytest.raises(SystemExit):
         main([*again((tmp_path / PAGE).read_text()), "--print_config"])
-    assert yaml.safe_load(capsys.readouterr().out) == moved(config, tmp_path, "again")
+    assert yaml.safe_load(capsys.readouterr().out) == moved(config, tmp_path, f"again/{tmp_path.name}")
 
 
-def test_the_same_fit_of_a_resumed_run_again_begins_anew(numbers, tmp_path):
+def test_the_same_fit_of_a_resumed_run_again_begins_anew(numbers, tmp_path, capsys):
     [found] = numbers
     own = found.trained.config | {"ckpt_path": str(found.trained.path)}
     other = own | {"ckpt_path": str(tmp_path / "other.ckpt")}
     for config, words in ((own, ["--ckpt_path", "null"]), (other, [])):
         trained = replace(found.trained, config=config)
         write_report(tmp_path, [replace(found, trained=trained)], "", [], lambda text: None)
-        assert again((tmp_path / PAGE).read_text())[3:] == ["--trainer.default_root_dir", "again", *words]
+        command = again((tmp_path / PAGE).read_text())
+        assert command[3:] == ["--trainer.default_root_dir", "again/version_0", *words]
+    (tmp_path / CONFIG).write_text(yaml.safe_dump(own))
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(tmp_path / CONFIG), *command[3:], "--ckpt_path", "null", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["ckpt_path"] is None
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_same_fit_of_a_run_with_a_list_of_loggers_again_moves_all_of_them(numbers, tmp_path, capsys, count):
+    [found] = numbers
+    names = ["TensorBoardLogger", "CSVLogger"][:count]
+    loggers = [{"class_path": name, "init_args": {"save_dir": str(tmp_path)}} for name in names]
+    path = tmp_path / CONFIG
+    config = dict(found.trained.config)
+    config["trainer"] = config["trainer"] | {"logger": loggers}
+    path.write_text(yaml.safe_dump(config))
+    trained = replace(found.trained, folder=tmp_path, config=config)
+    write_report(tmp_path, [replace(found, trained=trained)], "", [], lambda text: None)
+    with pytest.raises(SystemExit):
+        main([*again((tmp_path / PAGE).read_text()), "--print_config"])
+    there = yaml.safe_load(capsys.readouterr().out)["trainer"]["logger"]
+    assert [logger["init_args"]["save_dir"] for logger in there] == [f"again/{tmp_path.name}"] * count
 
 
 def test_rows_of_different_keys_share_a_table(tmp_path):
