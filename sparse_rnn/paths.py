@@ -7,6 +7,7 @@ options take places on this machine, and say so: the path of an address would be
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from sparse_rnn.errors import UsageError
 
@@ -51,6 +52,49 @@ def is_file(path: str | os.PathLike[str]) -> bool:
         return os.path.isfile(path)
     except (OSError, ValueError):
         return False
+
+
+def check_place(option: str, path: Path) -> None:
+    """Refuse a place that nothing can be written to, before any work is done for it.
+
+    Args:
+        option: What the user calls the place.
+        path: The file or folder to be made, with the folders above it.
+
+    Raises:
+        UsageError: If the nearest folder above it that exists is none, or cannot be written to.
+
+    Example:
+        >>> check_place("--output", Path("new", "small.ckpt"))
+        >>> check_place("--output", Path("/dev/null/small.ckpt"))
+        Traceback (most recent call last):
+        sparse_rnn.errors.UsageError: --output /dev/null/small.ckpt cannot be written, as /dev/null is no folder to ...
+    """
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise UsageError(f"{option} {path} cannot be written, as {above} is no folder to write to: give another place.")
+
+
+def check_file_place(option: str, path: Path) -> None:
+    """Refuse a place that no file can be written to, as :func:`check_place` does; an earlier file may be there.
+
+    Args:
+        option: What the user calls the place.
+        path: The file.
+
+    Raises:
+        UsageError: If it is a folder, a device or a pipe, or nothing can be written there.
+
+    Example:
+        >>> check_file_place("--output", Path("/dev/null"))
+        Traceback (most recent call last):
+        sparse_rnn.errors.UsageError: --output /dev/null cannot be written, as it is a folder, a device or a pipe: ...
+    """
+    if path.exists() and not path.is_file():
+        raise UsageError(
+            f"{option} {path} cannot be written, as it is a folder, a device or a pipe: give the path of a file."
+        )
+    check_place(option, path)
 
 
 def check_served(name: str, path: object) -> None:

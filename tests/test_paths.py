@@ -1,3 +1,4 @@
+import os
 import sys
 
 import pytest
@@ -22,6 +23,7 @@ from sparse_rnn.data.download import data_folder
 from sparse_rnn.engine import load, save
 from sparse_rnn.engine.onnx_files import export_onnx, onnx_session
 from sparse_rnn.errors import UsageError
+from sparse_rnn.paths import check_file_place, check_place
 
 S3 = "s3://bucket/x"
 LOCAL = {kind.__name__: lambda kind=kind: kind(root=S3) for kind in (
@@ -60,3 +62,21 @@ def test_an_address_needs_its_package(give, monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(UsageError, match=r"s3://bucket/x cannot be re.*Install s3fs to access S3"):
         give()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_not_to_be_written_to_is_told(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(UsageError, match="closed is no folder to write to"):
+        check_place("--output", tmp_path / "closed" / "new" / "report")
+
+
+def test_a_place_for_a_file_is_checked_without_making_anything(tmp_path):
+    (tmp_path / "file").touch()
+    check_file_place("--output", tmp_path / "file")
+    check_file_place("--output", tmp_path / "new" / "deeper" / "file")
+    with pytest.raises(UsageError, match="it is a folder"):
+        check_file_place("--output", tmp_path)
+    with pytest.raises(UsageError, match="file is no folder to write to"):
+        check_file_place("--output", tmp_path / "file" / "new" / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -20,6 +20,7 @@ from sparse_rnn.checkpoints import data_of
 from sparse_rnn.cli.arguments import Parser, output_argument
 from sparse_rnn.errors import UsageError
 from sparse_rnn.locks import alone_for_now
+from sparse_rnn.paths import check_place
 
 
 def analyze(args: Sequence[str]) -> None:
@@ -96,9 +97,7 @@ def _check_replaceable(output: Path) -> None:
         raise UsageError(f"--output {output} is the working folder, which cannot be replaced: give another folder.")
     if output.exists() and not (output.is_dir() and {path.name for path in output.iterdir()} <= FILES):
         raise UsageError(f"--output {output} exists and is no report, or holds other files too: give another folder.")
-    above = next(path for path in output.absolute().parents if path.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise UsageError(f"--output {output} cannot be made, as {above} is no folder to write to: give another folder.")
+    check_place("--output", output)
 
 
 def _lock(output: Path) -> Path:

@@ -16,6 +16,7 @@ from sparse_rnn.engine.layers import SparseLayer
 from sparse_rnn.engine.onnx_files import export_onnx
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import LanguageModel, SequenceClassifier
+from sparse_rnn.paths import check_file_place
 
 DTYPES = ("float32", "bfloat16", "int8")
 FORMATS = {".safetensors": "safetensors", ".onnx": "onnx"}
@@ -37,6 +38,7 @@ def export(args: Sequence[str]) -> None:
     written = _format(known.output, known.format)
     if written == "onnx" and known.dtype != "float32":
         raise UsageError(f"--dtype {known.dtype}: ONNX files are dense and float32; leave --dtype out.")
+    check_file_place("--output", known.output)
     checkpoint = read(known.checkpoint)
     if written == "onnx":
         export_onnx(checkpoint.model, _example(checkpoint.model), known.output)

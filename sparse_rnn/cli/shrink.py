@@ -24,6 +24,7 @@ from sparse_rnn.engine.onnx_files import export_onnx, onnx_session
 from sparse_rnn.engine.timing import side_by_side
 from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import LanguageModel, SequenceClassifier
+from sparse_rnn.paths import check_file_place
 from sparse_rnn.pruning.structured import unit_criterion
 from sparse_rnn.pruning.structured.choice import NAMES
 from sparse_rnn.quiet import quiet_trainer
@@ -67,8 +68,8 @@ def shrink(args: Sequence[str]) -> None:
     """
     known = _parser().parse_args(args)
     criterion = unit_criterion(known.criterion, known.units)
-    checkpoint = read(known.checkpoint)
     config_path = _config_path(known.output)
+    checkpoint = read(known.checkpoint)
     data = data_of(checkpoint, known.data)
     before = _validated(checkpoint.model, data)
     small = shrink_checkpoint(checkpoint, data, criterion)
@@ -138,10 +139,12 @@ def _config_path(output: Path) -> Path:
     """Return where the configuration of the smaller model goes, which must not be another run's.
 
     Raises:
-        UsageError: If it would be.
+        UsageError: If it would be, or one of the two files cannot be written.
     """
+    check_file_place("--output", output)
     folder = output.parent.parent if output.parent.name == "checkpoints" else output.parent
     path = folder / CONFIG
+    check_file_place("--output", path)
     if path.exists() and not (output.exists() and path.read_text(encoding="utf-8").startswith(_HEADER)):
         raise UsageError(f"--output {output}: {path} is of another model, give a folder of its own.")
     return path

@@ -67,8 +67,13 @@ def test_a_mistake_takes_one_line(refused, args, message):
 def test_a_place_that_cannot_be_written_to_is_told(refused, jacobian, tmp_path):
     (tmp_path / "file").write_text("")
     line = refused("export", "--checkpoint", str(jacobian), "--output", "file/model.safetensors")
-    assert line.startswith("error: file/model.safetensors cannot be written")
+    assert line.startswith("error: --output file/model.safetensors cannot be written")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_is_refused_before_the_checkpoint_is_read(refused, tmp_path):
+    line = refused("export", "--checkpoint", "nowhere.ckpt", "--output", str(tmp_path))
+    assert line.startswith(f"error: --output {tmp_path} cannot be written, as it is a folder")
 
 
 def test_help_says_what_it_does(run, capsys):

@@ -124,6 +124,22 @@ def test_weights_alone_cannot_be_fine_tuned(refused, fitted, tmp_path):
     assert not (tmp_path / "small.ckpt").exists()
 
 
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("folder", "--output folder cannot be written, as it is a folder"),
+        ("file/small.ckpt", "is no folder to write to: give another place"),
+        ("beside/small.ckpt", "--output beside/config.yaml cannot be written, as it is a folder"),
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_told_before_any_work(refused, monkeypatch, tmp_path, output, said):
+    monkeypatch.setattr(module, "read", lambda checkpoint: pytest.fail("the checkpoint was read"))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "beside" / "config.yaml").mkdir(parents=True)
+    assert said in refused("shrink", "--checkpoint", "a.ckpt", "--units", "4", "--output", output)
+
+
 def test_a_run_that_has_shrunk_its_model_is_not_shrunk_twice(run, capsys, fitted):
     callback = ["--trainer.callbacks+=StructuredPruning", "--trainer.callbacks.units=0.5", "--trainer.callbacks.at=1.0"]
     _, checkpoint = fitted(*callback, "--pruning", "null")
