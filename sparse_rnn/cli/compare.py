@@ -50,7 +50,8 @@ def compare(args: Sequence[str]) -> None:
         args: What follows ``compare`` on the command line.
 
     Raises:
-        SystemExit: With status 1 where a run failed, 130 where the user stopped it.
+        SystemExit: With status 1 where a run failed.
+        KeyboardInterrupt: If the user stopped it.
         UsageError: If an argument cannot be used, be it one of the fits.
         MissingFileError: If a config is unknown.
     """

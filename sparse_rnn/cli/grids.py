@@ -17,7 +17,8 @@ def run_and_report(run: Callable[[], list[str]], report: Callable[[], None], out
         output: The folder of the runs, which no other process may use meanwhile.
 
     Raises:
-        SystemExit: With status 1 where a run failed, 130 where the user stopped it.
+        SystemExit: With status 1 where a run failed.
+        KeyboardInterrupt: If the user stopped it.
         UsageError: If another process uses the folder, or it cannot be made.
     """
     busy = f"--output {output} is in use by another process: wait for its end, or give another folder."
@@ -33,10 +34,9 @@ def run_and_report(run: Callable[[], list[str]], report: Callable[[], None], out
 def _run_and_report(run: Callable[[], list[str]], report: Callable[[], None]) -> None:
     try:
         failed = run()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # the latter of a polite kill
         report()
-        print("Stopped. The same command goes on.", file=sys.stderr)
-        sys.exit(130)
+        raise
     report()
     if failed:
         print(f"{len(failed)} failed; the same command tries them again:", *failed, sep="\n", file=sys.stderr)

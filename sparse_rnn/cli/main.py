@@ -20,6 +20,7 @@ _OF_A_NAME = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP),
     *(errno.ENOENT, errno.EEXIST, errno.EISDIR),
 }
+_GO_ON = {"compare", "study"}
 _OF_A_DISK = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows has no quota
 
 
@@ -61,9 +62,10 @@ def main(args: Sequence[str] | None = None) -> None:
         if not leaves_it_to_another_rank():
             sys.stderr.write("Stopped, as another rank has ended, which says why.\n")
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("Stopped. What was written before is as it was; the same command starts anew.\n")
-        sys.exit(128 + signal.SIGINT)
+    except (KeyboardInterrupt, _Terminated) as stop:
+        does = "goes on" if args[0] in _GO_ON else "starts anew"
+        sys.stderr.write(f"Stopped. What was written before is as it was; the same command {does}.\n")
+        sys.exit(128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT))
 
 
 @contextmanager
@@ -117,8 +119,12 @@ def _full_disk_told_once() -> Iterator[None]:
         threading.excepthook = before
 
 
+class _Terminated(SystemExit):
+    """A polite kill; what would catch Ctrl-C on its way, as Lightning does, lets it pass."""
+
+
 def _terminated(signum: int, frame: object) -> NoReturn:
-    sys.exit(128 + signum)
+    raise _Terminated(128 + signum)
 
 
 @contextmanager

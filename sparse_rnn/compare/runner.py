@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -184,12 +183,10 @@ def _conclude(grid: Grid, run: Run, status: int) -> str | None:
 
 @contextmanager
 def _children_stopped(running: dict[Run, "subprocess.Popen[bytes]"]) -> Iterator[None]:
-    """Leave no child behind, whatever ends this process; a polite kill is a Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Leave no child behind, whatever ends this process by an exception."""
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
         for process in running.values():
             process.terminate()
         for process in running.values():

@@ -252,7 +252,7 @@ def stop_within_runs(run, *args, sent=signal.SIGTERM, runs=1):
     # Python leaves Ctrl-C ignored where the tests themselves were started so, as in the background of a script.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        assert status_of(run, *args) == 130
+        assert status_of(run, *args) == 128 + sent
     finally:
         signal.signal(signal.SIGINT, before)
 
