@@ -61,9 +61,10 @@ def summary(trainer: Trainer, logs: str | None) -> str:
         facts["last checkpoint"] = _last(checkpoint, trainer.global_step)
         facts["best checkpoint"] = _best(checkpoint)
     facts["no weight left"] = _bare(trainer)
-    facts |= _gains(trainer)
+    saved = _gains(trainer)
+    facts |= saved
     facts["logs"] = str(logs)
-    facts |= _next_commands(trainer)
+    facts |= _next_commands(trainer, exportable=bool(saved))
     lines = [f"{name:<16} {value}" for name, value in facts.items() if value]
     return "\n\n".join([*_sparsity_tables(trainer), "\n".join(lines)])
 
@@ -96,8 +97,8 @@ def _gains(trainer: Trainer) -> dict[str, str]:
     return gains(trainer.lightning_module, kept, min(size, _LARGEST_BATCH))
 
 
-def _next_commands(trainer: Trainer) -> dict[str, str]:
-    """Say what can be done with the run, as commands to paste."""
+def _next_commands(trainer: Trainer, exportable: bool) -> dict[str, str]:
+    """Say what can be done with the run, as commands to paste; export refuses a model none of whose layers gains."""
     paths = (
         getattr(callback, name, "")
         for name in ("best_model_path", "last_model_path")
@@ -106,7 +107,8 @@ def _next_commands(trainer: Trainer) -> dict[str, str]:
     commands: dict[str, list[str]] = {}
     if _kept(trainer) and (path := next(filter(None, paths), None)) and not is_address(path):
         commands["figures"] = ["sparse_rnn", "analyze", "--checkpoint", path, "--output", "report"]
-        commands["small model"] = ["sparse_rnn", "export", "--checkpoint", path, "--output", "model.safetensors"]
+        if exportable:
+            commands["small model"] = ["sparse_rnn", "export", "--checkpoint", path, "--output", "model.safetensors"]
     if isinstance(trainer.logger, TensorBoardLogger):
         commands["TensorBoard"] = ["tensorboard.main", "--logdir", trainer.logger.log_dir]
     return {name: shlex.join([sys.executable, "-m", *command]) for name, command in commands.items()}

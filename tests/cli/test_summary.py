@@ -40,6 +40,19 @@ def test_a_pruned_network_s_summary_says_what_it_saves_and_what_can_be_done_next
     assert (tmp_path / "model.safetensors").is_file()
 
 
+ELSEWHERE = ["--pruning.criterion", "Magnitude", "--pruning.kernels", '["head.weight"]']
+
+
+@pytest.mark.parametrize("options", [["--pruning.sparsity", "0.2"], ELSEWHERE], ids=["few", "elsewhere"])
+def test_a_network_none_of_whose_layers_gains_is_told_only_commands_that_work(fitted, run, monkeypatch, options):
+    out, _ = fitted(*options)
+    lines = [line for line in out.splitlines() if line.startswith(("size ", "speed ", "figures ", "small model "))]
+    monkeypatch.setattr(report, "plates", lambda numbers: {})
+    for line in lines:
+        run(*shlex.split(line.split("  ", 1)[1])[3:])
+    assert [line.split()[0] for line in lines] == ["figures"]
+
+
 @pytest.mark.each_value
 @pytest.mark.parametrize("name", ["lightning.pytorch", "pytorch_lightning"])
 @pytest.mark.parametrize("pruning", ["OneShotPruning", "GradualPruning"])
