@@ -6,6 +6,7 @@ from pathlib import Path
 from pydoc import locate
 from typing import NoReturn
 
+from sparse_rnn.checks import LARGEST, MOST_TIMES, check_number, check_whole
 from sparse_rnn.compare.axes import Axis, parse_axis
 from sparse_rnn.compare.words import names_in, without_init_args
 from sparse_rnn.errors import UsageError
@@ -68,10 +69,32 @@ def output_argument(text: str) -> Path:
 
 
 def positive(text: str) -> int:
-    """Read a whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"give a whole number from 1 on, not {text!r}")
-    return int(text)
+    """Read a whole number from 1 on, of 64 bits."""
+    return _whole(text, "from 1 on", LARGEST)
+
+
+def times(text: str) -> int:
+    """Read how often something is done, one after the other."""
+    return _whole(text, f"from 1 to {MOST_TIMES}", MOST_TIMES)
+
+
+def seconds(text: str) -> float:
+    """Read how long something is done."""
+    try:
+        number = float(text)
+        check_number("seconds", number, "[0, inf)")
+    except ValueError:  # of a number, too
+        raise argparse.ArgumentTypeError(f"give a finite number from 0 on, not {text!r}") from None
+    return number
+
+
+def _whole(text: str, wanted: str, most: int) -> int:
+    try:
+        number = int(text)
+        check_whole("number", number, 1, most)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"give a whole number {wanted}, not {text[:30]!r}") from None
+    return number
 
 
 def check_free(words: Sequence[str], axes: Sequence[Axis], set_by: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from sparse_rnn.checkpoints import read
-from sparse_rnn.cli.arguments import Parser, positive
+from sparse_rnn.cli.arguments import Parser, positive, seconds, times
 from sparse_rnn.cli.export import DTYPES
 from sparse_rnn.engine import compact
 from sparse_rnn.engine.layers import SparseLayer
@@ -62,6 +62,6 @@ def _parser() -> Parser:
     add("--checkpoint", required=True, help="checkpoint of the model")
     add("--dtype", choices=DTYPES, default="float32", help="as for export (default: %(default)s)")
     add("--batch", type=positive, nargs="+", default=BATCHES, help="batch sizes (default: 1 4 16 64)")
-    add("--steps", type=positive, default=20, help="steps of a sequence (default: %(default)s)")
-    add("--seconds", type=float, default=1.0, help="how long to time each batch size (default: %(default)s)")
+    add("--steps", type=times, default=20, help="steps of a sequence (default: %(default)s)")
+    add("--seconds", type=seconds, default=1.0, help="how long to time each batch size (default: %(default)s)")
     return parser

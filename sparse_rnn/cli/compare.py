@@ -14,6 +14,7 @@ from sparse_rnn.cli.arguments import (
     output_argument,
     positive,
     sparsities_argument,
+    times,
 )
 from sparse_rnn.cli.dry_run import check_fits
 from sparse_rnn.cli.grids import run_and_report
@@ -153,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--criteria", type=_criteria, default=(), help="criteria of one-shot pruning, as in JacobianSpectrum,Random")
     add("--methods", type=_names, default=(), help="configs whose pruning section to take, as in pruning/rigl.yaml")
     add("--sparsity", type=sparsities_argument, required=True, help="shares of the weights to remove, as in 0.9,0.95")
-    add("--seeds", type=positive, default=3, help="number of seeds, from 0 on (default: 3)")
+    add("--seeds", type=times, default=3, help="number of seeds, from 0 on (default: 3)")
     add(
         "--metric",
         help="what to compare by that validations log, of which less is better, as in train/ppl_sample with "

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from sparse_rnn.checks import check_seed
-from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, output_argument, positive
+from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, output_argument, positive, times
 from sparse_rnn.cli.dry_run import check_fit
 from sparse_rnn.cli.grids import run_and_report
 from sparse_rnn.compare.axes import covering
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-c", "--config", action="append", default=None, help="config of the fits, of a SequenceClassifier; later ones "
         "override earlier ones (default: reber_graph.yaml)")  # fmt: skip
-    add("--count", type=positive, default=200, help="number of graphs, half of each family (default: 200)")
+    add("--count", type=times, default=200, help="number of graphs, half of each family (default: 200)")
     add("--cells", type=axis_argument, default=four_cells(), metavar="ARG=V,V",
         help="an argument of fit and its values: model.cell=lstm,gru (default: tanh, relu, LSTM and GRU)")  # fmt: skip
     add("--vary", type=axis_argument, action="append", default=[], metavar="ARG=V,V",

@@ -12,6 +12,7 @@ from sparse_rnn.cli.arguments import (
     output_argument,
     positive,
     sparsities_argument,
+    times,
 )
 from sparse_rnn.cli.dry_run import check_fits
 from sparse_rnn.cli.grids import run_and_report
@@ -114,8 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--criterion", type=criterion_argument, default="Magnitude", help="what scores the weights (default: Magnitude)"
     )
-    add("--epochs", type=positive, default=10, help="epochs of retraining (default: 10)")
-    add("--seeds", type=positive, default=3, help="number of seeds, from 0 on (default: 3)")
+    add("--epochs", type=times, default=10, help="epochs of retraining (default: 10)")
+    add("--seeds", type=times, default=3, help="number of seeds, from 0 on (default: 3)")
     add(
         "--output",
         type=output_argument,

@@ -6,7 +6,7 @@ from jsonargparse import ArgumentParser
 
 import sparse_rnn
 from sparse_rnn import data, modules
-from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, positive, sparsities_argument
+from sparse_rnn.cli.arguments import Parser, axis_argument, check_free, positive, seconds, sparsities_argument, times
 from sparse_rnn.compare.axes import Axis
 from sparse_rnn.errors import UsageError
 from sparse_rnn.pruning import structured
@@ -22,7 +22,8 @@ def test_a_complaint_is_a_usage_error_and_prints_nothing(capsys):
 
 def test_values_are_read():
     assert sparsities_argument("0.9,1,0.9") == (0.9, 1.0)
-    assert positive("12") == 12
+    assert positive("12") == times("12") == 12
+    assert (seconds("0"), seconds("0.5")) == (0, 0.5)
     assert axis_argument("model.cell=gru,lstm") == Axis("model.cell", ("gru", "lstm"))
 
 
@@ -31,6 +32,12 @@ def test_values_are_read():
     [
         (sparsities_argument, "0.9,x", "'0.9,x'"),
         (positive, "0", "from 1 on, not '0'"),
+        (positive, str(2**63), "from 1 on, not '9223372036854775808'"),
+        (positive, "x", "from 1 on, not 'x'"),
+        (positive, "9" * 5000, "from 1 on, not '999"),
+        (times, "100001", "from 1 to 100000, not '100001'"),
+        (times, "0", "from 1 to 100000, not '0'"),
+        *((seconds, text, f"a finite number from 0 on, not '{text}'") for text in ("nan", "inf", "-1", "x")),
         (positive, "1.5", "from 1 on, not '1.5'"),
         (axis_argument, "model.cell", "'model.cell'"),
     ],

@@ -25,6 +25,8 @@ def test_a_checkpoint_is_timed(run, capsys, jacobian, dtype):
         (["--checkpoint", "nowhere.ckpt"], "There is no checkpoint nowhere.ckpt."),
         ([], "the following arguments are required: --checkpoint"),
         (["--checkpoint", "a", "--batch", "0"], "argument --batch: give a whole number from 1 on, not '0'"),
+        (["--checkpoint", "a", "--seconds", "inf"], "argument --seconds: give a finite number from 0 on, not 'inf'"),
+        (["--checkpoint", "a", "--steps", "1000000"], "argument --steps: give a whole number from 1 to 100000, not "),
     ],
 )
 def test_a_mistake_takes_one_line(refused, args, message):

@@ -101,7 +101,7 @@ def collect_moments(
         loss_fn: ``loss_fn(model, batch)`` runs the model.
 
     Raises:
-        UsageError: If there is no batch.
+        UsageError: If there is no batch, or something that is read is not finite.
     """
     recorder = _Recorder(model, recurrent, groups)
     with torch.no_grad(), rng_kept(), leave_no_trace(model), recorder.recording():
@@ -115,6 +115,11 @@ def collect_moments(
             recorder.moments[name].sum_over_ranks(_device(model))
         if not recorder.moments[name].count:
             raise UsageError(f"Nothing was read by {name} on the data: give at least one batch.")
+        if not recorder.moments[name].total.isfinite().all():
+            raise UsageError(
+                f"What the model computes for {name} is not finite, as in a model that has diverged: give a "
+                "checkpoint from before that, or data without NaN and infinity."
+            )
     return recorder.moments
 
 

@@ -188,6 +188,9 @@ def _size(found: RecurrentModule, number: int | float, option: str) -> int:
 
 def check_units(name: str, value: Any) -> None:
     """Refuse what are no numbers of units, nor shares of them, for all modules or by their names, with a UsageError."""
+    for module in value if isinstance(value, Mapping) else ():
+        if not isinstance(module, str):
+            raise UsageError(f"{name}={value!r}: {module!r} is no name of a module; write it as in {{'rnn': 42}}.")
     for number in value.values() if isinstance(value, Mapping) else [value]:
         if isinstance(number, float):
             check_number(name, number, "(0, 1]", "a share of the units", hint="or a whole number of them")

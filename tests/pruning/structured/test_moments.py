@@ -7,7 +7,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils.data import DataLoader, TensorDataset
 
 from sparse_rnn.errors import UsageError
-from sparse_rnn.pruning.structured import Spectral
+from sparse_rnn.pruning.structured import LowRank, RandomUnits, Spectral, UnitMagnitude
 from sparse_rnn.pruning.structured.groups import find_groups
 from sparse_rnn.pruning.structured.moments import Moment, collect_moments
 from sparse_rnn.pruning.structured.readers import find_readers
@@ -113,6 +113,20 @@ def test_cells_in_a_loop():
     model(x)
     close(found["cell h"], second(torch.stack(model.seen)))
     close(found["head.weight 0"], second(model.seen[-1]))
+
+
+@pytest.mark.parametrize("criterion", [Spectral, UnitMagnitude, RandomUnits])
+def test_a_model_that_has_diverged_is_refused_in_one_sentence(criterion, batches):
+    model = LastState()
+    nn.init.constant_(model.rnn.bias_ih_l0, float("nan"))
+    with pytest.raises(UsageError, match=r"What the model computes for .* is not finite"):
+        criterion(3).plan(model, batches[0])
+
+
+def test_data_that_are_not_finite_are_refused(batches):
+    batches[0][2, 1, 0] = float("inf")
+    with pytest.raises(UsageError, match=r"is not finite.* or data without NaN and infinity"):
+        LowRank(2).factorise(nn.RNN(3, 5, nonlinearity="relu"), batches[0])
 
 
 def test_a_data_loader_gives_what_all_of_its_data_in_one_batch_gives(batches):

@@ -36,6 +36,7 @@ def test_units_are_a_number_a_share_or_given_by_module(units, low, high):
         (0, "units=0: give a number of units"),
         (1.5, r"units=1\.5: give a share of the units"),
         (True, "units=True: give a number of units"),
+        ({"low": 3, 4: 5}, r"units=\{'low': 3, 4: 5\}: 4 is no name of a module"),
         ({"middle": 3}, "units= names middle, which is none of low, high"),
         ({"low.l0": 3}, "All layers and directions of a module keep as many units"),
     ],
