@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from sparse_rnn.checkpoint_files import load_checkpoint
+from sparse_rnn.compare.folders import named
 from sparse_rnn.compare.grid import METRICS, Grid, Run
 from sparse_rnn.compare.orphans import BOUND
 from sparse_rnn.compare.recorder import EXACT
@@ -97,16 +98,16 @@ def _finished(grid: Grid, runs: list[Run]) -> list[Result]:
 
 
 def check_settings(grid: Grid, done: list[Result]) -> None:
-    """Refuse finished runs that had other settings than the grid, with a UsageError."""
-    for result in done:
-        _check_settings(grid, result.run, result.settings)
+    """Refuse finished runs that had other settings than the grid, with a UsageError that names all of their folders."""
+    _refuse(grid, [result.run for result in done if result.settings != grid.settings(result.run)])
 
 
-def _check_settings(grid: Grid, run: Run, settings: list[str]) -> None:
-    if settings != grid.settings(run):
+def _refuse(grid: Grid, others: list[Run]) -> None:
+    if others:
         raise UsageError(
-            f"{grid.folder(run)} was run with other overrides or another content of a config: "
-            f"give another --output, or delete {grid.output}."
+            "Of other settings (arguments, or the content of a config) are the runs in "
+            f"{named({grid.folder(run) for run in others})}: give another --output, or delete these folders, and no "
+            "other ones."
         )
 
 
@@ -147,7 +148,8 @@ def _left_over(grid: Grid, run: Run, bar: tqdm) -> Path | None:
         settings, made_by = begun_with["settings"], begun_with["made_by"]
     except (OSError, ValueError, KeyError, TypeError):  # nothing, or not whole
         return None
-    _check_settings(grid, run, settings)
+    if settings != grid.settings(run):
+        _refuse(grid, [run])
     if made_by != _made_by(grid):
         bar.write(f"{run} begins anew: it was begun with {', '.join(made_by)}.", file=sys.stderr)
         return None

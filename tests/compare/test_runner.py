@@ -204,8 +204,9 @@ def test_runs_of_other_settings_are_not_mixed(run, stub, refused):
     stub()
     run(*ARGS, "--seeds", "1")
     line = refused(*ARGS, "--seeds", "1", "--trainer.max_epochs", "7")
-    assert "dense-seed0" in line
-    assert "--output" in line
+    assert f"runs in {FOLDER}/Jacobian" in line
+    assert f"{FOLDER}/dense-seed0" in line
+    assert "give another --output, or delete these folders" in line
     run(*ARGS, "--seeds", "1", "--trainer.max_epochs", "7", "--output", "elsewhere")
     assert Path("elsewhere", "results.csv").exists()
 

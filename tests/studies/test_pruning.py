@@ -1,13 +1,19 @@
 """What the pruning study runs, and what it makes of the results."""
 
+import shutil
+from dataclasses import replace
+from glob import glob
+
 import pytest
 import torch
 
 from sparse_rnn.compare.grid import DENSE
+from sparse_rnn.compare.runner import check_settings, finished
+from sparse_rnn.errors import UsageError
 from sparse_rnn.modules import SequenceClassifier
 from sparse_rnn.pruning import prune
 from sparse_rnn.recurrent import find_targets
-from sparse_rnn.studies.pruning import SCOPES, after, epochs_to_recover
+from sparse_rnn.studies.pruning import SCOPES, after, epochs_to_recover, run_missing
 
 
 def test_every_pruned_network_starts_from_the_trained_one_of_its_cell_and_seed(invented):
@@ -34,6 +40,24 @@ def test_longer_studies_keep_their_trained_networks_and_no_others(invented):
     for run in studies[0].runs():
         same = studies[0].settings(run) == studies[1].settings(run)
         assert same == (run.cell.method == DENSE)
+
+
+def test_for_a_longer_retraining_the_shorter_one_is_to_be_deleted_and_the_trained_networks_stay(invented):
+    study, results = invented(lambda run, epoch: 0.0, "--sparsities", "0.5,0.9", "--seeds", "2", "--epochs", "1")
+    longer, _ = invented(lambda run, epoch: 0.0, "--sparsities", "0.5,0.9", "--seeds", "2", "--epochs", "2")
+    for result in results:
+        study.folder(result.run).mkdir()
+        replace(result, settings=study.settings(result.run)).write(study.folder(result.run))
+    with pytest.raises(UsageError) as caught:
+        run_missing(longer)
+    assert len(str(caught.value)) < 700
+    named = str(caught.value).partition("the runs in ")[2].partition(": ")[0]
+    for pattern in named.split(", "):
+        for folder in glob(pattern):
+            shutil.rmtree(folder)
+    left = finished(longer)
+    assert [result.run for result in left] == [run for run in longer.runs() if run.cell.method == DENSE]
+    check_settings(longer, left)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm", "peephole_lstm"])
