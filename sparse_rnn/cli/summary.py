@@ -15,6 +15,7 @@ from sparse_rnn.callbacks.finding import current_masks, pruning_callbacks
 from sparse_rnn.checkpoint_files import saved_step
 from sparse_rnn.checks import is_whole
 from sparse_rnn.cli.gains import gains
+from sparse_rnn.compare.words import path_words
 from sparse_rnn.lightning_compat import callbacks_of, datamodule_of
 from sparse_rnn.paths import is_address
 from sparse_rnn.sparsity.statistics import bare_neurons, statistics, table
@@ -137,7 +138,7 @@ def how_to_go_on(trainer: Trainer, words: Sequence[str]) -> str:
             next(rest, None)
         elif not word.startswith("--ckpt_path="):
             kept.append(word)
-    command = shlex.join(["python", "-m", "sparse_rnn", *kept, "--ckpt_path", path])
+    command = shlex.join(["python", "-m", "sparse_rnn", *kept, *path_words("--ckpt_path", path)])
     return f"Stopped after step {trainer.global_step:,}. This goes on after step {step:,}:\n{command}"
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from glob import escape
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 
 
@@ -31,8 +30,14 @@ def named(folders: Collection[Path]) -> str:
 def _pattern(folders: list[Path]) -> list[str]:
     """Write folders whose names begin alike as one pattern, or one by one where it would match another file."""
     names = [folder.name for folder in folders]
-    start = os.path.commonprefix(names)
-    end = os.path.commonprefix([name[len(start) :][::-1] for name in names])[::-1]
+    start = _beginning(names)
+    end = _beginning([name[len(start) :][::-1] for name in names])[::-1]
     pattern = f"{escape(start)}*{escape(end)}"
     there = {path.name for path in folders[0].parent.iterdir() if fnmatchcase(path.name, pattern)}
     return [str(folders[0].with_name(pattern))] if len(names) > 1 and there == {*names} else list(map(str, folders))
+
+
+def _beginning(names: Sequence[str]) -> str:
+    """Return the letters that all names begin with."""
+    alike = takewhile(lambda letters: len({*letters}) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in alike)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from sparse_rnn.compare.axes import Axis, Point, arguments, points, slug
 from sparse_rnn.compare.methods import Method
-from sparse_rnn.compare.words import divided
+from sparse_rnn.compare.words import divided, path_words
 from sparse_rnn.config_files import read_config
 from sparse_rnn.paths import is_file
 
@@ -156,8 +156,8 @@ class Grid:
             *words,
             *("--seed_everything", str(run.seed)),
             *(("--data.seed", str(run.seed)) if self.seeds_data else ()),
-            *("--trainer.default_root_dir", str(folder)),
-            *(f"--trainer.callbacks+={_RECORDER}", "--trainer.callbacks.path", str(folder / METRICS)),
+            *path_words("--trainer.default_root_dir", folder),
+            *(f"--trainer.callbacks+={_RECORDER}", *path_words("--trainer.callbacks.path", folder / METRICS)),
         ]
 
     def settings(self, run: Run) -> list[str]:
@@ -177,7 +177,7 @@ class Grid:
         trainers = (read_config(config).get("trainer") for config in self.configs)
         if any(isinstance(trainer, Mapping) and trainer.get("logger") is not None for trainer in trainers):
             return []
-        logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", str(folder)]
+        logger = ["--trainer.logger", "TensorBoardLogger", *path_words("--trainer.logger.save_dir", folder)]
         return [*logger, "--trainer.logger.name", "", "--trainer.logger.version", ""]
 
     def _method(self, run: Run) -> Method | None:

@@ -21,6 +21,7 @@ from sparse_rnn.compare.orphans import BOUND
 from sparse_rnn.compare.recorder import EXACT
 from sparse_rnn.compare.results import Result, by, metric, read_result
 from sparse_rnn.compare.tuning import choose
+from sparse_rnn.compare.words import path_words
 from sparse_rnn.errors import UsageError
 from sparse_rnn.versions import code
 
@@ -116,7 +117,7 @@ def _start(grid: Grid, run: Run, bar: tqdm) -> "subprocess.Popen[bytes]":
     folder = grid.folder(run)
     arguments = ["-m", "sparse_rnn", *grid.fit_arguments(run)]
     if checkpoint := _left_over(grid, run, bar):
-        arguments += ["--ckpt_path", str(checkpoint)]
+        arguments += path_words("--ckpt_path", checkpoint)
     else:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

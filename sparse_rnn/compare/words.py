@@ -1,6 +1,14 @@
 """The words of a command line of ``fit``, which tables hand on."""
 
+import json
+import os
 from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from jsonargparse import get_loader
+
+from sparse_rnn.paths import is_address
 
 
 def names_in(words: Sequence[str]) -> list[str]:
@@ -38,3 +46,37 @@ def divided(words: Sequence[str], section: str) -> tuple[list[str], list[str]]:
             into = own if word.partition("=")[0].split(".")[0] == f"--{section}" else others
         into.append(word)
     return own, others
+
+
+def path_words(option: str, path: str | Path) -> tuple[str, str]:
+    """Give a path to ``fit`` so that its parser, which reads values as YAML, has that path and nothing else.
+
+    Quotes would become part of the path.
+
+    Args:
+        option: ``--ckpt_path``, an argument of the Trainer, or one of a class in the Trainer's section.
+        path: The path; an address is handed on as it is.
+
+    Example:
+        >>> path_words("--ckpt_path", Path("study", "last.ckpt"))
+        ('--ckpt_path', 'study/last.ckpt')
+        >>> path_words("--ckpt_path", Path("null"))
+        ('--ckpt_path', './null')
+        >>> path_words("--trainer.logger.save_dir", Path("a: b"))
+        ('--trainer.logger.init_args', '{"save_dir": "./a: b"}')
+    """
+    text = str(path)
+    if not _is_text(text) and not is_address(text):
+        text = os.path.join(os.curdir, text)
+    owner, _, name = option.rpartition(".")
+    # What is no text is taken as it is typed, if not among the arguments of a class.
+    if _is_text(text) or owner.count(".") == 0:
+        return option, text
+    return f"{owner}.init_args", json.dumps({name: text})
+
+
+def _is_text(value: str) -> bool:
+    try:
+        return isinstance(get_loader("yaml")(value), str)
+    except yaml.YAMLError:
+        return True

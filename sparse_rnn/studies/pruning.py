@@ -13,6 +13,7 @@ from sparse_rnn.compare.grid import DENSE, Cell, Grid, Run
 from sparse_rnn.compare.methods import Method, by_criterion
 from sparse_rnn.compare.results import Result, by_seed, metric
 from sparse_rnn.compare.runner import check_settings, finished, run_all
+from sparse_rnn.compare.words import path_words
 
 SCOPES = {"both": None, "input-to-hidden": ["*weight_ih*"], "hidden-to-hidden": ["*weight_[hc]h*"]}
 """What is pruned, and the patterns of the names of those kernels; the cell-to-gate kernels of a peephole LSTM read the
@@ -57,7 +58,7 @@ class PruningStudy(Grid):
         return [*super().settings(run), *retraining]
 
     def _weights(self, run: Run) -> tuple[str, str]:
-        return "--trainer.callbacks.path", str(self.folder(run) / _WEIGHTS)
+        return path_words("--trainer.callbacks.path", self.folder(run) / _WEIGHTS)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sparse_rnn.cli import main
+from sparse_rnn.cli import main, pruning_study
 from sparse_rnn.cli.compare import parse
 from sparse_rnn.compare.grid import Cell, Run
+from sparse_rnn.compare.words import path_words
 from sparse_rnn.config_files import find_config
 
 ARGS = ["--config", "gru_digits.yaml", "--criteria", "JacobianSpectrum,Random", "--sparsity", "0.9,0.95"]
@@ -78,6 +79,31 @@ def test_a_fit_logs_into_its_own_folder_by_which_tensorboard_names_it(tmp_path, 
         assert logger["init_args"]["save_dir"] == folder
         if where:
             assert (logger["init_args"]["name"], logger["init_args"]["version"]) == where
+
+
+@pytest.mark.parametrize(
+    "output", ["plain", "a: b", "- x", "? x", "#b", "null", "&a", "1e3", "/x/a: b", "[a: b]", "'q'"]
+)
+def test_a_fit_has_its_paths_whatever_yaml_would_make_of_them(output, capsys):
+    study = pruning_study.parse(["--config", "gru_digits.yaml", "--output", output])
+    for run in (study.runs()[0], study.runs()[-1]):
+        with pytest.raises(SystemExit):
+            main([*study.fit_arguments(run), *path_words("--ckpt_path", study.folder(run)), "--print_config"])
+        config = yaml.safe_load(capsys.readouterr().out)
+        trainer = config["trainer"]
+        *_, recorder, weights = (callback["init_args"]["path"] for callback in trainer["callbacks"][2:])
+        found = [trainer["logger"]["init_args"]["save_dir"], trainer["default_root_dir"], config["ckpt_path"]]
+        assert [Path(path) for path in found] == [study.folder(run)] * 3
+        assert Path(recorder) == study.folder(run) / "metrics.json"
+        assert (Path(weights).parents[1], Path(weights).name) == (study.output, "weights.pt")
+
+
+@pytest.mark.parametrize("output", ["#b", "null", "1"])
+def test_a_short_output_is_that_folder(output, capsys):
+    option, path = path_words("--trainer.default_root_dir", Path(output))
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "gru_digits.yaml", option, path, "--print_config"])
+    assert Path(yaml.safe_load(capsys.readouterr().out)["trainer"]["default_root_dir"]) == Path(output)
 
 
 def test_settings_differ_with_the_content_of_the_config_and_with_the_overrides(tmp_path):
