@@ -36,7 +36,7 @@ from sparse_rnn.cli.near_misses import explained
 from sparse_rnn.cli.restoring import DoesNotFitError, restore_safely
 from sparse_rnn.cli.summary import LastValidation, how_to_go_on, summary
 from sparse_rnn.cli.threads import threads_for
-from sparse_rnn.config_files import MODE, find_config, is_overlay, read_text
+from sparse_rnn.config_files import MODE, find_config, is_overlay, read_config
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.lexicon import lexicon_in
 from sparse_rnn.devices import NO_MPS
@@ -48,6 +48,8 @@ from sparse_rnn.quiet import LOGGERS, ignore_advice
 MatmulPrecision = Literal["highest", "high", "medium"]
 
 _LARGEST_SEED = 2**32 - 1  # NumPy's
+# Arguments that Lightning divides by, unchecked, and whether they may be null.
+_DIVISORS = {"accumulate_grad_batches": False, "check_val_every_n_epoch": True}
 _OF_FOLDERS = ("dir", "dirpath")  # ends of the names of options of trainers, loggers, profilers and checkpoints
 _KNOWN_TO_LIGHTNING = re.compile(r"last|hpc|registry.*")  # beside paths; best needs a fit before
 
@@ -190,6 +192,8 @@ class PruningCLI(LightningCLI):
             UsageError: If the Trainer refuses one of its arguments.
         """
         config = self.config_init[self.subcommand]
+        for name, optional in _DIVISORS.items():
+            check_whole(f"trainer.{name}", config.trainer.get(name), 1, optional=optional)
         theirs = _listed(config.trainer.callbacks)
         ours = [LastValidation(), PredictionFile(), *([] if config.pruning is None else [config.pruning])]
         if not any(isinstance(callback, SparsityMonitor) for callback in theirs):
@@ -200,7 +204,8 @@ class PruningCLI(LightningCLI):
             kwargs["accelerator"] = "cpu"
         try:
             trainer = super().instantiate_trainer(callbacks=[*theirs, *ours], **kwargs)
-        except (ValueError, ImportError) as error:  # a logger, or an address, may need a package that is not there
+        # A logger, or an address, may need a package that is not there.
+        except (TypeError, ValueError, ImportError) as error:
             raise UsageError(str(error)) from error
         restore_safely(trainer, config.ckpt_path, self._checkpoint)
         return trainer
@@ -241,12 +246,17 @@ class PruningCLI(LightningCLI):
 
         Raises:
             SystemExit: With status 130 after Ctrl-C, 143 after a polite kill.
+            UsageError: If an epoch has fewer batches than are to be between validations.
         """
         for callback in pruning_callbacks(self.trainer):
             callback.tells_table = False  # the summary at the end has it
         try:
             with threads_for(self.trainer, self.model):
                 self.trainer.fit(**options)
+        except ValueError as error:
+            if "`val_check_interval`" not in str(error):  # Lightning knows the number of batches only now
+                raise
+            raise UsageError(str(error).strip()) from error
         except SystemExit as stop:
             if self.trainer.interrupted:
                 self.after_interrupt()
@@ -290,6 +300,7 @@ def resolve_configs(args: Sequence[str]) -> list[str]:
 
     Raises:
         MissingFileError: If a config is unknown.
+        UsageError: If it is none.
     """
     resolved: list[str] = []
     words = iter(args)
@@ -301,7 +312,7 @@ def resolve_configs(args: Sequence[str]) -> list[str]:
             resolved.append(word)  # the parser misses what is missing
             continue
         for path in find_config(name):
-            read_text(path)  # the parser's own complaints about what is no text are tracebacks
+            read_config(path)  # the parser's own complaints are tracebacks about what is no text, and name no file
             # Otherwise the arguments that the earlier callback shares with this one would stay in force.
             resolved += ["--pruning", "null"] if is_overlay(path) else []
             resolved += ["--config", path]

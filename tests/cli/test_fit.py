@@ -254,6 +254,10 @@ def test_help_of_a_class_is_its_docstring(run, capsys):
         (["--trainer.overfit_batches", "-1"], ["overfit_batches"]),
         (["--float32_matmul_precision", "low"], ["float32_matmul_precision", "low", "medium"]),
         (["--trainer.strategy", "dpp"], ["dpp", "strategy"]),
+        (["--trainer.devices", "foo"], ["devices", "should be an int"]),
+        (["--trainer.check_val_every_n_epoch", "0"], ["trainer.check_val_every_n_epoch=0", "of at least 1, or null"]),
+        (["--trainer.accumulate_grad_batches", "0"], ["trainer.accumulate_grad_batches=0", "of at least 1"]),
+        (["--trainer.val_check_interval", "1000"], ["`val_check_interval` (1000)", "number of the training batches"]),
         (["--ckpt_path", "nowhere.ckpt"], ["no checkpoint nowhere.ckpt"]),
         (["--ckpt_path", "best"], ["no checkpoint best"]),
         (["--model", "nowhere.Model"], ["nowhere"]),
@@ -261,10 +265,17 @@ def test_help_of_a_class_is_its_docstring(run, capsys):
         (["--config"], ["--config", "expected one argument"]),
     ],
 )
-def test_a_user_s_mistake_takes_one_line(refused, digits, args, said):
+def test_a_user_s_mistake_takes_one_line_and_leaves_nothing_behind(refused, digits, args, said, tmp_path):
     line = refused("fit", *digits, *args)
     assert all(part in line for part in said), line
     assert "Namespace" not in line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n"])
+def test_a_config_without_keys_is_named(refused, tmp_path, text):
+    (tmp_path / "mine.yaml").write_text(text)
+    assert refused("fit", "--config", "mine.yaml").startswith("error: mine.yaml is no config: it has no keys.")
 
 
 def test_missing_data_takes_one_line(refused, digits, tmp_path, monkeypatch):
