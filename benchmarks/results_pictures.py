@@ -46,7 +46,10 @@ AS_HIS_CODE = {
     "SNIP": ("exchanged", "snip_exchanged"),
     "GraSP": ("exchanged", "grasp_exchanged"),
 }
-SIZES = {100: ["table2_100"], 400: ["table2_400", "dense_table2_400", "dense_seeds_table2_400"]}
+SIZES = {
+    100: ["table2_100"],
+    400: ["table2_400", "dense_table2_400", "dense_seeds_table2_400", "foresight_table2_400"],
+}
 CELLS = {"rnn": "RNN", "lstm": "LSTM", "peephole_lstm": "peephole LSTM", "gru": "GRU"}
 INITS = {"glorot": "Glorot", "normal": "N(0, 1)", "uniform": "U(-0.1, 0.1)"}
 MASKS = {"Random": "random", "jacobian_paper": "Jacobian"}
