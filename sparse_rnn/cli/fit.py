@@ -1,21 +1,19 @@
 """``python -m sparse_rnn {fit,validate,test,predict}``: Lightning's own command line, with pruning as one more key."""
 
 import logging
-import os
 import re
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import fsspec
 import torch
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -33,10 +31,12 @@ from sparse_rnn.cli.help import PROGRAM
 from sparse_rnn.cli.in_force import kept_settings, refuse_other_class, refuse_overridden, refuse_strange
 from sparse_rnn.cli.log_folders import remove_empty, take_back, take_folders
 from sparse_rnn.cli.near_misses import explained
+from sparse_rnn.cli.resolving import resolve_configs
 from sparse_rnn.cli.restoring import DoesNotFitError, restore_safely
+from sparse_rnn.cli.saved_config import SaveConfig
 from sparse_rnn.cli.summary import LastValidation, how_to_go_on, summary
 from sparse_rnn.cli.threads import threads_for
-from sparse_rnn.config_files import MODE, find_config, is_overlay, read_config
+from sparse_rnn.config_files import MODE
 from sparse_rnn.data.text import TextData
 from sparse_rnn.data.tokens.lexicon import lexicon_in
 from sparse_rnn.devices import NO_MPS
@@ -72,7 +72,7 @@ class PruningCLI(LightningCLI):
             super().__init__(
                 LightningModule,
                 LightningDataModule,
-                save_config_callback=_SaveConfig,
+                save_config_callback=SaveConfig,
                 save_config_kwargs={"overwrite": True},
                 parser_kwargs={
                     "exit_on_error": False,
@@ -275,48 +275,6 @@ class PruningCLI(LightningCLI):
         logs = self.trainer.log_dir  # every rank must ask: the first one tells all others
         if self.trainer.is_global_zero:
             print(summary(self.trainer, logs))
-
-
-class _SaveConfig(SaveConfigCallback):
-    """Lets only a fit replace the config of another run, such as the fit that a test in the same folder is of."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        folder = trainer.log_dir  # every rank asks: it is a broadcast
-        path = os.path.join(folder or "", self.config_filename)
-        there = stage != "fit" and trainer.is_global_zero and fsspec.core.url_to_fs(path)[0].isfile(path)
-        if not trainer.strategy.broadcast(there):
-            super().setup(trainer, pl_module, stage)
-
-
-def resolve_configs(args: Sequence[str]) -> list[str]:
-    """Replace the names of configs on a command line by the paths that they stand for.
-
-    Args:
-        args: What follows the program's name.
-
-    Returns:
-        The same, with one ``--config`` for each path; before an overlay that brings a pruning section of its own,
-        ``--pruning null`` takes what earlier configs say of pruning away.
-
-    Raises:
-        MissingFileError: If a config is unknown.
-        UsageError: If it is none.
-    """
-    resolved: list[str] = []
-    words = iter(args)
-    for word in words:
-        option, has_value, name = word.partition("=")
-        if option in ("-c", "--config") and not has_value:
-            name = next(words, "")
-        if option not in ("-c", "--config") or not name:
-            resolved.append(word)  # the parser misses what is missing
-            continue
-        for path in find_config(name):
-            read_config(path)  # the parser's own complaints are tracebacks about what is no text, and name no file
-            # Otherwise the arguments that the earlier callback shares with this one would stay in force.
-            resolved += ["--pruning", "null"] if is_overlay(path) else []
-            resolved += ["--config", path]
-    return resolved
 
 
 def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

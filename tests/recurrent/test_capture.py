@@ -213,7 +213,10 @@ class Recurrence(nn.Module):
 
 def test_a_registered_sequence_is_called_by_its_own_keywords(monkeypatch):
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
-    step = lambda module, project, x, state: (torch.tanh(project(ih=x, hh=state[0])),)  # noqa: E731 - one line
+
+    def step(module, project, x, state):
+        return (torch.tanh(project(ih=x, hh=state[0])),)
+
     register_cell(Recurrence, step=step, kernels={"ih": "W", "hh": "U"}, runs="sequence")
     model, x, h = Called(), torch.randn(STEPS, BATCH, INPUTS), torch.randn(1, BATCH, UNITS)
     (unrolled,) = run_unrolled(model, find_recurrent(model), (x, h))
